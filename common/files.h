@@ -1,0 +1,66 @@
+// Files: whole-file reads, atomic writes, temporary folders. Errors name the path and the system's
+// reason.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "common/status.h"
+
+namespace flowmesh {
+
+// NotFound when it does not exist, ResourceExhausted when it is larger than `max_bytes`.
+absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path,
+                                     uint64_t max_bytes = uint64_t{1} << 32);
+
+// Writes a dot-named file beside `path`, syncs it to disk and renames it, so that a reader sees the
+// old content or the new, whole. Leaves nothing behind on failure.
+absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view content);
+
+absl::Status AppendFile(const std::filesystem::path& path, std::string_view content);
+
+absl::Status MakeDirectories(const std::filesystem::path& path);
+
+// Lower-case hex SHA-256 of a file's content, read in pieces.
+absl::StatusOr<std::string> Sha256OfFile(const std::filesystem::path& path);
+
+// A fresh folder below the system's temporary folder, removed with everything in it by the
+// destructor.
+class TempDir {
+ public:
+  TempDir();
+  ~TempDir();
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// Owns a file descriptor.
+class UniqueFd {
+ public:
+  UniqueFd() = default;
+  explicit UniqueFd(int fd) : fd_(fd) {}
+  UniqueFd(UniqueFd&& other) noexcept : fd_(other.Release()) {}
+  UniqueFd& operator=(UniqueFd&& other) noexcept;
+  ~UniqueFd() { Reset(); }
+
+  int get() const { return fd_; }
+  bool valid() const { return fd_ >= 0; }
+  int Release();
+  void Reset();
+
+ private:
+  int fd_ = -1;
+};
+
+// `<what> <path>: <strerror(errno)>` with a matching code (NotFound, PermissionDenied, ...).
+absl::Status ErrnoError(std::string_view what, const std::filesystem::path& path);
+
+}  // namespace flowmesh

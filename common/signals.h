@@ -1,0 +1,23 @@
+// SIGTERM and SIGINT as ordinary calls on a thread of their own.
+#pragma once
+
+#include <functional>
+#include <thread>
+
+namespace flowmesh {
+
+// Blocks SIGTERM, SIGINT and SIGPIPE in the calling thread and in all threads started after; call
+// it first in main(). Children reset the mask themselves (see Subprocess).
+void BlockTerminationSignals();
+
+// Calls `on_signal` with 1 for the first signal, 2 for the second, and so on, until destroyed.
+class SignalWatcher {
+ public:
+  explicit SignalWatcher(std::function<void(int count)> on_signal);
+  ~SignalWatcher();
+
+ private:
+  std::thread thread_;
+};
+
+}  // namespace flowmesh
