@@ -1,0 +1,175 @@
+#include "tests/integration/redis_peer.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <hiredis/hiredis.h>
+#include <sys/socket.h>
+
+#include "absl/strings/str_cat.h"
+#include "common/clock.h"
+#include "common/endpoint.h"
+
+namespace flowmesh::testing {
+namespace {
+
+redisContext* Connect(int port) {
+  const absl::Duration deadline = Clock::Real().Monotonic() + absl::Seconds(10);
+  while (true) {
+    redisContext* context = redisConnectWithTimeout("127.0.0.1", port, timeval{2, 0});
+    if (context != nullptr && context->err == 0) {
+      redisReply* reply = static_cast<redisReply*>(redisCommand(context, "PING"));
+      const bool up = reply != nullptr && reply->type == REDIS_REPLY_STATUS;
+      freeReplyObject(reply);
+      if (up) return context;
+    }
+    if (context != nullptr) redisFree(context);
+    if (Clock::Real().Monotonic() > deadline) {
+      ADD_FAILURE() << "redis-server on port " << port << " does not answer";
+      std::abort();
+    }
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+}
+
+Json ToJson(const redisReply* reply) {
+  switch (reply->type) {
+    case REDIS_REPLY_INTEGER:
+      return reply->integer;
+    case REDIS_REPLY_STRING:
+    case REDIS_REPLY_STATUS:
+      return std::string(reply->str, reply->len);
+    case REDIS_REPLY_ARRAY: {
+      Json list = Json::array();
+      for (size_t i = 0; i < reply->elements; ++i) list.push_back(ToJson(reply->element[i]));
+      return list;
+    }
+    case REDIS_REPLY_ERROR:
+      return {{"error", std::string(reply->str, reply->len)}};
+    default:
+      return nullptr;
+  }
+}
+
+}  // namespace
+
+RedisServer::RedisServer() {
+  // Between finding a free port and binding it another process may take it: then try the next one.
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    port_ = FreeLoopbackPort().value();
+    SubprocessOptions options;
+    options.argv = {"redis-server", "--port", absl::StrCat(port_), "--bind", "127.0.0.1",
+                    "--save",       "",       "--appendonly",      "no",     "--dir",
+                    dir_.path()};
+    const int log = ::open((dir_ / "redis.log").c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    options.stdout_fd = log;
+    options.stderr_fd = log;
+    process_ = Subprocess::Start(options).value();
+    ::close(log);
+    if (!process_->Wait(absl::Milliseconds(50))) {
+      redisFree(Connect(port_));
+      return;
+    }
+  }
+  ADD_FAILURE() << "redis-server does not start";
+  std::abort();
+}
+
+std::string RedisServer::url() const { return absl::StrCat("redis://127.0.0.1:", port_, "/0"); }
+
+RedisPeer::RedisPeer(int port) : context_(Connect(port)) {}
+
+RedisPeer::~RedisPeer() { redisFree(static_cast<redisContext*>(context_)); }
+
+Json RedisPeer::Command(const std::vector<std::string>& arguments) {
+  std::vector<const char*> pointers;
+  std::vector<size_t> sizes;
+  for (const std::string& argument : arguments) {
+    pointers.push_back(argument.data());
+    sizes.push_back(argument.size());
+  }
+  auto* reply = static_cast<redisReply*>(redisCommandArgv(static_cast<redisContext*>(context_),
+                                                          static_cast<int>(pointers.size()),
+                                                          pointers.data(), sizes.data()));
+  if (reply == nullptr) {
+    ADD_FAILURE() << "redis: " << static_cast<redisContext*>(context_)->errstr;
+    std::abort();
+  }
+  Json result = ToJson(reply);
+  freeReplyObject(reply);
+  return result;
+}
+
+std::string RedisPeer::HashField(const std::string& key, const std::string& field) {
+  const Json value = Command({"HGET", key, field});
+  return value.is_string() ? value.get<std::string>() : "";
+}
+
+int64_t RedisPeer::Publish(const std::string& channel, const Json& message) {
+  return Command({"PUBLISH", channel, DumpJson(message)}).get<int64_t>();
+}
+
+EventRecorder::EventRecorder(int port) : context_(Connect(port)) {
+  auto* context = static_cast<redisContext*>(context_);
+  auto* reply =
+      static_cast<redisReply*>(redisCommand(context, "SUBSCRIBE workers.events tasks.events"));
+  freeReplyObject(reply);
+  thread_ = std::thread([this] { Listen(); });
+}
+
+EventRecorder::~EventRecorder() {
+  ::shutdown(static_cast<redisContext*>(context_)->fd, SHUT_RDWR);
+  thread_.join();
+  redisFree(static_cast<redisContext*>(context_));
+}
+
+void EventRecorder::Listen() {
+  redisReply* reply = nullptr;
+  while (redisGetReply(static_cast<redisContext*>(context_), reinterpret_cast<void**>(&reply)) ==
+         REDIS_OK) {
+    const Json message = ToJson(reply);
+    freeReplyObject(reply);
+    if (!message.is_array() || message.size() != 3 || message[0] != "message") continue;
+    absl::StatusOr<Json> event = ParseJson(message[2].get<std::string>());
+    if (!event.ok()) {
+      ADD_FAILURE() << "an event that is not JSON: " << message[2];
+      continue;
+    }
+    absl::MutexLock lock(&mutex_);
+    events_.push_back(*std::move(event));
+  }
+}
+
+std::optional<Json> EventRecorder::WaitFor(const Predicate& fits, absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  size_t seen = 0;
+  std::optional<Json> found;
+  auto look = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    for (; seen < events_.size() && !found; ++seen) {
+      if (fits(events_[seen])) found = events_[seen];
+    }
+    return found.has_value();
+  };
+  mutex_.AwaitWithTimeout(absl::Condition(&look), timeout);
+  return found;
+}
+
+std::optional<Json> EventRecorder::WaitForTerminal(const std::string& task_id,
+                                                   absl::Duration timeout) {
+  return WaitFor(
+      [&](const Json& event) {
+        return event.value("task_id", "") == task_id &&
+               (event["type"] == "TASK_SUCCEEDED" || event["type"] == "TASK_FAILED");
+      },
+      timeout);
+}
+
+std::vector<Json> EventRecorder::All(const Predicate& fits) {
+  absl::MutexLock lock(&mutex_);
+  std::vector<Json> found;
+  for (const Json& event : events_) {
+    if (!fits || fits(event)) found.push_back(event);
+  }
+  return found;
+}
+
+}  // namespace flowmesh::testing

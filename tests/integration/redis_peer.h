@@ -1,0 +1,73 @@
+// A redis-server of the test's own, and an orchestrator's view of it: commands, and a recorder of
+// every message on the two event channels.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "common/json.h"
+#include "common/subprocess.h"
+
+namespace flowmesh::testing {
+
+// Real redis-server on a free loopback port, without persistence; ends with the object.
+class RedisServer {
+ public:
+  RedisServer();
+  int port() const { return port_; }
+  std::string url() const;
+
+ private:
+  TempDir dir_;
+  int port_ = 0;
+  std::optional<Subprocess> process_;
+};
+
+// One connection; commands block. Aborts the test on a broken connection.
+class RedisPeer {
+ public:
+  explicit RedisPeer(int port);
+  ~RedisPeer();
+
+  // The reply: null, a number, a string, or a list of those; an error reply is {"error": text}.
+  Json Command(const std::vector<std::string>& arguments);
+  std::string HashField(const std::string& key, const std::string& field);
+  // PUBLISH; returns the number of receivers.
+  int64_t Publish(const std::string& channel, const Json& message);
+
+ private:
+  void* context_;
+};
+
+// Everything published on `workers.events` and `tasks.events` since it was made.
+class EventRecorder {
+ public:
+  explicit EventRecorder(int port);
+  ~EventRecorder();
+
+  using Predicate = std::function<bool(const Json& event)>;
+  // The first recorded event that fits, waiting for it at most `timeout`.
+  std::optional<Json> WaitFor(const Predicate& fits, absl::Duration timeout = absl::Seconds(20));
+  // TASK_SUCCEEDED or TASK_FAILED of a task; nothing after `timeout`.
+  std::optional<Json> WaitForTerminal(const std::string& task_id,
+                                      absl::Duration timeout = absl::Seconds(60));
+  std::vector<Json> All(const Predicate& fits = nullptr);
+
+ private:
+  void Listen();
+
+  void* context_;
+  absl::Mutex mutex_;
+  std::vector<Json> events_ ABSL_GUARDED_BY(mutex_);
+  std::thread thread_;
+};
+
+}  // namespace flowmesh::testing
