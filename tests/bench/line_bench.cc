@@ -1,0 +1,114 @@
+// The sidecar's figures: memory when idle, time from exec to IDLE, latency from publish to
+// TASK_STARTED, and echo tasks per second through Redis, sidecar and executor with results on disk.
+// Prints one line per figure: name, median, minimum and maximum of the runs.
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+
+#include "absl/strings/str_cat.h"
+#include "common/clock.h"
+#include "tests/integration/line.h"
+
+namespace flowmesh::testing {
+namespace {
+
+constexpr int kRuns = 5;
+constexpr int kEchoTasks = 3000;
+const std::map<std::string, std::string> kQuiet = {{"LOG_LEVEL", "WARNING"}};
+
+double Seconds() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
+
+void Report(const char* name, const char* unit, std::vector<double> runs) {
+  std::sort(runs.begin(), runs.end());
+  std::printf("%-44s %10.1f %s   (%.1f to %.1f, %zu runs)\n", name, runs[runs.size() / 2], unit,
+              runs.front(), runs.back(), runs.size());
+  std::fflush(stdout);
+}
+
+double ResidentMegabytes(pid_t pid) {
+  std::ifstream status(absl::StrCat("/proc/", pid, "/status"));
+  std::string line;
+  while (std::getline(status, line)) {
+    if (line.rfind("VmRSS:", 0) == 0) return std::stod(line.substr(6)) / 1024;
+  }
+  return 0;
+}
+
+const Json kEcho = {{"taskType", "echo"},
+                    {"data", {{"type", "list"}, {"items", {"are you there"}}}}};
+
+// From exec of the sidecar to status IDLE in Redis, Redis and executor being up.
+double StartMilliseconds(Line& line) {
+  line.StopSidecar();
+  const double begin = Seconds();
+  line.StartSidecar();
+  while (line.redis().HashField("worker:w", "status") != "IDLE") {
+  }
+  return (Seconds() - begin) * 1e3;
+}
+
+double StartedLatencyMilliseconds(Line& line) {
+  const double begin = Seconds();
+  const std::string id = line.Dispatch(kEcho);
+  line.events().WaitFor(
+      [&](const Json& e) { return e["type"] == "TASK_STARTED" && e["task_id"] == id; });
+  const double latency = (Seconds() - begin) * 1e3;
+  line.events().WaitForTerminal(id);
+  return latency;
+}
+
+double EchoTasksPerSecond(Line& line, int run) {
+  const Json sample = Line::Envelope("x", kEcho, "w");
+  const double begin = Seconds();
+  std::string last;
+  for (int i = 0; i < kEchoTasks; ++i) {
+    Json envelope = sample;
+    last = absl::StrCat("echo-", run, "-", i);
+    envelope["task_id"] = last;
+    line.redis().Publish("tasks", envelope);
+  }
+  if (!line.events().WaitForTerminal(last, absl::Seconds(60))) return 0;
+  const double seconds = Seconds() - begin;
+  const size_t succeeded =
+      line.events()
+          .All([&](const Json& e) {
+            return e["type"] == "TASK_SUCCEEDED" &&
+                   e["task_id"].get<std::string>().rfind(absl::StrCat("echo-", run, "-"), 0) == 0;
+          })
+          .size();
+  if (succeeded != kEchoTasks) std::printf("only %zu of %d succeeded\n", succeeded, kEchoTasks);
+  return kEchoTasks / seconds;
+}
+
+std::vector<double> Runs(int count, const std::function<double(int)>& run) {
+  std::vector<double> values;
+  for (int i = 0; i < count; ++i) values.push_back(run(i));
+  return values;
+}
+
+int Main() {
+  {
+    Line line({.sidecar_env = kQuiet, .executor_env = kQuiet});
+    Report("sidecar: exec to IDLE in Redis", "ms",
+           Runs(9, [&](int) { return StartMilliseconds(line); }));
+    absl::SleepFor(absl::Seconds(2));
+    Report("sidecar: resident memory, idle", "MB",
+           {ResidentMegabytes(line.sidecar().process().pid())});
+    Report("executor: resident memory, idle", "MB",
+           {ResidentMegabytes(line.executor("e0").process().pid())});
+    Report("publish to TASK_STARTED", "ms",
+           Runs(101, [&](int) { return StartedLatencyMilliseconds(line); }));
+  }
+  Line line({.sidecar_env = kQuiet, .executor_env = kQuiet});
+  Report("echo, back to back, results on disk", "tasks/s",
+         Runs(kRuns, [&](int run) { return EchoTasksPerSecond(line, run); }));
+  Report("sidecar: resident memory after them", "MB",
+         {ResidentMegabytes(line.sidecar().process().pid())});
+  return 0;
+}
+
+}  // namespace
+}  // namespace flowmesh::testing
+
+int main() { return flowmesh::testing::Main(); }
