@@ -1,0 +1,231 @@
+#include "executors/launch/rank_host.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/files.h"
+#include "common/log.h"
+#include "common/strings.h"
+#include "executors/launch/warm_key.h"
+
+namespace flowmesh::executor {
+namespace {
+
+// Lines of a dead rank in error texts and in the failure record.
+constexpr size_t kReportedLines = 20;
+constexpr size_t kMaxMessageBytes = 8 << 10;
+// For ranks that are idle, or about to be replaced.
+constexpr absl::Duration kIdleGrace = absl::Seconds(2);
+
+v1::TaskFailed Failure(v1::TaskFailed::Code code, std::string_view message) {
+  v1::TaskFailed failed;
+  failed.set_code(code);
+  failed.set_message(std::string(CutUtf8(message, kMaxMessageBytes)));
+  return failed;
+}
+
+uint64_t ResidentBytesOf(pid_t pid) {
+  std::ifstream statm(absl::StrCat("/proc/", pid, "/statm"));
+  uint64_t total_pages = 0, resident_pages = 0;
+  if (!(statm >> total_pages >> resident_pages)) return 0;
+  return resident_pages * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+void WriteErrorFile(const v1::ExecuteRequest& task, const RankDeath& death,
+                    const v1::TaskFailed& failed, absl::Time now) {
+  Json error = {{"task_id", task.task_id()},     {"time", FormatTimestamp(now)},
+                {"message", failed.message()},   {"rank", death.rank},
+                {"signal", death.status.signal}, {"exit_code", death.status.exit_code},
+                {"last_lines", death.last_lines}};
+  const std::filesystem::path path = std::filesystem::path(task.task_dir()) / "logs" / "error.json";
+  const absl::Status status = WriteFileAtomically(path, DumpJson(error, 2) + "\n");
+  if (!status.ok()) LogWarning("task {}: {}", task.task_id(), Message(status));
+}
+
+std::filesystem::path LogsDir(const v1::ExecuteRequest& task) {
+  return std::filesystem::path(task.task_dir()) / "logs";
+}
+
+}  // namespace
+
+RankHost::RankHost(RankHostOptions options, const Clock& clock)
+    : options_(std::move(options)),
+      clock_(clock),
+      backoff_(options_.first_delay, options_.most_delay) {}
+
+RankHost::~RankHost() { EndGroup(absl::ZeroDuration()); }
+
+TaskEnd RankHost::Run(const v1::ExecuteRequest& task, const Json& document, CancelSignal& cancel,
+                      const TaskSink& sink) {
+  static const Json kNoSpec = Json::object();
+  const auto found = document.find("spec");
+  const Json& spec = found == document.end() ? kNoSpec : *found;
+  if (std::optional<v1::TaskFailed> failed = Prepare(task, spec, WarmKey(spec), cancel)) {
+    return *std::move(failed);
+  }
+
+  v1::RunTask run;
+  *run.mutable_task() = task;
+  cancel.SetCallback([group = group_.get()](absl::Duration grace) { group->Stop(grace); });
+  RankGroup::Outcome outcome =
+      group_->Run(run, LogsDir(task), [&sink](int, const v1::FromRank& message) {
+        if (message.has_progress()) {
+          sink.progress(message.progress());
+        } else {
+          sink.log_line(message.log_line());
+        }
+      });
+  cancel.SetCallback(nullptr);
+  // A cancelled task leaves no process behind, even when it finished in the same moment.
+  if (cancel.requested() || !group_->alive()) EndGroup(kIdleGrace);
+
+  if (auto* finished = std::get_if<v1::TaskFinished>(&outcome)) return std::move(*finished);
+  if (auto* failed = std::get_if<v1::TaskFailed>(&outcome)) return std::move(*failed);
+  if (auto* death = std::get_if<RankDeath>(&outcome)) return ReportDeath(task, *death);
+  return Failure(v1::TaskFailed::CANCELLED, cancel.reason());
+}
+
+std::optional<v1::TaskFailed> RankHost::Prepare(const v1::ExecuteRequest& task, const Json& spec,
+                                                const std::string& key, CancelSignal& cancel) {
+  if (group_ && !group_->alive()) {
+    LogWarning("a rank died while it was idle; a new one is started");
+    ++rank_deaths_;
+    EndGroup(absl::ZeroDuration());
+  }
+  if (group_ && key == key_) return std::nullopt;
+  if (group_) LogInfo("task {} needs another model: the rank is replaced", task.task_id());
+  EndGroup(kIdleGrace);
+
+  const absl::Duration wait = backoff_.Wait(clock_.Monotonic());
+  if (wait > absl::ZeroDuration()) {
+    LogWarning("ranks have failed to start: next try in {}", absl::FormatDuration(wait));
+  }
+  if (cancel.WaitFor(clock_, wait)) return Failure(v1::TaskFailed::CANCELLED, cancel.reason());
+
+  RankGroupOptions options;
+  options.command = options_.command;
+  options.use_cuda = options_.has_gpus && !EnforcesCpu(spec);
+  options.visible_devices = options_.visible_devices;
+  options.threads = options_.threads;
+  options.env = options_.env;
+  options.logs_dir = LogsDir(task);
+  ++rank_starts_;
+  absl::StatusOr<std::unique_ptr<RankGroup>> group = RankGroup::Start(options);
+  if (!group.ok()) {
+    backoff_.Failed(clock_.Monotonic());
+    return Failure(v1::TaskFailed::INTERNAL, Message(group.status()));
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    group_ = *std::move(group);
+  }
+  cancel.SetCallback([raw = group_.get()](absl::Duration grace) { raw->Stop(grace); });
+  const auto over = group_->WaitReady(options_.ready_timeout);
+  cancel.SetCallback(nullptr);
+  if (!over) {
+    backoff_.Succeeded();
+    key_ = key;
+    LogInfo("rank ready: pid {}, device {}, libtorch {}", group_->pids()[0],
+            group_->ready().device(), group_->ready().torch_version());
+    return std::nullopt;
+  }
+  EndGroup(absl::ZeroDuration());
+  if (const auto* death = std::get_if<RankDeath>(&*over)) {
+    backoff_.Failed(clock_.Monotonic());
+    return ReportDeath(task, *death);
+  }
+  return Failure(v1::TaskFailed::CANCELLED, cancel.reason());
+}
+
+v1::TaskFailed RankHost::ReportDeath(const v1::ExecuteRequest& task, const RankDeath& death) {
+  ++rank_deaths_;
+  std::vector<std::string> lines = death.last_lines;
+  if (lines.size() > kReportedLines) lines.erase(lines.begin(), lines.end() - kReportedLines);
+  std::string message = death.ToString();
+  if (!lines.empty()) absl::StrAppend(&message, "; its last line: ", lines.back());
+  LogWarning("task {}: {}", task.task_id(), message);
+
+  v1::TaskFailed failed = Failure(v1::TaskFailed::RANK_DIED, message);
+  v1::RankFailure& record = *failed.mutable_rank_failure();
+  record.set_rank(death.rank);
+  record.set_signal(death.status.signal);
+  record.set_exit_code(death.status.exit_code);
+  for (const std::string& line : lines) record.add_last_lines(line);
+  WriteErrorFile(task, death, failed, clock_.Now());
+  return failed;
+}
+
+void RankHost::EndGroup(absl::Duration grace) {
+  if (!group_) return;
+  group_->Stop(grace);
+  group_->WaitGone(grace + absl::Seconds(10));
+  std::unique_ptr<RankGroup> ended;
+  absl::MutexLock lock(&mutex_);
+  ended = std::move(group_);
+  key_.clear();
+}
+
+void RankHost::Stop() { EndGroup(kIdleGrace); }
+
+uint64_t RankHost::ResidentBytes() const {
+  absl::MutexLock lock(&mutex_);
+  uint64_t total = 0;
+  if (group_) {
+    for (const pid_t pid : group_->pids()) total += ResidentBytesOf(pid);
+  }
+  return total;
+}
+
+absl::StatusOr<RankDescription> DescribeRank(const std::filesystem::path& program, bool use_cuda,
+                                             const std::string& visible_devices,
+                                             absl::Duration timeout) {
+  if (::access(program.c_str(), X_OK) != 0) {
+    return absl::NotFoundError(absl::StrCat("no rank program at ", program.string()));
+  }
+  const TempDir folder;
+  const std::filesystem::path answer = folder / "answer", problems = folder / "problems";
+  const auto create = [](const std::filesystem::path& path) {
+    return UniqueFd(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  };
+  const UniqueFd answer_fd = create(answer), problems_fd = create(problems);
+  if (!answer_fd.valid() || !problems_fd.valid()) return ErrnoError("cannot write", folder.path());
+
+  SubprocessOptions options;
+  options.argv = {program.string(), "--describe"};
+  options.env = {{kRankDeviceVariable, use_cuda ? "cuda" : "cpu"},
+                 {"CUDA_VISIBLE_DEVICES", use_cuda ? visible_devices : ""}};
+  options.stdout_fd = answer_fd.get();
+  options.stderr_fd = problems_fd.get();
+  ASSIGN_OR_RETURN(Subprocess process, Subprocess::Start(options));
+  const std::optional<ExitStatus> status = process.Wait(timeout);
+  if (!status || !status->ok()) {
+    OutputLog lines({.lines = 1});
+    lines.Append(ReadFile(problems).value_or(""));
+    const std::vector<std::string> last = lines.LastLines();
+    return absl::UnavailableError(
+        absl::StrCat("the rank program does not start: ", !last.empty() ? last.back()
+                                                          : status      ? status->ToString()
+                                                                        : "no answer in time"));
+  }
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(answer));
+  const absl::StatusOr<Json> json = ParseJson(text);
+  if (!json.ok() || !json->is_object()) {
+    return absl::UnavailableError("the rank program does not describe itself as expected");
+  }
+  RankDescription description;
+  description.torch_version = json->value("torch_version", "");
+  description.cuda = json->value("cuda", false);
+  description.cuda_problem = json->value("cuda_problem", "");
+  for (const Json& type : json->value("task_types", Json::array())) {
+    if (type.is_string()) description.task_types.push_back(type.get<std::string>());
+  }
+  return description;
+}
+
+}  // namespace flowmesh::executor

@@ -1,0 +1,86 @@
+#include "executors/launch/rank_process.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "common/clock.h"
+#include "executors/launch/frames.h"
+
+namespace flowmesh::executor {
+namespace {
+
+constexpr int kSocketInRank = 3;
+
+absl::Status SystemError(const char* what) {
+  const int error = errno;
+  const std::string text = absl::StrCat(what, ": ", std::strerror(error));
+  const bool exhausted = error == EMFILE || error == ENFILE || error == ENOMEM || error == EAGAIN;
+  return exhausted ? absl::ResourceExhaustedError(text) : absl::UnavailableError(text);
+}
+
+void SetNonBlocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK); }
+
+}  // namespace
+
+absl::StatusOr<RankProcess> StartRankProcess(const RankGroupOptions& options, int rank,
+                                             int master_port) {
+  int sockets[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0) {
+    return SystemError("cannot make a socket pair");
+  }
+  UniqueFd ours(sockets[0]);
+  const UniqueFd theirs(sockets[1]);
+  int pipe_ends[2];
+  if (::pipe2(pipe_ends, O_CLOEXEC) != 0) return SystemError("cannot make a pipe");
+  UniqueFd output(pipe_ends[0]);
+  const UniqueFd output_in_rank(pipe_ends[1]);
+  SetNonBlocking(ours.get());
+  SetNonBlocking(output.get());
+
+  SubprocessOptions start;
+  start.argv = options.command;
+  start.env = options.env;
+  start.env["RANK"] = start.env["LOCAL_RANK"] = absl::StrCat(rank);
+  start.env["WORLD_SIZE"] = absl::StrCat(options.world_size);
+  start.env["MASTER_ADDR"] = "127.0.0.1";
+  start.env["MASTER_PORT"] = absl::StrCat(master_port);
+  start.env["CUDA_VISIBLE_DEVICES"] = options.use_cuda ? options.visible_devices : "";
+  start.env["OMP_NUM_THREADS"] = absl::StrCat(std::max(1, options.threads / options.world_size));
+  start.env[kRankFdVariable] = absl::StrCat(kSocketInRank);
+  start.env[kRankParentVariable] = absl::StrCat(::getpid());
+  start.env[kRankDeviceVariable] = options.use_cuda ? "cuda" : "cpu";
+  start.stdout_fd = output_in_rank.get();
+  start.stderr_fd = output_in_rank.get();
+  start.inherited_fds = {{theirs.get(), kSocketInRank}};
+  ASSIGN_OR_RETURN(Subprocess process, Subprocess::Start(start));
+
+  UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, process.pid(), 0)));
+  if (!pidfd.valid()) return SystemError("cannot watch a rank (pidfd_open)");
+  return RankProcess{std::move(process), std::move(pidfd), std::move(ours), std::move(output)};
+}
+
+void KillGroupRemains(pid_t leader) { ::kill(-leader, SIGKILL); }
+
+bool AwaitGroupGone(pid_t leader, absl::Duration timeout) {
+  const Clock& clock = Clock::Real();
+  const absl::Duration deadline = clock.Monotonic() + timeout;
+  while (true) {
+    while (::waitpid(-leader, nullptr, WNOHANG) > 0) {
+    }
+    if (::kill(-leader, 0) != 0 && errno == ESRCH) return true;
+    if (clock.Monotonic() >= deadline) return false;
+    ::poll(nullptr, 0, 2);  // the kernel reports no end of a group; killed processes take moments
+  }
+}
+
+}  // namespace flowmesh::executor

@@ -1,0 +1,74 @@
+#include "executors/server/config.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+
+#include "absl/strings/numbers.h"
+#include "common/strings.h"
+
+namespace flowmesh::executor {
+namespace {
+
+Endpoint ReadEndpoint(EnvReader& env, std::string_view name, const std::string& text,
+                      bool allow_unix) {
+  absl::StatusOr<Endpoint> endpoint = ParseEndpoint(text);
+  if (endpoint.ok() && (allow_unix || !endpoint->is_unix())) return *std::move(endpoint);
+  env.Reject(name, allow_unix ? "host:port or unix:/path" : "host:port or off", text);
+  return {};
+}
+
+}  // namespace
+
+int AvailableCpus() {
+  cpu_set_t set;
+  int count = ::sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+  // cgroup v2: `<quota> <period>` in microseconds, or `max <period>`.
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  std::string quota;
+  double period = 0, allowed = 0;
+  if (file >> quota >> period && absl::SimpleAtod(quota, &allowed) && period > 0) {
+    count = std::min(count, static_cast<int>(std::ceil(allowed / period)));
+  }
+  return std::max(count, 1);
+}
+
+ExecutorConfig ReadExecutorConfig(EnvReader& env, const std::filesystem::path& program_dir) {
+  ExecutorConfig config;
+  config.listen = ReadEndpoint(
+      env, "EXECUTOR_LISTEN",
+      env.String("EXECUTOR_LISTEN", "127.0.0.1:50062", "gRPC address: host:port or unix:/path"),
+      /*allow_unix=*/true);
+  config.name = env.String("EXECUTOR_NAME", "e0", "this executor's name");
+  if (!IsPlainFileName(config.name)) {
+    env.Reject("EXECUTOR_NAME", "letters, digits, '.', '_' and '-'", config.name);
+  }
+  config.devices = env.String("EXECUTOR_DEVICES", "auto",
+                              "auto (all visible GPUs, the CPU without one), cpu, or a list of GPU "
+                              "places or UUIDs");
+  config.threads = static_cast<int>(
+      env.Int("EXECUTOR_THREADS", AvailableCpus(), 1, "CPU threads for its ranks", 4096));
+  config.rank_bin =
+      env.String("EXECUTOR_RANK_BIN", (program_dir / "flowmesh-rank").string(), "the rank program");
+  const std::string metrics =
+      env.String("EXECUTOR_METRICS_LISTEN", "off", "address of /metrics: host:port, or off");
+  if (ToLower(metrics) != "off") {
+    config.metrics_listen =
+        ReadEndpoint(env, "EXECUTOR_METRICS_LISTEN", metrics, /*allow_unix=*/false);
+  }
+  const std::string level =
+      env.String("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL");
+  if (const std::optional<LogLevel> parsed = ParseLogLevel(level)) {
+    config.log_level = *parsed;
+  } else {
+    env.Warn("LOG_LEVEL: expected DEBUG, INFO, WARNING, ERROR or CRITICAL, got \"" + level +
+             "\"; INFO is used");
+  }
+  env.String("CUDA_VISIBLE_DEVICES", "", "GPUs that may be seen: all; empty hides every GPU");
+  config.visible_devices = env.Raw("CUDA_VISIBLE_DEVICES");
+  return config;
+}
+
+}  // namespace flowmesh::executor
