@@ -1,0 +1,75 @@
+// Results and uploaded files below RESULTS_DIR, one folder per task (PROTOCOL.md 6.1, 12.1).
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/clock.h"
+#include "common/files.h"
+#include "common/json.h"
+#include "common/status.h"
+
+namespace flowmesh::orchestrator {
+
+// The folder name of a task: every character but letters, digits, `-` and `_` becomes `_`, so that
+// no id leaves RESULTS_DIR.
+std::string FolderName(std::string_view task_id);
+
+// `manifest.json` of a task's folder: `required` and the standard entries, then the rest.
+Json BuildManifest(const std::filesystem::path& folder, std::string_view task_id,
+                   const std::vector<std::string>& required, absl::Time now);
+
+// A file on its way into a task's folder, under a temporary name until Commit. Without Commit the
+// destructor removes it.
+class Upload {
+ public:
+  Upload(UniqueFd fd, std::filesystem::path temporary, std::filesystem::path target);
+  Upload(Upload&&) = default;
+  ~Upload();
+
+  absl::Status Write(std::string_view piece);
+  absl::Status Commit();  // syncs, renames over an older file of that name
+  const std::filesystem::path& target() const { return target_; }
+
+ private:
+  UniqueFd fd_;
+  std::filesystem::path temporary_;
+  std::filesystem::path target_;
+};
+
+// Thread-safe: the file system is its only state.
+class ResultStore {
+ public:
+  ResultStore(std::filesystem::path root, const Clock& clock)
+      : root_(std::move(root)), clock_(clock) {}
+
+  std::filesystem::path Folder(std::string_view task_id) const {
+    return root_ / FolderName(task_id);
+  }
+
+  // Writes `responses.json` and the manifest; returns the former's path.
+  absl::StatusOr<std::filesystem::path> StoreResult(
+      const std::string& task_id, const Json& document,
+      const std::vector<std::string>& artifacts) const;
+  bool HasResult(std::string_view task_id) const;
+  // NotFound when there is none.
+  absl::StatusOr<std::string> LoadResultText(std::string_view task_id) const;
+  absl::StatusOr<Json> LoadResult(std::string_view task_id) const;
+
+  // `name` must have passed IsBareFileName.
+  absl::StatusOr<Upload> BeginUpload(std::string_view task_id, std::string_view name) const;
+  // From `artifacts/`, else from the folder itself. NotFound.
+  absl::StatusOr<std::filesystem::path> FindFile(std::string_view task_id,
+                                                 std::string_view name) const;
+
+ private:
+  std::filesystem::path root_;
+  const Clock& clock_;
+};
+
+// No path separators, no NUL, not empty, not `.` or `..`.
+bool IsBareFileName(std::string_view name);
+
+}  // namespace flowmesh::orchestrator
