@@ -1,4 +1,5 @@
-// Any bytes: a parsed document must survive being written and read again, and being turned into text.
+// Any bytes: a parsed document must survive being written and read again, and being turned into
+// text.
 #include <cstdlib>
 #include <string_view>
 
