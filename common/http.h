@@ -69,6 +69,8 @@ class HttpClient {
   absl::StatusOr<HttpResponse> Send(const HttpRequest& request);
 
  private:
+  absl::StatusOr<HttpResponse> SendOnce(const HttpRequest& request);  // without following redirects
+
   void* curl_;
 };
 

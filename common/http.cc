@@ -1,0 +1,268 @@
+#include "common/http.h"
+
+#include <curl/curl.h>
+
+#include <cstdio>
+#include <mutex>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/clock.h"
+#include "common/files.h"
+#include "common/strings.h"
+
+namespace flowmesh {
+namespace {
+
+// One transfer: what libcurl's callbacks fill and watch.
+struct Transfer {
+  const HttpRequest* request = nullptr;
+  HttpResponse response;
+  FILE* file = nullptr;  // download target
+  bool too_large = false;
+  bool disk_full = false;
+  bool cancelled = false;
+  bool silent = false;
+  absl::Duration last_activity;
+  curl_off_t last_bytes = -1;
+};
+
+size_t OnBody(char* data, size_t size, size_t count, void* user) {
+  auto& transfer = *static_cast<Transfer*>(user);
+  const size_t bytes = size * count;
+  if (transfer.file != nullptr && transfer.response.status < 300) {
+    if (std::fwrite(data, 1, bytes, transfer.file) == bytes) return bytes;
+    transfer.disk_full = true;
+    return 0;
+  }
+  if (transfer.response.body.size() + bytes > transfer.request->max_response_bytes) {
+    transfer.too_large = true;
+    return 0;
+  }
+  transfer.response.body.append(data, bytes);
+  return bytes;
+}
+
+size_t OnHeader(char* data, size_t size, size_t count, void* user) {
+  auto& response = static_cast<Transfer*>(user)->response;
+  const std::string_view line(data, size * count);
+  if (line.substr(0, 5) == "HTTP/") {  // a new answer (after 100 Continue): forget the old headers
+    response.headers.clear();
+    const size_t space = line.find(' ');
+    if (space != std::string_view::npos) {
+      (void)absl::SimpleAtoi(ToAbsl(line.substr(space + 1, 3)), &response.status);
+    }
+  } else if (const size_t colon = line.find(':'); colon != std::string_view::npos) {
+    response.headers.emplace(ToLower(Trim(line.substr(0, colon))), Trim(line.substr(colon + 1)));
+  }
+  return size * count;
+}
+
+// Ends a transfer that was cancelled, or in which nothing moved for the request's timeout.
+int OnProgress(void* user, curl_off_t, curl_off_t down, curl_off_t, curl_off_t up) {
+  auto& transfer = *static_cast<Transfer*>(user);
+  if (transfer.request->cancelled && transfer.request->cancelled()) {
+    transfer.cancelled = true;
+    return 1;
+  }
+  const absl::Duration now = Clock::Real().Monotonic();
+  if (down + up != transfer.last_bytes) {
+    transfer.last_bytes = down + up;
+    transfer.last_activity = now;
+  } else if (now - transfer.last_activity > transfer.request->timeout) {
+    transfer.silent = true;
+    return 1;
+  }
+  return 0;
+}
+
+struct CurlList {
+  curl_slist* list = nullptr;
+  ~CurlList() { curl_slist_free_all(list); }
+  void Add(const std::string& line) { list = curl_slist_append(list, line.c_str()); }
+};
+
+bool IsRedirect(int status) {
+  return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
+
+absl::Status TransferError(CURLcode code, const Transfer& transfer, const char* detail) {
+  const std::string where = UrlOrigin(transfer.request->url);
+  if (transfer.cancelled) return absl::CancelledError(absl::StrCat(where, ": cancelled"));
+  if (transfer.too_large) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        where, ": answer larger than ", transfer.request->max_response_bytes, " bytes"));
+  }
+  if (transfer.disk_full) {
+    return ErrnoError("cannot write", transfer.request->download_to);
+  }
+  if (transfer.silent || code == CURLE_OPERATION_TIMEDOUT) {
+    return absl::DeadlineExceededError(absl::StrCat(
+        where, ": no answer within ", absl::FormatDuration(transfer.request->timeout)));
+  }
+  const std::string text = detail[0] != '\0' ? detail : curl_easy_strerror(code);
+  if (code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL) {
+    return absl::InvalidArgumentError(absl::StrCat("expected an http(s) URL: ", text));
+  }
+  return absl::UnavailableError(absl::StrCat(where, ": ", text));
+}
+
+// The URL of a Location header, resolved against the request's.
+std::string ResolveUrl(const std::string& base, const std::string& location) {
+  CURLU* url = curl_url();
+  std::string resolved;
+  char* text = nullptr;
+  if (curl_url_set(url, CURLUPART_URL, base.c_str(), 0) == CURLUE_OK &&
+      curl_url_set(url, CURLUPART_URL, location.c_str(), 0) == CURLUE_OK &&
+      curl_url_get(url, CURLUPART_URL, &text, 0) == CURLUE_OK) {
+    resolved = text;
+  }
+  curl_free(text);
+  curl_url_cleanup(url);
+  return resolved;
+}
+
+}  // namespace
+
+std::string HttpResponse::Header(std::string_view name) const {
+  const auto it = headers.find(ToLower(name));
+  return it == headers.end() ? "" : it->second;
+}
+
+std::string UrlOrigin(std::string_view url) {
+  CURLU* parsed = curl_url();
+  char *scheme = nullptr, *host = nullptr, *port = nullptr;
+  std::string origin;
+  if (curl_url_set(parsed, CURLUPART_URL, std::string(url).c_str(), 0) == CURLUE_OK &&
+      curl_url_get(parsed, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
+      curl_url_get(parsed, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
+      curl_url_get(parsed, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK &&
+      (std::string_view(scheme) == "http" || std::string_view(scheme) == "https")) {
+    origin = absl::StrCat(scheme, "://", ToLower(host), ":", port);
+  }
+  for (char* part : {scheme, host, port}) curl_free(part);
+  curl_url_cleanup(parsed);
+  return origin;
+}
+
+HttpClient::HttpClient() {
+  static std::once_flag once;
+  std::call_once(once, [] { curl_global_init(CURL_GLOBAL_DEFAULT); });
+  curl_ = curl_easy_init();
+}
+
+HttpClient::~HttpClient() { curl_easy_cleanup(curl_); }
+
+absl::StatusOr<HttpResponse> HttpClient::Send(const HttpRequest& original) {
+  HttpRequest request = original;
+  const std::string first_origin = UrlOrigin(request.url);
+  if (first_origin.empty())
+    return absl::InvalidArgumentError("expected an http:// or https:// URL");
+  for (int redirects = 0;; ++redirects) {
+    ASSIGN_OR_RETURN(HttpResponse response, SendOnce(request));
+    if (!IsRedirect(response.status) || response.Header("location").empty()) return response;
+    if (redirects >= request.max_redirects) {
+      return absl::UnavailableError(
+          absl::StrCat(first_origin, ": more than ", request.max_redirects, " redirects"));
+    }
+    request.url = ResolveUrl(request.url, response.Header("location"));
+    const std::string origin = UrlOrigin(request.url);
+    if (origin.empty()) {
+      return absl::UnavailableError(
+          absl::StrCat(first_origin, ": redirected to something that is no http(s) URL"));
+    }
+    if (origin != first_origin) {
+      std::erase_if(request.headers,
+                    [](const auto& header) { return ToLower(header.first) == "authorization"; });
+    }
+  }
+}
+
+absl::StatusOr<HttpResponse> HttpClient::SendOnce(const HttpRequest& request) {
+  CURL* curl = static_cast<CURL*>(curl_);
+  curl_easy_reset(curl);  // keeps the connections
+  char detail[CURL_ERROR_SIZE] = "";
+  Transfer transfer;
+  transfer.request = &request;
+  transfer.last_activity = Clock::Real().Monotonic();
+
+  curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, detail);
+  curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(curl, CURLOPT_URL, request.url.c_str());
+  curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
+  curl_easy_setopt(curl, CURLOPT_USERAGENT, "flowmesh");
+  const auto connect_ms = std::max<int64_t>(1, absl::ToInt64Milliseconds(request.timeout));
+  curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(connect_ms));
+  if (request.total_timeout != absl::InfiniteDuration()) {
+    curl_easy_setopt(
+        curl, CURLOPT_TIMEOUT_MS,
+        static_cast<long>(std::max<int64_t>(1, absl::ToInt64Milliseconds(request.total_timeout))));
+  }
+  if (request.max_send_bytes_per_second > 0) {
+    curl_easy_setopt(curl, CURLOPT_MAX_SEND_SPEED_LARGE,
+                     static_cast<curl_off_t>(request.max_send_bytes_per_second));
+  }
+  curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, OnBody);
+  curl_easy_setopt(curl, CURLOPT_WRITEDATA, &transfer);
+  curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, OnHeader);
+  curl_easy_setopt(curl, CURLOPT_HEADERDATA, &transfer);
+  curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
+  curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, OnProgress);
+  curl_easy_setopt(curl, CURLOPT_XFERINFODATA, &transfer);
+
+  CurlList headers;
+  for (const auto& [name, value] : request.headers) {
+    // "Name;" is how libcurl sends a header without a value.
+    headers.Add(value.empty() ? name + ";" : absl::StrCat(name, ": ", value));
+  }
+  headers.Add("Expect:");  // no round trip before the body
+
+  std::unique_ptr<curl_mime, void (*)(curl_mime*)> mime(nullptr, curl_mime_free);
+  if (request.file_part) {
+    mime.reset(curl_mime_init(curl));
+    curl_mimepart* part = curl_mime_addpart(mime.get());
+    curl_mime_name(part, request.file_part->field_name.c_str());
+    if (curl_mime_filedata(part, request.file_part->path.c_str()) != CURLE_OK) {
+      return absl::NotFoundError(absl::StrCat("cannot read ", request.file_part->path.string()));
+    }
+    curl_mime_filename(part, request.file_part->file_name.c_str());
+    curl_mime_type(part, request.file_part->content_type.c_str());
+    curl_easy_setopt(curl, CURLOPT_MIMEPOST, mime.get());
+  } else if (request.method == "HEAD") {
+    curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
+  } else if (!request.body.empty() || request.method == "POST" || request.method == "PUT" ||
+             request.method == "PATCH") {
+    curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE,
+                     static_cast<curl_off_t>(request.body.size()));
+    curl_easy_setopt(curl, CURLOPT_POSTFIELDS, request.body.c_str());
+  }
+  if (request.method != "HEAD") {
+    curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request.method.c_str());
+  }
+  curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers.list);
+
+  // A download goes to a dot-named file first: a partial one never has the final name.
+  std::filesystem::path partial;
+  if (!request.download_to.empty()) {
+    partial = request.download_to.parent_path() /
+              absl::StrCat(".", request.download_to.filename().string(), ".", RandomHex(4));
+    transfer.file = std::fopen(partial.c_str(), "wbe");
+    if (transfer.file == nullptr) return ErrnoError("cannot create", partial);
+  }
+  const CURLcode code = curl_easy_perform(curl);
+  absl::Status status = code == CURLE_OK ? absl::OkStatus() : TransferError(code, transfer, detail);
+  if (transfer.file != nullptr) {
+    if (std::fclose(transfer.file) != 0 && status.ok())
+      status = ErrnoError("cannot write", partial);
+    if (status.ok() && transfer.response.status < 300) {
+      if (std::rename(partial.c_str(), request.download_to.c_str()) != 0) {
+        status = ErrnoError("cannot rename to", request.download_to);
+      }
+    }
+    std::remove(partial.c_str());
+  }
+  if (!status.ok()) return status;
+  return std::move(transfer.response);
+}
+
+}  // namespace flowmesh
