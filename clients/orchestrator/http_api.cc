@@ -312,14 +312,15 @@ void HttpApi::PostResult(const Request& request, Response& response) {
 void HttpApi::PostFile(const Request& request, Response& response,
                        const httplib::ContentReader& reader) {
   // The body is read to its end also when it is refused, or it would be taken for the next request.
-  const auto drain = [](const char*, size_t) { return true; };
-  if (!Authorised(request, response)) {
-    reader(drain);
-    return;
-  }
+  const auto drop = [](const char*, size_t) { return true; };
   if (!request.is_multipart_form_data()) {
-    reader(drain);
+    reader(drop);
+    if (!Authorised(request, response)) return;
     return AnswerError(response, 422, "expected multipart/form-data with a part named `file`");
+  }
+  if (!Authorised(request, response)) {
+    reader([](const httplib::MultipartFormData&) { return true; }, drop);
+    return;
   }
   const std::string task_id = request.matches[1];
   std::optional<Upload> upload;
