@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/field.h"
 #include "common/files.h"
 #include "common/log.h"
 #include "common/strings.h"
@@ -19,6 +20,7 @@ namespace {
 
 // Lines of a dead rank in error texts and in the failure record.
 constexpr size_t kReportedLines = 20;
+constexpr size_t kShownLineBytes = 400;  // of the last one in the message
 constexpr size_t kMaxMessageBytes = 8 << 10;
 // For ranks that are idle, or about to be replaced.
 constexpr absl::Duration kIdleGrace = absl::Seconds(2);
@@ -148,7 +150,9 @@ v1::TaskFailed RankHost::ReportDeath(const v1::ExecuteRequest& task, const RankD
   std::vector<std::string> lines = death.last_lines;
   if (lines.size() > kReportedLines) lines.erase(lines.begin(), lines.end() - kReportedLines);
   std::string message = death.ToString();
-  if (!lines.empty()) absl::StrAppend(&message, "; its last line: ", lines.back());
+  if (!lines.empty()) {
+    absl::StrAppend(&message, "; its last line: ", ToAbsl(CutUtf8(lines.back(), kShownLineBytes)));
+  }
   LogWarning("task {}: {}", task.task_id(), message);
 
   v1::TaskFailed failed = Failure(v1::TaskFailed::RANK_DIED, message);
@@ -218,13 +222,12 @@ absl::StatusOr<RankDescription> DescribeRank(const std::filesystem::path& progra
   if (!json.ok() || !json->is_object()) {
     return absl::UnavailableError("the rank program does not describe itself as expected");
   }
+  const Field root(&*json, "");
   RankDescription description;
-  description.torch_version = json->value("torch_version", "");
-  description.cuda = json->value("cuda", false);
-  description.cuda_problem = json->value("cuda_problem", "");
-  for (const Json& type : json->value("task_types", Json::array())) {
-    if (type.is_string()) description.task_types.push_back(type.get<std::string>());
-  }
+  ASSIGN_OR_RETURN(description.torch_version, root["torch_version"].StringOr(""));
+  ASSIGN_OR_RETURN(description.task_types, root["task_types"].StringList());
+  ASSIGN_OR_RETURN(description.cuda, root["cuda"].BoolOr(false));
+  ASSIGN_OR_RETURN(description.cuda_problem, root["cuda_problem"].StringOr(""));
   return description;
 }
 

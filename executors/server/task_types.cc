@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "common/field.h"
 #include "common/strings.h"
+#include "executors/launch/task_type_name.h"
 
 namespace flowmesh::executor {
 namespace {
@@ -49,8 +50,7 @@ absl::StatusOr<std::string> TaskTypes::Route(const Json& document) const {
     return absl::InvalidArgumentError(
         absl::StrCat("spec.taskType: required, got nothing; known types: ", Known()));
   }
-  std::string type = ToLower(given);
-  if (type == "vllm" || type == "default") type = "inference";
+  std::string type = CanonicalTaskType(given);
   if (std::find(kKnown.begin(), kKnown.end(), type) == kKnown.end()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "spec.taskType: unknown type '", given.substr(0, 100), "'; known types: ", Known()));
