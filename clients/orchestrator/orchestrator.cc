@@ -346,10 +346,11 @@ bool Orchestrator::Publish(const Dispatch& dispatch) {
   if (!config_.late_order_delay) MarkDispatched(dispatch);
   const absl::StatusOr<RedisReply> receivers = redis_.Run({"PUBLISH", "tasks", dispatch.envelope});
   if (!receivers.ok() || (*receivers)->integer == 0) {
-    LogWarning("task {} not dispatched: {}", dispatch.task_id,
-               receivers.ok() ? "nobody listens on `tasks`" : Message(receivers.status()));
+    const std::string reason =
+        receivers.ok() ? "nobody listens on `tasks`" : Message(receivers.status());
+    LogWarning("task {} not dispatched: {}", dispatch.task_id, reason);
     absl::MutexLock lock(&mutex_);
-    table_.AttemptFailed(dispatch.task_id, "", clock_.Now());
+    table_.AttemptFailed(dispatch.task_id, "", reason, clock_.Now());
     return false;
   }
   if (config_.late_order_delay) {

@@ -144,6 +144,7 @@ TEST_F(OrchestratorTest, ThreeAttemptsNeverTwiceInARowOnOneWorker) {
   a.Fail(id, "broken");
   ASSERT_TRUE(orchestrator.WaitForStatus(id, "FAILED"));
   EXPECT_EQ(orchestrator.Record(id)["error"], "max_attempts_exceeded");
+  EXPECT_EQ(orchestrator.Record(id)["last_error"], "broken");
   EXPECT_EQ(orchestrator.Record(id)["attempts"], 3);
 }
 

@@ -86,7 +86,7 @@ void Orchestrator::TaskFailed(const Event& event) {
   }
   LogWarning("task {} failed on worker {} (attempt {} of {}): {}", event.task_id, event.worker_id,
              record->attempts + 1, kMaxAttempts, event.error);
-  table_.AttemptFailed(event.task_id, event.worker_id, clock_.Now());
+  table_.AttemptFailed(event.task_id, event.worker_id, event.error, clock_.Now());
   work_ = true;
 }
 
@@ -100,7 +100,7 @@ void Orchestrator::WorkerLeft(const std::string& id) {
   // Each goes to the front, so the last is put there first.
   for (auto task = tasks.rbegin(); task != tasks.rend(); ++task) {
     LogInfo("task {} taken back: worker {} left", *task, id);
-    table_.AttemptFailed(*task, id, clock_.Now());
+    table_.AttemptFailed(*task, id, "the worker left", clock_.Now());
   }
   work_ = true;
 }
@@ -157,7 +157,7 @@ void Orchestrator::DeclareDead(const std::string& worker) {
         redis_.Run({"PUBLISH", "tasks.events", DumpJson(event)});
     if (receivers.ok() && (*receivers)->integer > 0) continue;
     absl::MutexLock lock(&mutex_);
-    table_.AttemptFailed(task->task_id, worker, clock_.Now());
+    table_.AttemptFailed(task->task_id, worker, "worker_heartbeat_expired", clock_.Now());
     work_ = true;
   }
 }

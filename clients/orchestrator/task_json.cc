@@ -45,6 +45,7 @@ Json RecordToJson(const TaskRecord& record, const std::vector<std::string>& depe
       {"attempts", record.attempts},
       {"max_attempts", kMaxAttempts},
       {"last_failed_worker", TextOrNull(record.last_failed_worker)},
+      {"last_error", TextOrNull(record.last_error)},
       {"next_retry_at", nullptr},
       {"submitted_at", FormatTimestamp(record.submitted_at)},
       {"submitted_ts", SecondsOrNull(record.submitted_at)},

@@ -210,13 +210,15 @@ void TaskTable::ReleaseChildren(TaskRecord& parent, absl::Time now) {
   }
 }
 
-void TaskTable::AttemptFailed(const std::string& id, const std::string& worker, absl::Time now) {
+void TaskTable::AttemptFailed(const std::string& id, const std::string& worker, std::string reason,
+                              absl::Time now) {
   TaskRecord* record = Get(id);
   if (record == nullptr || record->status == TaskStatus::kDone ||
       record->status == TaskStatus::kFailed) {
     return;
   }
   ++record->attempts;
+  record->last_error = std::move(reason);
   if (!worker.empty()) record->last_failed_worker = worker;
   if (record->attempts >= kMaxAttempts) {
     Fail(id, "max_attempts_exceeded", now);

@@ -48,6 +48,7 @@ struct TaskRecord {
   std::string waiting_for;  // why a ready task is not dispatched, for people
   int attempts = 0;
   std::string last_failed_worker;
+  std::string last_error;  // what the worker said of the last failed attempt
   std::vector<std::string> merged_children;
   std::string merged_parent_id;
 
@@ -94,7 +95,8 @@ class TaskTable {
 
   // One attempt more: back to the front of the queue with its merged children before it, or FAILED
   // with `max_attempts_exceeded`. `worker`, when not empty, is excluded from the next try.
-  void AttemptFailed(const std::string& id, const std::string& worker, absl::Time now);
+  void AttemptFailed(const std::string& id, const std::string& worker, std::string reason,
+                     absl::Time now);
   // FAILED at once, and everything that waits for it.
   void Fail(const std::string& id, std::string error, absl::Time now);
   void Started(const std::string& id, const std::string& worker, absl::Time now);

@@ -95,14 +95,14 @@ TEST_F(TaskTableTest, TheThirdFailureIsFinalAndFailsEverythingBehind) {
   const std::string other = AddEcho();
   for (const char* worker : {"w", "v"}) {
     Dispatch(ids[0], worker);
-    table_.AttemptFailed(ids[0], worker, Now());
+    table_.AttemptFailed(ids[0], worker, "broken", Now());
     EXPECT_EQ(Status(ids[0]), "PENDING");
     EXPECT_EQ(Record(ids[0]).last_failed_worker, worker);
     EXPECT_EQ(Record(ids[0]).assigned_worker, "");
     EXPECT_THAT(Ready(), ElementsAre(ids[0], other));  // at the front
   }
   Dispatch(ids[0], "w");
-  table_.AttemptFailed(ids[0], "w", Now());
+  table_.AttemptFailed(ids[0], "w", "broken", Now());
   EXPECT_EQ(Status(ids[0]), "FAILED");
   EXPECT_EQ(Record(ids[0]).error, "max_attempts_exceeded");
   EXPECT_EQ(Record(ids[0]).attempts, 3);
@@ -118,7 +118,7 @@ TEST_F(TaskTableTest, NothingMovesAFinishedTask) {
   Dispatch(id, "w");
   table_.Succeeded(id, Now());
   const auto finished = Record(id).finished_at;
-  table_.AttemptFailed(id, "w", Now());
+  table_.AttemptFailed(id, "w", "broken", Now());
   table_.Fail(id, "late", Now());
   table_.Started(id, "v", Now());
   EXPECT_THAT(table_.Succeeded(id, Now()), IsEmpty());
@@ -127,13 +127,13 @@ TEST_F(TaskTableTest, NothingMovesAFinishedTask) {
   EXPECT_EQ(Record(id).finished_at, finished);
   EXPECT_EQ(table_.counters().succeeded, 1);
   table_.Started("nobody", "w", Now());
-  table_.AttemptFailed("nobody", "w", Now());
+  table_.AttemptFailed("nobody", "w", "broken", Now());
 }
 
 TEST_F(TaskTableTest, ALateSuccessOfARequeuedTaskIsTaken) {
   const std::string id = AddEcho();
   Dispatch(id, "w");
-  table_.AttemptFailed(id, "w", Now());
+  table_.AttemptFailed(id, "w", "broken", Now());
   table_.Succeeded(id, Now());
   EXPECT_EQ(Status(id), "DONE");
   EXPECT_THAT(Ready(), IsEmpty());
@@ -172,7 +172,7 @@ TEST_F(TaskTableTest, AFailedParentReleasesItsChildrenBeforeItself) {
   const std::string c2 = AddInference("c2");
   const std::string last = AddEcho();
   Dispatch(p, "w", {c1, c2});
-  table_.AttemptFailed(p, "w", Now());
+  table_.AttemptFailed(p, "w", "broken", Now());
   EXPECT_THAT(Ready(), ElementsAre(c1, c2, p, last));
   EXPECT_EQ(Record(c1).attempts, 0);
   EXPECT_EQ(Record(c1).last_failed_worker, "");
@@ -185,7 +185,7 @@ TEST_F(TaskTableTest, ChildrenOutliveAParentThatFailsForGood) {
   const std::string c = AddInference("c");
   for (int i = 0; i < 3; ++i) {
     Dispatch(p, "w", {c});
-    table_.AttemptFailed(p, "w", Now());
+    table_.AttemptFailed(p, "w", "broken", Now());
   }
   EXPECT_EQ(Status(p), "FAILED");
   EXPECT_EQ(Status(c), "PENDING");

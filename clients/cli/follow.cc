@@ -1,0 +1,91 @@
+#include "clients/cli/follow.h"
+
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "clients/cli/commands.h"
+#include "clients/cli/progress.h"
+#include "clients/cli/text.h"
+#include "common/clock.h"
+
+namespace flowmesh::cli {
+namespace {
+
+// Shows updates: a bar on a terminal, a line per new state elsewhere.
+class Reporter {
+ public:
+  explicit Reporter(const FollowOptions& options) : options_(options) {}
+
+  void Report(const v1::TaskUpdate& update) {
+    if (!options_.show) return;
+    if (options_.json) {
+      std::printf("%s\n", DumpJson(client::ToJson(update)).c_str());
+      std::fflush(stdout);
+      return;
+    }
+    if (update.has_record() && update.record().state() != state_) {
+      state_ = update.record().state();
+      if (!line_.on_terminal() && !client::IsTerminal(state_)) {
+        line_.Print(absl::StrCat(update.record().task_id(), "  ", v1::TaskState_Name(state_)));
+      }
+    }
+    if (update.event().has_log_line() && update.event().log_line().level() != "DEBUG") {
+      line_.Print(
+          absl::StrCat(update.event().log_line().level(), ": ", update.event().log_line().text()));
+    }
+    if (update.event().has_progress()) {
+      progress_ = update.event().progress();
+    } else if (update.record().has_progress()) {
+      progress_ = update.record().progress();
+    } else if (state_ == v1::QUEUED || state_ == v1::DELIVERING) {
+      progress_.Clear();
+      progress_.set_stage(state_ == v1::QUEUED ? "queued" : "delivering");
+    }
+    line_.Show(ProgressText(progress_, Clock::Real().Monotonic() - began_));
+  }
+
+ private:
+  const FollowOptions options_;
+  const absl::Duration began_ = Clock::Real().Monotonic();
+  ProgressLine line_;
+  v1::TaskState state_ = v1::TASK_STATE_UNSPECIFIED;
+  v1::TaskProgress progress_;
+};
+
+}  // namespace
+
+absl::StatusOr<v1::TaskRecord> Follow(client::SidecarClient& sidecar, const std::string& task_id,
+                                      const FollowOptions& options, Interrupt& interrupt) {
+  if (options.cancel_on_interrupt) {
+    interrupt.SetActions([&] { static_cast<void>(sidecar.Cancel(task_id)); },
+                         [&] { sidecar.StopWatching(); });
+  } else {
+    interrupt.SetActions([&] { sidecar.StopWatching(); }, [&] { sidecar.StopWatching(); });
+  }
+  Reporter reporter(options);
+  absl::StatusOr<v1::TaskRecord> record =
+      sidecar.Watch(task_id, [&](const v1::TaskUpdate& update) { reporter.Report(update); });
+  interrupt.ClearActions();
+  return record;
+}
+
+absl::StatusOr<int> FollowTask(client::SidecarClient& sidecar, const std::string& task_id,
+                               const FollowOptions& options, Interrupt& interrupt) {
+  const absl::StatusOr<v1::TaskRecord> record = Follow(sidecar, task_id, options, interrupt);
+  if (interrupt.requested() && !record.ok()) {
+    std::fputs("no longer watching; the task goes on\n", stderr);
+    return kExitInterrupted;
+  }
+  RETURN_IF_ERROR(record.status());
+  const Json json = client::ToJson(*record);
+  if (options.json) {
+    if (!options.show) std::printf("%s\n", DumpJson(json, 2).c_str());
+  } else if (record->state() == v1::SUCCEEDED) {
+    std::fputs(ResultText(json.value("result", Json())).c_str(), stdout);
+  }
+  if (record->state() == v1::SUCCEEDED) return 0;
+  std::fprintf(stderr, "task %s failed: %s\n", task_id.c_str(), record->error().c_str());
+  return kExitFailed;
+}
+
+}  // namespace flowmesh::cli
