@@ -24,7 +24,8 @@ target_compile_options(torch_headers INTERFACE -fopenmp)
 
 add_library(torch_cpu INTERFACE)
 target_link_libraries(torch_cpu INTERFACE torch_headers
-  ${FLOWMESH_TORCH_DIR}/lib/libtorch_cpu.so ${FLOWMESH_TORCH_DIR}/lib/libc10.so)
+  ${FLOWMESH_TORCH_DIR}/lib/libtorch_cpu.so ${FLOWMESH_TORCH_DIR}/lib/libc10.so
+  ${FLOWMESH_TORCH_DIR}/lib/libgomp.so.1)
 # --disable-new-dtags: libtorch_cpu finds its own neighbours through the program's RPATH as well.
 target_link_options(torch_cpu INTERFACE
   -Wl,--disable-new-dtags,-rpath,${FLOWMESH_TORCH_DIR}/lib -Wl,--allow-shlib-undefined)

@@ -1,11 +1,70 @@
 #include "executors/kernels/linear.h"
 
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/cpu/Utils.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 
+#include "executors/kernels/few_rows.h"
+
 namespace flowmesh::kernels {
+namespace {
+
+// Up to this many rows the kernels of few_rows.h beat at::linear (measured by linear_bench). With
+// AMX libtorch's bf16 product is compute-rich early; without it the vector kernel holds out longer.
+int64_t MaxRowsBf16() {
+  static const int64_t rows = at::cpu::init_amx() ? 12 : 24;
+  return rows;
+}
+constexpr int64_t kMaxRowsFp32 = 8;
+
+bool UseFewRows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (!x.is_cpu() || x.dim() != 2 || x.scalar_type() != weight.scalar_type()) return false;
+  if (at::GradMode::is_enabled() &&
+      (x.requires_grad() || weight.requires_grad() || (bias.defined() && bias.requires_grad()))) {
+    return false;
+  }
+  if (!weight.is_contiguous() || (bias.defined() && !bias.is_contiguous())) return false;
+  if (bias.defined() && bias.scalar_type() != x.scalar_type()) return false;
+  switch (x.scalar_type()) {
+    case at::kBFloat16:
+      return x.size(0) <= MaxRowsBf16();
+    case at::kFloat:
+      return x.size(0) <= kMaxRowsFp32;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
 
 at::Tensor Linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  return at::linear(x, weight, bias);
+  if (!UseFewRows(x, weight, bias)) {
+    return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
+  }
+  const at::Tensor rows = x.contiguous();
+  const int64_t out = weight.size(0);
+  at::Tensor y = at::empty({rows.size(0), out}, rows.options());
+  FewRowsShape shape{rows.size(0), rows.size(1), out};
+  // Grain: enough weights per thread to outweigh starting it.
+  const int64_t grain = std::max<int64_t>(16, 65536 / std::max<int64_t>(shape.in, 1));
+  if (rows.scalar_type() == at::kBFloat16) {
+    auto bits = [](const at::Tensor& t) {
+      return t.defined() ? static_cast<const uint16_t*>(t.data_ptr()) : nullptr;
+    };
+    auto* result = static_cast<uint16_t*>(y.data_ptr());
+    at::parallel_for(0, out, grain, [&](int64_t begin, int64_t end) {
+      FewRowsBf16(bits(rows), bits(weight), bits(bias), result, shape, begin, end);
+    });
+  } else {
+    const float* b = bias.defined() ? bias.data_ptr<float>() : nullptr;
+    at::parallel_for(0, out, grain, [&](int64_t begin, int64_t end) {
+      FewRowsFp32(rows.data_ptr<float>(), weight.data_ptr<float>(), b, y.data_ptr<float>(), shape,
+                  begin, end);
+    });
+  }
+  return y;
 }
 
 }  // namespace flowmesh::kernels

@@ -1,0 +1,158 @@
+// Each kernel against the plain-torch operators, over odd shapes and unaligned tails.
+#include <ATen/Tensor.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/einsum.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "executors/kernels/argmax.h"
+#include "executors/kernels/bfloat16.h"
+#include "executors/kernels/few_rows.h"
+#include "executors/kernels/linear.h"
+#include "executors/kernels/paged_attention.h"
+
+namespace flowmesh::kernels {
+namespace {
+
+double MaxDifference(const at::Tensor& a, const at::Tensor& b) {
+  return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
+}
+
+TEST(Bf16Test, RoundsToNearestEvenAndKeepsNan) {
+  EXPECT_EQ(ToBf16(1.0f), 0x3f80);
+  EXPECT_EQ(ToBf16(std::bit_cast<float>(0x3f808000u)), 0x3f80);  // a tie: to even
+  EXPECT_EQ(ToBf16(std::bit_cast<float>(0x3f818000u)), 0x3f82);
+  EXPECT_TRUE(std::isnan(FromBf16(ToBf16(std::nanf("")))));
+  EXPECT_TRUE(std::isinf(FromBf16(ToBf16(INFINITY))));
+}
+
+TEST(LinearTest, EqualsTheProductInDoublePrecision) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    for (const int64_t rows : {1, 2, 3, 4, 5, 7, 8, 13, 33}) {
+      for (const auto& [in, out] : {std::pair{1, 1}, std::pair{31, 5}, std::pair{64, 64},
+                                    std::pair{97, 130}, std::pair{640, 67}}) {
+        for (const bool with_bias : {false, true}) {
+          const at::Tensor x = at::randn({rows, in}).to(dtype);
+          const at::Tensor w = at::randn({out, in}).to(dtype);
+          const at::Tensor b = with_bias ? at::randn({out}).to(dtype) : at::Tensor();
+          at::Tensor exact = at::linear(x.to(at::kDouble), w.to(at::kDouble));
+          if (with_bias) exact += b.to(at::kDouble);
+          const at::Tensor y = Linear(x, w, b);
+          ASSERT_EQ(y.scalar_type(), dtype);
+          const double scale = exact.abs().max().item<double>() + 1;
+          EXPECT_LT(MaxDifference(y, exact), scale * (dtype == at::kFloat ? 1e-5 : 5e-3))
+              << rows << " x " << in << " x " << out;
+        }
+      }
+    }
+  }
+}
+
+TEST(LinearTest, PortableTwinAgrees) {
+  for (const int64_t rows : {1, 3, 6}) {
+    const FewRowsShape shape{rows, 77, 19};
+    const at::Tensor x = at::randn({rows, 77}).to(at::kBFloat16);
+    const at::Tensor w = at::randn({19, 77}).to(at::kBFloat16);
+    const at::Tensor b = at::randn({19}).to(at::kBFloat16);
+    at::Tensor one = at::zeros({rows, 19}, x.options());
+    at::Tensor two = at::zeros({rows, 19}, x.options());
+    auto bits = [](const at::Tensor& t) { return static_cast<uint16_t*>(t.data_ptr()); };
+    FewRowsBf16(bits(x), bits(w), bits(b), bits(one), shape, 0, 19);
+    FewRowsBf16Portable(bits(x), bits(w), bits(b), bits(two), shape, 0, 19);
+    EXPECT_LT(MaxDifference(one, two), 0.13);  // one unit in the last place near 20
+  }
+}
+
+TEST(LinearTest, GradientsFlow) {
+  at::Tensor x = at::randn({2, 8}).requires_grad_(true);
+  at::Tensor w = at::randn({3, 8}).requires_grad_(true);
+  Linear(x, w, {}).sum().backward();
+  EXPECT_LT(MaxDifference(x.grad(), w.detach().sum(0).expand({2, 8})), 1e-5);
+}
+
+TEST(LinearTest, ARowDoesNotDependOnItsNeighbours) {
+  const at::Tensor w = at::randn({130, 97});
+  const at::Tensor x = at::randn({8, 97});
+  const at::Tensor all = Linear(x, w, {});
+  for (int64_t r = 0; r < 8; ++r) {
+    EXPECT_TRUE(all.narrow(0, r, 1).equal(Linear(x.narrow(0, r, 1), w, {})));
+  }
+}
+
+TEST(ArgmaxTest, LowestPlaceOnTiesAndNanNeverWins) {
+  const float values[] = {-1, 3, NAN, 3, 2};
+  EXPECT_EQ(Argmax(values, 5), 1);
+  const float nothing[] = {-INFINITY, -INFINITY};
+  EXPECT_EQ(Argmax(nothing, 2), 0);
+  EXPECT_EQ(Argmax(nothing, 0), 0);
+}
+
+struct PagedCase {
+  int64_t heads, kv_heads, head_dim, window;
+  float soft_cap;
+};
+
+class PagedAttentionTest : public ::testing::TestWithParam<PagedCase> {};
+
+// One sequence of 45 tokens, its blocks scattered, against a softmax written out in double
+// precision.
+TEST_P(PagedAttentionTest, EqualsPlainAttention) {
+  const PagedCase& c = GetParam();
+  constexpr int64_t kTokens = 45, kBlockTokens = 4, kBlocks = 20;
+  const at::Tensor q = at::randn({kTokens, c.heads, c.head_dim});
+  const at::Tensor k = at::randn({kTokens, c.kv_heads, c.head_dim});
+  const at::Tensor v = at::randn({kTokens, c.kv_heads, c.head_dim});
+  std::vector<int32_t> table;
+  for (int32_t i = 0; i < 12; ++i) table.push_back((i * 7 + 3) % kBlocks);
+  at::Tensor keys = at::randn({kBlocks, kBlockTokens, c.kv_heads, c.head_dim}) * 100;
+  at::Tensor values = at::randn({kBlocks, kBlockTokens, c.kv_heads, c.head_dim}) * 100;
+  std::vector<PagedToken> tokens;
+  for (int64_t t = 0; t < kTokens; ++t) {
+    keys[table[t / kBlockTokens]][t % kBlockTokens].copy_(k[t]);
+    values[table[t / kBlockTokens]][t % kBlockTokens].copy_(v[t]);
+    tokens.push_back({table.data(), t});
+  }
+  const float scale = 0.37f;
+  const PagedShape shape{c.heads, c.kv_heads, c.head_dim, kBlockTokens,
+                         scale,   c.window,   c.soft_cap};
+  at::Tensor out = at::zeros_like(q);
+  PagedAttentionFp32(q.data_ptr<float>(), keys.data_ptr<float>(), values.data_ptr<float>(),
+                     out.data_ptr<float>(), tokens.data(), shape, 0, kTokens * c.kv_heads);
+
+  const int64_t group = c.heads / c.kv_heads;
+  auto expand = [&](const at::Tensor& t) { return t.to(at::kDouble).repeat_interleave(group, 1); };
+  at::Tensor scores = at::einsum("thd,shd->hts", {q.to(at::kDouble), expand(k)}) * double(scale);
+  if (c.soft_cap > 0) scores = (scores / double(c.soft_cap)).tanh() * double(c.soft_cap);
+  for (int64_t t = 0; t < kTokens; ++t) {
+    for (int64_t s = 0; s < kTokens; ++s) {
+      if (s > t || (c.window > 0 && s <= t - c.window)) {
+        scores.select(1, t).select(1, s).fill_(-INFINITY);
+      }
+    }
+  }
+  const at::Tensor exact = at::einsum("hts,shd->thd", {scores.softmax(-1), expand(v)});
+  EXPECT_LT(MaxDifference(out, exact), 1e-4);
+
+  auto bits = [](const at::Tensor& t) { return static_cast<uint16_t*>(t.data_ptr()); };
+  const at::Tensor q16 = q.to(at::kBFloat16), k16 = keys.to(at::kBFloat16),
+                   v16 = values.to(at::kBFloat16);
+  at::Tensor out16 = at::zeros_like(q16);
+  PagedAttentionBf16(bits(q16), bits(k16), bits(v16), bits(out16), tokens.data(), shape, 0,
+                     kTokens * c.kv_heads);
+  EXPECT_LT(MaxDifference(out16, exact), 0.15);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, PagedAttentionTest,
+                         ::testing::Values(PagedCase{4, 4, 16, 0, 0}, PagedCase{4, 1, 8, 0, 0},
+                                           PagedCase{6, 2, 24, 10, 0}, PagedCase{2, 1, 5, 1, 0},
+                                           PagedCase{4, 2, 16, 0, 5.0f},
+                                           PagedCase{3, 3, 17, 64, 2.0f}));
+
+}  // namespace
+}  // namespace flowmesh::kernels
