@@ -156,13 +156,13 @@ AVX512_BF16 void FewRowsBf16Avx512(const uint16_t* x, const uint16_t* w, const u
   for (; o < end; ++o) AllRows<1>(x, w, bias, y, s, o);
 }
 
-bool HasAvx512Bf16() {
+}  // namespace
+
+bool HasNativeBf16() {
   static const bool has = __builtin_cpu_supports("avx512bf16") &&
                           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   return has;
 }
-
-}  // namespace
 
 #define EVERY_CPU __attribute__((target_clones("avx512f", "arch=haswell", "default")))
 
@@ -179,7 +179,7 @@ EVERY_CPU void FewRowsFp32(const float* x, const float* w, const float* bias, fl
 
 void FewRowsBf16(const uint16_t* x, const uint16_t* w, const uint16_t* bias, uint16_t* y,
                  const FewRowsShape& shape, int64_t begin, int64_t end) {
-  if (HasAvx512Bf16()) {
+  if (HasNativeBf16()) {
     FewRowsBf16Avx512(x, w, bias, y, shape, begin, end);
   } else {
     FewRowsBf16Portable(x, w, bias, y, shape, begin, end);

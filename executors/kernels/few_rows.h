@@ -6,6 +6,9 @@
 
 namespace flowmesh::kernels {
 
+// Whether this processor multiplies bfloat16 by itself (AVX-512 BF16).
+bool HasNativeBf16();
+
 struct FewRowsShape {
   int64_t rows = 0;
   int64_t in = 0;

@@ -56,8 +56,9 @@ class CausalLm {
 };
 
 struct LoadOptions {
-  // nullopt is `auto` (TASKS.md 2.2): the checkpoint's on a GPU, float32 on the CPU; a GGUF file:
-  // quantised weights become bfloat16 on a GPU or a CPU with native bf16, else float32.
+  // nullopt is `auto` (TASKS.md 2.2): on a GPU the checkpoint's, float32 as bfloat16; on the CPU
+  // float32; a GGUF file whose weights are quantised or bfloat16 becomes bfloat16 on a GPU or a CPU
+  // with native bf16, else float32.
   std::optional<at::ScalarType> dtype;
   at::Device device = at::kCPU;
   // Called with bytes loaded and bytes in all, now and then, from the loading thread.
@@ -78,5 +79,11 @@ struct LoadedModel {
 // unsupported tokenizer.
 absl::StatusOr<LoadedModel> LoadModel(const std::filesystem::path& path,
                                       const LoadOptions& options);
+
+// The same without a tokenizer, whose EOS is not in the model's EOS set then. `warnings` gets what
+// LoadedModel::warnings would.
+absl::StatusOr<std::unique_ptr<CausalLm>> LoadCausalLm(const std::filesystem::path& path,
+                                                       const LoadOptions& options,
+                                                       std::vector<std::string>* warnings);
 
 }  // namespace flowmesh::model

@@ -86,10 +86,12 @@ class IncrementalDecoder {
   std::string Append(TokenId id);
 
  private:
+  std::string Decode(size_t begin, size_t end) const;  // text of ids_[begin, end)
+
   const Tokenizer* tokenizer_;
-  std::vector<TokenId> ids_;  // context and pending ids
-  size_t prefix_begin_ = 0;   // ids_[prefix_begin_, read_begin_) is context already emitted
-  size_t read_begin_ = 0;
+  std::vector<TokenId> ids_;
+  size_t read_begin_ = 0;  // ids_[0, read_begin_) is context, the rest is not wholly emitted yet
+  size_t emitted_ = 0;     // bytes of the rest's text that are
 };
 
 }  // namespace flowmesh::text

@@ -1,0 +1,73 @@
+#include "executors/model/decoder.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace flowmesh::model {
+
+Decoder::Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device)
+    : config_(config), dtype_(dtype), device_(device) {
+  info_.family = config.model_type;
+  info_.vocab_size = config.vocab_size;
+  info_.hidden_size = config.hidden_size;
+  info_.num_layers = config.num_layers;
+  info_.num_heads = config.num_heads;
+  info_.num_kv_heads = config.num_kv_heads;
+  info_.head_dim = config.head_dim;
+  info_.max_positions = config.max_positions;
+  AddEosIds(config.eos_ids);
+}
+
+at::Tensor Decoder::Forward(const ForwardInput& input, Attention& attention) {
+  at::Tensor hidden = HiddenStates(input, attention);
+  if (input.logit_rows.defined()) hidden = hidden.index_select(0, input.logit_rows);
+  return Logits(hidden).to(at::kFloat);
+}
+
+absl::Status Decoder::Load(const WeightSource& source, const LoadOptions& options,
+                           std::vector<std::string>* warnings) {
+  RETURN_IF_ERROR(LoadParameters(parameters_, source, dtype_, device_, options.progress));
+  info_.num_parameters = parameters_.numel();
+  std::vector<StoredName> used;
+  for (const Parameter& parameter : parameters_.all()) {
+    used.insert(used.end(), parameter.parts.begin(), parameter.parts.end());
+  }
+  std::vector<std::string> unused = source.Unused(used);
+  if (unused.empty()) return absl::OkStatus();
+  constexpr size_t kNamed = 5;
+  const size_t count = unused.size();
+  unused.resize(std::min(count, kNamed));
+  warnings->push_back(absl::StrCat(source.Location(), ": ", count,
+                                   " unexpected tensors, not used: ", absl::StrJoin(unused, ", "),
+                                   count > kNamed ? ", ..." : ""));
+  return absl::OkStatus();
+}
+
+void Decoder::AddEosIds(const std::vector<text::TokenId>& ids) {
+  for (text::TokenId id : ids) {
+    if (std::find(info_.eos_ids.begin(), info_.eos_ids.end(), id) == info_.eos_ids.end()) {
+      info_.eos_ids.push_back(id);
+    }
+  }
+}
+
+std::unique_ptr<Decoder> MakeDecoder(const ModelConfig& config, at::ScalarType dtype,
+                                     at::Device device) {
+  switch (config.family) {
+    case Family::kGpt2:
+      return MakeGpt2(config, dtype, device);
+    case Family::kGemma2:
+    case Family::kGemma3:
+      return MakeGemma(config, dtype, device);
+    case Family::kLlama:
+    case Family::kMistral:
+    case Family::kQwen2:
+    case Family::kQwen3:
+      break;
+  }
+  return MakeLlama(config, dtype, device);
+}
+
+}  // namespace flowmesh::model

@@ -1,0 +1,141 @@
+// Gemma 2 and 3: scaled embeddings, norms around attention and MLP, layers with a sliding window
+// between global ones. Gemma 2 soft-caps scores and logits; Gemma 3 norms q and k and rotates its
+// sliding layers by a base of their own.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/scalar_tensor.h>
+
+#include <cmath>
+#include <deque>
+#include <optional>
+
+#include "executors/model/decoder.h"
+#include "executors/model/layers.h"
+#include "executors/model/rotary.h"
+
+namespace flowmesh::model {
+namespace {
+
+class GemmaNorm : public RmsNorm {
+ public:
+  GemmaNorm(const ParameterScope& scope, int64_t width, double eps)
+      : RmsNorm(scope, width, eps, Weight::kOnePlus) {}
+};
+
+class GemmaAttention : public Layer {
+ public:
+  GemmaAttention(const ParameterScope& scope, const ModelConfig& c, int layer)
+      : head_dim_(c.head_dim),
+        params_({.layer = layer,
+                 .scale = c.attention_scale,
+                 .sliding_window = c.windows[layer],
+                 .logit_soft_cap = c.attention_soft_cap}),
+        qkv_proj_(
+            scope, {"q_proj", "k_proj", "v_proj"}, c.hidden_size,
+            {c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim, c.num_kv_heads * c.head_dim},
+            c.qkv_bias),
+        o_proj_(scope / "o_proj", c.num_heads * c.head_dim, c.hidden_size, c.output_bias,
+                Split::kColumns) {
+    if (c.family == Family::kGemma3) {
+      q_norm_.emplace(scope / "q_norm", c.head_dim, c.norm_eps);
+      k_norm_.emplace(scope / "k_norm", c.head_dim, c.norm_eps);
+    }
+  }
+
+  // x: [tokens, hidden]
+  at::Tensor operator()(const at::Tensor& x, const Rotation& rotation, Attention& attention) const {
+    const std::vector<at::Tensor> qkv = qkv_proj_(x);
+    at::Tensor q = qkv[0].unflatten(-1, {-1, head_dim_});  // [tokens, heads, head_dim]
+    at::Tensor k = qkv[1].unflatten(-1, {-1, head_dim_});  // [tokens, kv_heads, head_dim]
+    const at::Tensor v = qkv[2].unflatten(-1, {-1, head_dim_});
+    if (q_norm_) {
+      q = (*q_norm_)(q);
+      k = (*k_norm_)(k);
+    }
+    return o_proj_(attention.Run(rotation.Apply(q), rotation.Apply(k), v, params_).flatten(1));
+  }
+
+ private:
+  const int64_t head_dim_;
+  const AttentionParams params_;
+  StackedLinear qkv_proj_;
+  Linear o_proj_;
+  std::optional<GemmaNorm> q_norm_, k_norm_;  // gemma3
+};
+
+class GemmaLayer : public Layer {
+ public:
+  GemmaLayer(const ParameterScope& scope, const ModelConfig& c, int layer)
+      : input_norm_(scope / "input_layernorm", c.hidden_size, c.norm_eps),
+        attention_(scope / "self_attn", c, layer),
+        attention_norm_(scope / "post_attention_layernorm", c.hidden_size, c.norm_eps),
+        mlp_input_norm_(scope / "pre_feedforward_layernorm", c.hidden_size, c.norm_eps),
+        mlp_(scope / "mlp", c),
+        mlp_norm_(scope / "post_feedforward_layernorm", c.hidden_size, c.norm_eps) {}
+
+  at::Tensor operator()(at::Tensor x, const Rotation& rotation, Attention& attention) const {
+    x = x + attention_norm_(attention_(input_norm_(x), rotation, attention));
+    return x + mlp_norm_(mlp_(mlp_input_norm_(x)));
+  }
+
+ private:
+  GemmaNorm input_norm_;
+  GemmaAttention attention_;
+  GemmaNorm attention_norm_, mlp_input_norm_;
+  GatedMlp mlp_;
+  GemmaNorm mlp_norm_;
+};
+
+class Gemma : public Decoder {
+ public:
+  Gemma(const ModelConfig& c, at::ScalarType dtype, at::Device device)
+      : Decoder(c, dtype, device),
+        // The factor is rounded to the weights' dtype before it is used.
+        embedding_scale_(
+            at::scalar_tensor(std::sqrt(static_cast<double>(c.hidden_size)), dtype).item<double>()),
+        embed_tokens_(scope() / "model" / "embed_tokens", c.vocab_size, c.hidden_size),
+        norm_(scope() / "model" / "norm", c.hidden_size, c.norm_eps),
+        rotary_(c.rope, c.head_dim, device) {
+    if (c.family == Family::kGemma3) local_rotary_.emplace(c.local_rope, c.head_dim, device);
+    for (int i = 0; i < c.num_layers; ++i) {
+      layers_.emplace_back(scope() / "model" / "layers" / i, c, i);
+    }
+    if (!c.tie_word_embeddings) {
+      head_.emplace(scope() / "lm_head", c.hidden_size, c.vocab_size, false, Split::kRows);
+    }
+  }
+
+ protected:
+  at::Tensor HiddenStates(const ForwardInput& input, Attention& attention) override {
+    const Rotation global = rotary_.At(input.positions, input.max_length, dtype());
+    const Rotation local =
+        local_rotary_ ? local_rotary_->At(input.positions, input.max_length, dtype()) : global;
+    at::Tensor x = embed_tokens_(input.token_ids) * embedding_scale_;
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      x = layers_[i](x, config().windows[i] > 0 ? local : global, attention);
+    }
+    return x;
+  }
+
+  at::Tensor Logits(const at::Tensor& hidden) override {
+    const at::Tensor x = norm_(hidden);
+    return SoftCap(head_ ? (*head_)(x) : embed_tokens_.Project(x), config().logit_soft_cap);
+  }
+
+ private:
+  const double embedding_scale_;
+  Embedding embed_tokens_;
+  std::deque<GemmaLayer> layers_;
+  GemmaNorm norm_;
+  std::optional<Linear> head_;                   // absent: tied to the embeddings
+  RotaryEmbedding rotary_;                       // of global layers
+  std::optional<RotaryEmbedding> local_rotary_;  // of sliding ones, gemma3
+};
+
+}  // namespace
+
+std::unique_ptr<Decoder> MakeGemma(const ModelConfig& config, at::ScalarType dtype,
+                                   at::Device device) {
+  return std::make_unique<Gemma>(config, dtype, device);
+}
+
+}  // namespace flowmesh::model

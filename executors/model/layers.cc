@@ -1,0 +1,102 @@
+#include "executors/model/layers.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/tanh.h>
+
+#include <numeric>
+
+#include "executors/kernels/linear.h"
+
+namespace flowmesh::model {
+
+Linear::Linear(const ParameterScope& scope, int64_t in, int64_t out, bool bias, Split split,
+               bool transposed) {
+  scope.Add(&weight_, "weight", {out, in}, split, transposed);
+  if (bias) scope.Add(&bias_, "bias", {out}, split == Split::kRows ? split : Split::kNone);
+}
+
+at::Tensor Linear::operator()(const at::Tensor& x) const {
+  return kernels::Linear(x, weight_, bias_);
+}
+
+StackedLinear::StackedLinear(const ParameterScope& scope, const std::vector<std::string>& names,
+                             int64_t in, const std::vector<int64_t>& outs, bool bias)
+    : outs_(outs) {
+  scope.AddStack(&weight_, "weight", names, outs, {in}, Split::kRows);
+  if (bias) scope.AddStack(&bias_, "bias", names, outs, {}, Split::kRows);
+}
+
+std::vector<at::Tensor> StackedLinear::operator()(const at::Tensor& x) const {
+  return kernels::Linear(x, weight_, bias_).split_with_sizes(outs_, -1);
+}
+
+Embedding::Embedding(const ParameterScope& scope, int64_t rows, int64_t width) {
+  scope.Add(&weight_, "weight", {rows, width}, Split::kRows);
+}
+
+at::Tensor Embedding::operator()(const at::Tensor& ids) const {
+  return at::embedding(weight_, ids);
+}
+
+at::Tensor Embedding::Project(const at::Tensor& x) const {
+  return kernels::Linear(x, weight_, at::Tensor());
+}
+
+RmsNorm::RmsNorm(const ParameterScope& scope, int64_t width, double eps, Weight form)
+    : eps_(eps), form_(form) {
+  scope.Add(&weight_, "weight", {width});
+}
+
+at::Tensor RmsNorm::operator()(const at::Tensor& x) const {
+  const at::Tensor wide = x.to(at::kFloat);
+  const at::Tensor normed = wide * at::rsqrt(wide.square().mean(-1, true) + eps_);
+  if (form_ == Weight::kOnePlus) {
+    return (normed * (weight_.to(at::kFloat) + 1)).to(x.scalar_type());
+  }
+  return weight_ * normed.to(x.scalar_type());
+}
+
+LayerNorm::LayerNorm(const ParameterScope& scope, int64_t width, double eps)
+    : width_(width), eps_(eps) {
+  scope.Add(&weight_, "weight", {width});
+  scope.Add(&bias_, "bias", {width});
+}
+
+at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
+  return at::layer_norm(x, {width_}, weight_, bias_, eps_);
+}
+
+at::Tensor Activate(const at::Tensor& x, Activation activation) {
+  switch (activation) {
+    case Activation::kSilu:
+      return at::silu(x);
+    case Activation::kGelu:
+      return at::gelu(x);
+    case Activation::kGeluTanh:
+      return at::gelu(x, "tanh");
+    case Activation::kRelu:
+      return at::relu(x);
+  }
+  return x;
+}
+
+GatedMlp::GatedMlp(const ParameterScope& scope, const ModelConfig& c)
+    : activation_(c.activation),
+      gate_up_(scope, {"gate_proj", "up_proj"}, c.hidden_size,
+               {c.intermediate_size, c.intermediate_size}, c.mlp_bias),
+      down_(scope / "down_proj", c.intermediate_size, c.hidden_size, c.mlp_bias, Split::kColumns) {}
+
+at::Tensor GatedMlp::operator()(const at::Tensor& x) const {
+  const std::vector<at::Tensor> gate_up = gate_up_(x);
+  return down_(Activate(gate_up[0], activation_) * gate_up[1]);
+}
+
+at::Tensor SoftCap(const at::Tensor& x, float c) { return c == 0 ? x : at::tanh(x / c) * c; }
+
+}  // namespace flowmesh::model

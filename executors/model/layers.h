@@ -1,0 +1,111 @@
+// The layers that the families are made of. Each registers its parameters with the scope it is
+// built in and computes in the order and the dtypes of Transformers' classes. Layers do not move:
+// the parameter list holds the addresses of their members.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "executors/model/config.h"
+#include "executors/model/parameters.h"
+
+namespace flowmesh::model {
+
+class Layer {
+ public:
+  Layer() = default;
+  Layer(const Layer&) = delete;
+  Layer& operator=(const Layer&) = delete;
+};
+
+// y = x Wᵀ + b. `transposed`: stored as [in, out].
+class Linear : public Layer {
+ public:
+  Linear(const ParameterScope& scope, int64_t in, int64_t out, bool bias, Split split,
+         bool transposed = false);
+
+  at::Tensor operator()(const at::Tensor& x) const;  // [tokens, in] -> [tokens, out]
+
+ private:
+  at::Tensor weight_;  // [out, in]
+  at::Tensor bias_;    // [out] or undefined
+};
+
+// Several projections of the same input, stored apart, computed as one.
+class StackedLinear : public Layer {
+ public:
+  StackedLinear(const ParameterScope& scope, const std::vector<std::string>& names, int64_t in,
+                const std::vector<int64_t>& outs, bool bias);
+
+  // [tokens, in] -> one view [tokens, outs[i]] each.
+  std::vector<at::Tensor> operator()(const at::Tensor& x) const;
+
+ private:
+  const std::vector<int64_t> outs_;
+  at::Tensor weight_;  // [sum of outs, in]
+  at::Tensor bias_;    // [sum of outs] or undefined
+};
+
+class Embedding : public Layer {
+ public:
+  Embedding(const ParameterScope& scope, int64_t rows, int64_t width);
+
+  at::Tensor operator()(const at::Tensor& ids) const;  // [tokens] -> [tokens, width]
+  // The same matrix as the output head of a tied model: [tokens, width] -> [tokens, rows].
+  at::Tensor Project(const at::Tensor& x) const;
+
+ private:
+  at::Tensor weight_;  // [rows, width]
+};
+
+// Root mean square norm over the last dimension, in float32.
+class RmsNorm : public Layer {
+ public:
+  // kPlain rounds to the input's dtype, then applies w; kOnePlus (Gemma) applies 1 + w in float32,
+  // then rounds.
+  enum class Weight { kPlain, kOnePlus };
+
+  RmsNorm(const ParameterScope& scope, int64_t width, double eps, Weight form);
+
+  at::Tensor operator()(const at::Tensor& x) const;  // [..., width]
+
+ private:
+  const double eps_;
+  const Weight form_;
+  at::Tensor weight_;  // [width]
+};
+
+class LayerNorm : public Layer {
+ public:
+  LayerNorm(const ParameterScope& scope, int64_t width, double eps);
+
+  at::Tensor operator()(const at::Tensor& x) const;  // [..., width]
+
+ private:
+  const int64_t width_;
+  const double eps_;
+  at::Tensor weight_, bias_;  // [width]
+};
+
+at::Tensor Activate(const at::Tensor& x, Activation activation);
+
+// down(act(gate(x)) * up(x))
+class GatedMlp : public Layer {
+ public:
+  GatedMlp(const ParameterScope& scope, const ModelConfig& config);
+
+  at::Tensor operator()(const at::Tensor& x) const;  // [tokens, hidden]
+
+ private:
+  const Activation activation_;
+  StackedLinear gate_up_;
+  Linear down_;
+};
+
+// c * tanh(x / c); x itself for c = 0.
+at::Tensor SoftCap(const at::Tensor& x, float c);
+
+}  // namespace flowmesh::model

@@ -1,0 +1,74 @@
+// Parameters that load themselves: a layer registers each of its parameters with its name and
+// shape when it is built, and everything else (loading, counting, freezing, sharding) is one
+// generic pass over the list.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/status.h"
+#include "executors/model/weight_source.h"
+
+namespace flowmesh::model {
+
+// The dimension that tensor parallelism splits; kNone: every rank holds all of it.
+enum class Split { kNone, kRows, kColumns };
+
+// One tensor of a layer. It may hold several stored tensors, stacked along the first dimension
+// (q, k and v as one matrix), so that one product serves all.
+struct Parameter {
+  at::Tensor* tensor = nullptr;  // the layer's member; undefined until loaded
+  std::vector<StoredName> parts;
+  std::vector<int64_t> shape;  // [sum of the parts' rows, ...]
+  Split split = Split::kNone;
+
+  int64_t numel() const;
+};
+
+// The list of one model. Layers must not move once they have registered.
+class ParameterList {
+ public:
+  void Add(Parameter parameter) { parameters_.push_back(std::move(parameter)); }
+  const std::vector<Parameter>& all() const { return parameters_; }
+  int64_t numel() const;
+
+ private:
+  std::vector<Parameter> parameters_;
+};
+
+// Where in the tree of names a layer stands: `scope / "self_attn"` is its child.
+class ParameterScope {
+ public:
+  explicit ParameterScope(ParameterList* list, std::string prefix = "")
+      : list_(list), prefix_(std::move(prefix)) {}
+
+  ParameterScope operator/(const std::string& name) const;
+  ParameterScope operator/(int64_t index) const { return *this / std::to_string(index); }
+
+  // Registers `tensor` as `<prefix>.<name>`.
+  void Add(at::Tensor* tensor, const std::string& name, std::vector<int64_t> shape,
+           Split split = Split::kNone, bool transposed = false) const;
+
+  // Registers `tensor` as a stack of `<prefix>.<part>.<name>`; `rows` are the parts' first
+  // dimensions, `rest` the others.
+  void AddStack(at::Tensor* tensor, const std::string& name, const std::vector<std::string>& parts,
+                const std::vector<int64_t>& rows, std::vector<int64_t> rest, Split split) const;
+
+ private:
+  ParameterList* list_;
+  std::string prefix_;
+};
+
+// Gives every parameter of the list its tensor, of `dtype` on `device`, filled from `source`. All
+// shapes are proven before anything is allocated. InvalidArgument naming the tensor: missing, or of
+// another shape (both are said). `progress` as in LoadOptions.
+absl::Status LoadParameters(const ParameterList& list, const WeightSource& source,
+                            at::ScalarType dtype, at::Device device,
+                            const std::function<void(uint64_t, uint64_t)>& progress);
+
+}  // namespace flowmesh::model

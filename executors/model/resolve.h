@@ -1,0 +1,23 @@
+// Which local path a `model.source.identifier` means (TASKS.md 2.2, 5.6).
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "common/env.h"
+#include "common/status.h"
+
+namespace flowmesh::model {
+
+// In this order: a path (a folder or a .gguf file); a snapshot in the Hugging Face cache, whose
+// root is `download_dir`, else HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub.
+// An identifier that starts with `/`, `./`, `../` or `~` is a path and nothing else. `revision`:
+// branch, tag or commit; empty means `main`.
+// InvalidArgument: empty, or neither a path nor of the form `name` or `organisation/name`.
+// NotFound: says each place that was tried.
+absl::StatusOr<std::filesystem::path> ResolveModel(const std::string& identifier,
+                                                   const std::string& revision,
+                                                   const std::string& download_dir,
+                                                   const EnvLookup& env = SystemEnv());
+
+}  // namespace flowmesh::model

@@ -1,0 +1,245 @@
+#include "executors/text/normalizer.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "executors/text/regex.h"
+#include "executors/text/unicode.h"
+
+namespace flowmesh::text {
+namespace {
+
+// Keeps the characters for which `keep` holds.
+template <typename Predicate>
+void KeepIf(std::string& text, Predicate keep) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t pos = 0; pos < text.size();) {
+    const size_t begin = pos;
+    if (keep(NextCodePoint(text, pos))) out.append(text, begin, pos - begin);
+  }
+  text = std::move(out);
+}
+
+class Unicode : public Normalizer {
+ public:
+  explicit Unicode(NormalForm form) : form_(form) {}
+  void Apply(std::string& text) const override { text = Normalize(text, form_); }
+
+ private:
+  NormalForm form_;
+};
+
+class LowercaseText : public Normalizer {
+ public:
+  void Apply(std::string& text) const override { text = Lowercase(text); }
+};
+
+class StripAccents : public Normalizer {
+ public:
+  void Apply(std::string& text) const override {
+    KeepIf(text, [](char32_t c) { return !IsMark(c); });
+  }
+};
+
+class ByteLevel : public Normalizer {
+ public:
+  void Apply(std::string& text) const override { text = EncodeByteLevel(text); }
+};
+
+class Prepend : public Normalizer {
+ public:
+  explicit Prepend(std::string prefix) : prefix_(std::move(prefix)) {}
+  void Apply(std::string& text) const override {
+    if (!text.empty()) text.insert(0, prefix_);
+  }
+
+ private:
+  std::string prefix_;
+};
+
+class Strip : public Normalizer {
+ public:
+  Strip(bool left, bool right) : left_(left), right_(right) {}
+  void Apply(std::string& text) const override {
+    // [begin, end) spans the first to the last character that is no white space.
+    size_t begin = text.size(), end = 0;
+    for (size_t pos = 0; pos < text.size();) {
+      const size_t start = pos;
+      if (IsWhiteSpace(NextCodePoint(text, pos))) continue;
+      begin = std::min(begin, start);
+      end = pos;
+    }
+    if (right_) text.resize(end);
+    if (left_) text.erase(0, std::min(begin, text.size()));
+  }
+
+ private:
+  bool left_, right_;
+};
+
+class ReplaceLiteral : public Normalizer {
+ public:
+  ReplaceLiteral(std::string from, std::string to) : from_(std::move(from)), to_(std::move(to)) {}
+  void Apply(std::string& text) const override {
+    size_t found = text.find(from_);
+    if (found == std::string::npos) return;
+    std::string out;
+    size_t done = 0;
+    for (; found != std::string::npos; found = text.find(from_, done)) {
+      out.append(text, done, found - done).append(to_);
+      done = found + from_.size();
+    }
+    text = out.append(text, done);
+  }
+
+ private:
+  std::string from_, to_;
+};
+
+class ReplaceRegex : public Normalizer {
+ public:
+  ReplaceRegex(Regex regex, std::string to) : regex_(std::move(regex)), to_(std::move(to)) {}
+  void Apply(std::string& text) const override {
+    std::string out;
+    for (const Span& span : regex_.FindSpans(text)) {
+      if (span.match) {
+        out += to_;
+      } else {
+        out.append(text, span.begin, span.end - span.begin);
+      }
+    }
+    text = std::move(out);
+  }
+
+ private:
+  Regex regex_;
+  std::string to_;
+};
+
+bool IsChinese(char32_t c) {
+  return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) ||
+         (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B73F) ||
+         (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) ||
+         (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
+}
+
+class Bert : public Normalizer {
+ public:
+  Bert(bool clean_text, bool spaced_chinese, bool strip_accents, bool lowercase)
+      : clean_text_(clean_text),
+        spaced_chinese_(spaced_chinese),
+        strip_accents_(strip_accents),
+        lowercase_(lowercase) {}
+
+  void Apply(std::string& text) const override {
+    std::string out;
+    out.reserve(text.size());
+    for (size_t pos = 0; pos < text.size();) {
+      char32_t c = NextCodePoint(text, pos);
+      if (clean_text_) {
+        if (IsBertControl(c)) continue;
+        if (IsWhiteSpace(c)) c = ' ';
+      }
+      const bool spaced = spaced_chinese_ && IsChinese(c);
+      if (spaced) out += ' ';
+      AppendCodePoint(out, c);
+      if (spaced) out += ' ';
+    }
+    if (strip_accents_) {
+      out = Normalize(out, NormalForm::kNfd);
+      KeepIf(out, [](char32_t c) { return !IsNonspacingMark(c); });
+    }
+    text = lowercase_ ? Lowercase(out) : std::move(out);
+  }
+
+ private:
+  bool clean_text_, spaced_chinese_, strip_accents_, lowercase_;
+};
+
+class Sequence : public Normalizer {
+ public:
+  explicit Sequence(std::vector<std::unique_ptr<Normalizer>> steps) : steps_(std::move(steps)) {}
+  void Apply(std::string& text) const override {
+    for (const auto& step : steps_) step->Apply(text);
+  }
+
+ private:
+  std::vector<std::unique_ptr<Normalizer>> steps_;
+};
+
+using NormalizerOr = absl::StatusOr<std::unique_ptr<Normalizer>>;
+
+NormalizerOr MakeSequence(const Field& steps) {
+  RETURN_IF_ERROR(steps.CheckList());
+  std::vector<std::unique_ptr<Normalizer>> made;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    ASSIGN_OR_RETURN(auto step, MakeNormalizer(steps[i]));
+    if (step != nullptr) made.push_back(std::move(step));
+  }
+  return std::make_unique<Sequence>(std::move(made));
+}
+
+NormalizerOr MakeBert(const Field& spec) {
+  ASSIGN_OR_RETURN(const bool clean_text, spec["clean_text"].BoolOr(true));
+  ASSIGN_OR_RETURN(const bool chinese, spec["handle_chinese_chars"].BoolOr(true));
+  ASSIGN_OR_RETURN(const bool lowercase, spec["lowercase"].BoolOr(true));
+  ASSIGN_OR_RETURN(const bool strip_accents, spec["strip_accents"].BoolOr(lowercase));
+  return std::make_unique<Bert>(clean_text, chinese, strip_accents, lowercase);
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ReadPattern(const Field& pattern) {
+  if (pattern["String"].present()) {
+    ASSIGN_OR_RETURN(const std::string literal, pattern["String"].String());
+    return EscapeRegex(literal);
+  }
+  if (pattern["Regex"].present()) return pattern["Regex"].String();
+  return pattern.Expected("{\"String\": ...} or {\"Regex\": ...}");
+}
+
+NormalizerOr MakeReplace(const Field& spec) {
+  ASSIGN_OR_RETURN(std::string content, spec["content"].String());
+  const Field literal = spec["pattern"]["String"];
+  if (literal.present()) {
+    ASSIGN_OR_RETURN(std::string from, literal.String());
+    if (!from.empty()) {
+      return std::make_unique<ReplaceLiteral>(std::move(from), std::move(content));
+    }
+  }
+  ASSIGN_OR_RETURN(const std::string pattern, ReadPattern(spec["pattern"]));
+  absl::StatusOr<Regex> regex = Regex::Compile(pattern);
+  if (!regex.ok()) return Annotate(regex.status(), spec["pattern"].path());
+  return std::make_unique<ReplaceRegex>(*std::move(regex), std::move(content));
+}
+
+NormalizerOr MakeNormalizer(const Field& spec) {
+  if (!spec.present()) return nullptr;
+  RETURN_IF_ERROR(spec.CheckMap());
+  ASSIGN_OR_RETURN(const std::string type, spec["type"].String());
+  if (type == "Sequence") return MakeSequence(spec["normalizers"]);
+  if (type == "NFC") return std::make_unique<Unicode>(NormalForm::kNfc);
+  if (type == "NFD") return std::make_unique<Unicode>(NormalForm::kNfd);
+  if (type == "NFKC") return std::make_unique<Unicode>(NormalForm::kNfkc);
+  if (type == "NFKD") return std::make_unique<Unicode>(NormalForm::kNfkd);
+  if (type == "Lowercase") return std::make_unique<LowercaseText>();
+  if (type == "StripAccents") return std::make_unique<StripAccents>();
+  if (type == "ByteLevel") return std::make_unique<ByteLevel>();
+  if (type == "Replace") return MakeReplace(spec);
+  if (type == "BertNormalizer") return MakeBert(spec);
+  if (type == "Prepend") {
+    ASSIGN_OR_RETURN(std::string prefix, spec["prepend"].String());
+    return std::make_unique<Prepend>(std::move(prefix));
+  }
+  if (type == "Strip") {
+    ASSIGN_OR_RETURN(const bool left, spec["strip_left"].BoolOr(true));
+    ASSIGN_OR_RETURN(const bool right, spec["strip_right"].BoolOr(true));
+    return std::make_unique<Strip>(left, right);
+  }
+  return spec["type"].Error(absl::StrCat("the normalizer \"", type, "\" is not supported"));
+}
+
+}  // namespace flowmesh::text

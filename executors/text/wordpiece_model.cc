@@ -1,0 +1,68 @@
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "executors/text/model.h"
+#include "executors/text/unicode.h"
+
+namespace flowmesh::text {
+namespace {
+
+// Greedy longest-match-first from the left; a word that cannot be covered is one unknown token.
+class WordPieceModel : public Model {
+ public:
+  WordPieceModel(Vocabulary vocabulary, TokenId unk_id, std::string prefix, size_t longest_word)
+      : Model(std::move(vocabulary)),
+        unk_id_(unk_id),
+        prefix_(std::move(prefix)),
+        longest_word_(longest_word) {}
+
+  void Encode(std::string_view word, std::vector<TokenId>& ids) const override {
+    const auto starts_character = [](char c) { return (c & 0xC0) != 0x80; };
+    const size_t characters =
+        static_cast<size_t>(std::count_if(word.begin(), word.end(), starts_character));
+    const size_t before = ids.size();
+    std::string piece;
+    size_t begin = 0;
+    while (begin < word.size() && characters <= longest_word_) {
+      piece = begin > 0 ? prefix_ : std::string();
+      const size_t prefix_length = piece.size();
+      piece += word.substr(begin);
+      std::optional<TokenId> id;
+      // Shorten by one character at a time.
+      while (piece.size() > prefix_length && !(id = vocabulary_.Find(piece)).has_value()) {
+        while (!starts_character(piece.back())) piece.pop_back();
+        piece.pop_back();
+      }
+      if (!id.has_value()) break;
+      ids.push_back(*id);
+      begin += piece.size() - prefix_length;
+    }
+    if (begin < word.size()) {
+      ids.resize(before);
+      ids.push_back(unk_id_);
+    }
+  }
+
+ private:
+  TokenId unk_id_;
+  std::string prefix_;
+  size_t longest_word_;  // in characters
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Model>> MakeWordPieceModel(const Field& spec,
+                                                          Vocabulary vocabulary) {
+  ASSIGN_OR_RETURN(const std::string unk_token, spec["unk_token"].StringOr("[UNK]"));
+  ASSIGN_OR_RETURN(std::string prefix, spec["continuing_subword_prefix"].StringOr("##"));
+  ASSIGN_OR_RETURN(const int64_t longest, spec["max_input_chars_per_word"].IntOr(100, 0));
+  const std::optional<TokenId> unk_id = vocabulary.Find(unk_token);
+  if (!unk_id.has_value()) {
+    return spec["unk_token"].Error(
+        absl::StrCat("\"", unk_token.substr(0, 100), "\" is not in the vocabulary"));
+  }
+  return std::make_unique<WordPieceModel>(std::move(vocabulary), *unk_id, std::move(prefix),
+                                          static_cast<size_t>(longest));
+}
+
+}  // namespace flowmesh::text
