@@ -137,21 +137,23 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerFromFolder(
     std::error_code ignored;
     return std::filesystem::exists(folder / name, ignored);
   };
-  ASSIGN_OR_RETURN(TokenizerConfig config, ReadTokenizerConfig(folder));
-  TokenizerDocument document;
   std::string source;
+  TokenizerConfig config;
+  TokenizerDocument document;
   if (exists("tokenizer.json")) {
     source = "tokenizer.json";
+    ASSIGN_OR_RETURN(config, ReadTokenizerConfig(folder, /*default_class=*/""));
     absl::StatusOr<TokenizerDocument> read = ReadTokenizerJson(folder / source);
     if (!read.ok()) return Annotate(read.status(), source);
     document = *std::move(read);
   } else if (exists("vocab.json") && exists("merges.txt")) {
     source = "vocab.json";
-    if (config.tokenizer_class.empty()) config.tokenizer_class = "GPT2Tokenizer";
+    ASSIGN_OR_RETURN(config, ReadTokenizerConfig(folder, "GPT2Tokenizer"));
     ASSIGN_OR_RETURN(document, ConvertGpt2(folder, config));
     RETURN_IF_ERROR(AddTemplate(config, /*is_bert=*/false, document));
   } else if (exists("vocab.txt")) {
     source = "vocab.txt";
+    ASSIGN_OR_RETURN(config, ReadTokenizerConfig(folder, "BertTokenizer"));
     ASSIGN_OR_RETURN(document, ConvertBert(folder, config));
     RETURN_IF_ERROR(AddTemplate(config, /*is_bert=*/true, document));
   } else if (exists("tokenizer.model")) {

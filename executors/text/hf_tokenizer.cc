@@ -33,9 +33,11 @@ absl::StatusOr<std::unique_ptr<Model>> MakeModel(TokenizerDocument& document, co
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> HfTokenizer::Make(TokenizerDocument document,
                                                              const TokenizerConfig& config) {
-  ApplyOverrides(config, document.root);
   const Field root(&document.root, "");
   RETURN_IF_ERROR(root.CheckMap());
+  ASSIGN_OR_RETURN(const std::unique_ptr<Normalizer> own_normalizer,
+                   MakeNormalizer(root["normalizer"]));
+  ApplyOverrides(config, document.root);
   std::unique_ptr<HfTokenizer> made(new HfTokenizer);
   ASSIGN_OR_RETURN(made->normalizer_, MakeNormalizer(root["normalizer"]));
   ASSIGN_OR_RETURN(made->pre_tokenizer_, MakePreTokenizer(root["pre_tokenizer"]));
@@ -43,6 +45,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> HfTokenizer::Make(TokenizerDocument d
   ASSIGN_OR_RETURN(made->decoder_, MakeDecoder(root["decoder"]));
   ASSIGN_OR_RETURN(made->model_, MakeModel(document, root["model"]));
   RETURN_IF_ERROR(made->AddTokens(root["added_tokens"], config));
+  made->added_tokens_.Prepare(made->model_->vocabulary(), own_normalizer.get());
   RETURN_IF_ERROR(made->SetSpecialIds(config));
   made->model_max_length_ = config.model_max_length;
   made->chat_template_ = config.chat_template;
@@ -80,7 +83,6 @@ absl::Status HfTokenizer::AddTokens(const Field& added_tokens, const TokenizerCo
     token.special = true;
     added_tokens_.Add({token}, vocabulary);
   }
-  added_tokens_.Prepare(vocabulary, normalizer_.get());
   return absl::OkStatus();
 }
 

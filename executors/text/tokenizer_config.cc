@@ -207,7 +207,8 @@ absl::Status ReadSettings(const Field& config, TokenizerConfig& out) {
 }
 
 absl::StatusOr<std::string> ReadTokenizerClass(const Json& config,
-                                               const std::filesystem::path& folder) {
+                                               const std::filesystem::path& folder,
+                                               std::string_view default_class) {
   ASSIGN_OR_RETURN(std::string name, Field(&config, "")["tokenizer_class"].StringOr(""));
   if (!name.empty()) return WithoutFast(std::move(name));
   ASSIGN_OR_RETURN(const Json model, ReadOptionalJson(folder, "config.json"));
@@ -215,17 +216,19 @@ absl::StatusOr<std::string> ReadTokenizerClass(const Json& config,
   ASSIGN_OR_RETURN(name, model_field["tokenizer_class"].StringOr(""));
   if (!name.empty()) return WithoutFast(std::move(name));
   ASSIGN_OR_RETURN(const std::string type, model_field["model_type"].StringOr(""));
-  return ClassOfModelType(type);
+  name = ClassOfModelType(type);
+  return name.empty() ? std::string(default_class) : name;
 }
 
 }  // namespace
 
-absl::StatusOr<TokenizerConfig> ReadTokenizerConfig(const std::filesystem::path& folder) {
+absl::StatusOr<TokenizerConfig> ReadTokenizerConfig(const std::filesystem::path& folder,
+                                                    std::string_view default_class) {
   constexpr std::string_view kFile = "tokenizer_config.json";
   ASSIGN_OR_RETURN(const Json config, ReadOptionalJson(folder, kFile));
   const Field root(&config, "");
   TokenizerConfig out;
-  ASSIGN_OR_RETURN(out.tokenizer_class, ReadTokenizerClass(config, folder));
+  ASSIGN_OR_RETURN(out.tokenizer_class, ReadTokenizerClass(config, folder, default_class));
   out.has_added_tokens = root["added_tokens_decoder"].present();
   Json map, legacy;
   if (!out.has_added_tokens) {

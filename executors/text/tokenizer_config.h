@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/json.h"
@@ -39,10 +40,13 @@ struct TokenizerConfig {
   std::string chat_template;
 };
 
-// Files that are absent count as empty. InvalidArgument: malformed, by file and field.
-absl::StatusOr<TokenizerConfig> ReadTokenizerConfig(const std::filesystem::path& folder);
+// Files that are absent count as empty. `default_class`: the tokenizer's class when no file names
+// one, without `Fast`. InvalidArgument: malformed, by file and field.
+absl::StatusOr<TokenizerConfig> ReadTokenizerConfig(const std::filesystem::path& folder,
+                                                    std::string_view default_class);
 
 // Changes the settings in `root` (a tokenizer.json) that Transformers overrides when it loads one.
+// Added tokens are not touched by it: they keep the form that the file's own normalizer gives them.
 void ApplyOverrides(const TokenizerConfig& config, Json& root);
 
 }  // namespace flowmesh::text

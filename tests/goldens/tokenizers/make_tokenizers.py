@@ -320,10 +320,11 @@ DECODERS = {
     "Replace": {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
     "ReplaceRegex": {"type": "Replace", "pattern": {"Regex": "[a-c]+"}, "content": "<>"},
     "ByteFallback": {"type": "ByteFallback"}, "Fuse": {"type": "Fuse"}, "Strip": {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-    "BPE": {"type": "BPEDecoder", "suffix": "</w>"},
+    # The reference panics on tokens that are shorter than what it strips.
+    "StripEnd": {"type": "Strip", "content": " ", "start": 0, "stop": 1}, "BPE": {"type": "BPEDecoder", "suffix": "</w>"},
     "Llama": {"type": "Sequence", "decoders": [
         {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
-        {"type": "Strip", "content": " ", "start": 2, "stop": 1}]},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
 }
 DECODED_TOKENS = [
     "a", "b", "cab", "##ing", "##", "##s", "▁", "▁▁", "▁hello", "world</w>", "un</w>", "Ġthe", "Ġ", "Ċ", "Ã©", "Ã", "©", "ð", "Ł", "ĺ", "Ģ", "<0x41>", "<0xE4>",
