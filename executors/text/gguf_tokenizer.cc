@@ -118,6 +118,8 @@ GgufTokenizer::GgufTokenizer(GgufVocabulary vocabulary, bool add_bos, bool add_e
   ids_.reserve(tokens_.size());
   std::vector<TokenId> special;
   for (size_t i = 0; i < tokens_.size(); ++i) {
+    // llama.cpp reads the texts as C strings.
+    if (const size_t nul = tokens_[i].find('\0'); nul != std::string::npos) tokens_[i].resize(nul);
     if (tokens_[i].empty()) tokens_[i] = absl::StrCat("[EMPTY_", i, "]");
     kinds_.push_back(KindOf(tokens_[i], vocabulary.token_types[i]));
     ids_[ToAbsl(tokens_[i])] = static_cast<TokenId>(i);
