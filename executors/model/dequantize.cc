@@ -46,8 +46,10 @@ void DecodeQ5_0(const uint8_t* block, float* out) {
   std::memcpy(&high, block + 2, sizeof high);
   const uint8_t* q = block + 6;
   for (int i = 0; i < 16; ++i) {
-    out[i] = d * static_cast<float>(((q[i] & 15) | ((high >> i & 1) << 4)) - 16);
-    out[16 + i] = d * static_cast<float>(((q[i] >> 4) | ((high >> (i + 16) & 1) << 4)) - 16);
+    const int h0 = static_cast<int>(high >> i & 1) << 4;
+    const int h1 = static_cast<int>(high >> (i + 16) & 1) << 4;
+    out[i] = d * static_cast<float>(((q[i] & 15) | h0) - 16);
+    out[16 + i] = d * static_cast<float>(((q[i] >> 4) | h1) - 16);
   }
 }
 

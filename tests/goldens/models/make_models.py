@@ -114,8 +114,16 @@ def prompts_for(name, count, longest, seed):
 
 
 @torch.no_grad()
-def logits_of(model, prompt, dtype=torch.float32):
-    return model.to(dtype)(torch.tensor([prompt])).logits[0].float().contiguous()
+def logits_of(model, prompt):
+    model(torch.tensor([prompt[:1]]))  # a short sequence takes dynamic rope back to its start
+    return model(torch.tensor([prompt])).logits[0].float().contiguous()
+
+
+def in_bfloat16(model):
+    """A copy as from_pretrained(dtype=bfloat16) makes it: .to() would round the rotary frequencies as well."""
+    copy = transformers.AutoModelForCausalLM.from_config(model.config, dtype=torch.bfloat16, attn_implementation="eager").eval()
+    copy.load_state_dict(model.state_dict())
+    return copy
 
 
 def save_logits(model, folder, prompts, bf16=True):
@@ -123,9 +131,9 @@ def save_logits(model, folder, prompts, bf16=True):
     for i, prompt in enumerate(prompts):
         tensors[f"{i}.fp32"] = logits_of(model, prompt)
     if bf16:
+        rounded = in_bfloat16(model)
         for i, prompt in enumerate(prompts):
-            tensors[f"{i}.bf16"] = logits_of(model, prompt, torch.bfloat16).to(torch.bfloat16)
-        model.float()
+            tensors[f"{i}.bf16"] = logits_of(rounded, prompt).to(torch.bfloat16)
     save_file(tensors, os.path.join(folder, "logits.safetensors"))
     with open(os.path.join(folder, "cases.json"), "w") as f:
         json.dump({"prompts": prompts}, f)
@@ -232,7 +240,7 @@ def gguf_name(name, gemma):
         return TOP[name]
     parts = name.split(".")
     stem = ".".join(parts[3:-1])
-    return f"blk.{parts[2]}.{(GEMMA_NAMES if gemma else {}).get(stem, NAMES[stem])}.{parts[-1]}"
+    return f"blk.{parts[2]}.{(NAMES | GEMMA_NAMES if gemma else NAMES)[stem]}.{parts[-1]}"
 
 
 def permute(w, heads):
