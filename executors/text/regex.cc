@@ -2,6 +2,7 @@
 
 #include <oniguruma.h>
 
+#include <list>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -17,15 +18,16 @@ namespace {
 constexpr std::string_view kLetterProperty = "FlowmeshLetter";
 constexpr std::string_view kNumberProperty = "FlowmeshNumber";
 
-// Oniguruma keeps the pointer: the table lives for ever.
+// Oniguruma keeps the pointer: tables live for ever.
 void DefineProperty(std::string_view name, std::span<const CodePointRange> ranges) {
-  auto* table = new std::vector<OnigCodePoint>;
-  table->push_back(static_cast<OnigCodePoint>(ranges.size()));
+  static auto& tables = *new std::list<std::vector<OnigCodePoint>>;
+  std::vector<OnigCodePoint>& table = tables.emplace_back();
+  table.push_back(static_cast<OnigCodePoint>(ranges.size()));
   for (const CodePointRange& range : ranges) {
-    table->push_back(range.first);
-    table->push_back(range.last);
+    table.push_back(range.first);
+    table.push_back(range.last);
   }
-  onig_unicode_define_user_property(std::string(name).c_str(), table->data());
+  onig_unicode_define_user_property(std::string(name).c_str(), table.data());
 }
 
 void InitializeOnce() {
