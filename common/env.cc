@@ -32,9 +32,13 @@ bool EnvReader::IsSet(std::string_view name) const {
 }
 
 void EnvReader::Reject(std::string_view name, std::string_view what, std::string_view found) {
-  if (!status_.ok()) return;
-  status_ = absl::InvalidArgumentError(
-      absl::StrCat(ToAbsl(name), ": expected ", ToAbsl(what), ", got \"", ToAbsl(found), "\""));
+  RejectWith(name, absl::StrCat("expected ", ToAbsl(what), ", got \"", ToAbsl(found), "\""));
+}
+
+void EnvReader::RejectWith(std::string_view name, std::string_view text) {
+  if (status_.ok()) {
+    status_ = absl::InvalidArgumentError(absl::StrCat(ToAbsl(name), ": ", ToAbsl(text)));
+  }
 }
 
 std::string EnvReader::String(std::string_view name, std::string_view fallback,

@@ -48,6 +48,8 @@ class EnvReader {
 
   // Records `<name>: expected <what>, got "<found>"`, unless an error is known already.
   void Reject(std::string_view name, std::string_view what, std::string_view found);
+  // The same with `<name>: <text>`, for values whose parser words its own complaint.
+  void RejectWith(std::string_view name, std::string_view text);
   // A lenient variable: the problem becomes a warning for the program to log.
   void Warn(std::string text) { warnings_.push_back(std::move(text)); }
 

@@ -1,0 +1,161 @@
+#include "sidecar/config.h"
+
+#include <algorithm>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "common/http.h"
+#include "common/strings.h"
+
+namespace flowmesh::sidecar {
+namespace {
+
+constexpr size_t kMaxWorkerIdBytes = 128;
+
+Endpoint ReadEndpoint(EnvReader& env, std::string_view name, const std::string& text,
+                      bool allow_unix) {
+  absl::StatusOr<Endpoint> endpoint = ParseEndpoint(text);
+  if (endpoint.ok() && (allow_unix || !endpoint->is_unix())) return *std::move(endpoint);
+  env.Reject(name, allow_unix ? "host:port or unix:/path" : "host:port or off", text);
+  return {};
+}
+
+std::filesystem::path ReadFolder(EnvReader& env, std::string_view name, std::string_view fallback,
+                                 std::string_view help) {
+  return std::filesystem::absolute(env.String(name, fallback, help)).lexically_normal();
+}
+
+void ReadRedis(EnvReader& env, SidecarConfig& config) {
+  const std::string host =
+      env.String("REDIS_HOST", "", "with REDIS_PORT and REDIS_DB: used when REDIS_URL is unset");
+  const int64_t port = env.Int("REDIS_PORT", 6379, 1, "see REDIS_HOST", 65535);
+  const int64_t database = env.Int("REDIS_DB", 0, 0, "see REDIS_HOST");
+  const std::string fallback = host.empty()
+                                   ? "redis://localhost:6379/0"
+                                   : absl::StrCat("redis://", host, ":", port, "/", database);
+  const std::string url =
+      env.String("REDIS_URL", fallback, "redis://, rediss:// or unix:// address; none: standalone");
+  if (!env.IsSet("REDIS_URL")) {
+    env.Warn(absl::StrCat("REDIS_URL is not set; ", fallback, " is used"));
+  }
+  if (ToLower(Trim(url)) == "none") return;
+  absl::StatusOr<redis::Address> address = redis::ParseRedisUrl(url);
+  if (address.ok()) {
+    config.redis = *std::move(address);
+    return;
+  }
+  // The parser's text says `expected ..., got ...` and never holds the password.
+  env.RejectWith("REDIS_URL", Message(address.status()));
+}
+
+bool IsWorkerId(std::string_view id) {
+  return id != "." && id != ".." && id.size() <= kMaxWorkerIdBytes &&
+         std::none_of(id.begin(), id.end(),
+                      [](unsigned char c) { return c <= ' ' || c == 0x7f || c == '/'; });
+}
+
+void ReadIdentity(EnvReader& env, SidecarConfig& config) {
+  config.worker_id =
+      std::string(Trim(env.String("WORKER_ID", "", "this worker's id: random when empty")));
+  config.worker_id_was_set = !config.worker_id.empty();
+  if (!config.worker_id_was_set) config.worker_id = RandomHex(8);
+  if (!IsWorkerId(config.worker_id)) {
+    env.Reject("WORKER_ID", "at most 128 bytes without white space, control characters or '/'",
+               config.worker_id);
+  }
+  config.tags = SplitTrimmed(env.String("WORKER_TAGS", "", "tags, by comma"), ',');
+  config.cost_per_hour = env.Number("WORKER_COST_PER_HOUR", 1.0, 0, "USD");
+}
+
+void ReadExecutors(EnvReader& env, SidecarConfig& config) {
+  constexpr std::string_view kName = "EXECUTOR_ENDPOINTS";
+  const std::string text = env.String(kName, "127.0.0.1:50062",
+                                      "executors by comma: [name=]host:port or [name=]unix:/path");
+  std::set<std::string> names;
+  for (const std::string& entry : SplitTrimmed(text, ',')) {
+    const size_t equals = entry.find('=');
+    ExecutorEndpoint executor;
+    executor.name = equals == std::string::npos ? absl::StrCat("e", config.executors.size())
+                                                : std::string(Trim(entry.substr(0, equals)));
+    executor.target =
+        ReadEndpoint(
+            env, kName,
+            std::string(Trim(equals == std::string::npos ? entry : entry.substr(equals + 1))),
+            /*allow_unix=*/true)
+            .Target();
+    if (!IsPlainFileName(executor.name)) {
+      env.Reject(kName, "names of letters, digits, '.', '_' and '-'", executor.name);
+    }
+    if (!names.insert(executor.name).second) {
+      env.Reject(kName, "each name once", executor.name);
+    }
+    config.executors.push_back(std::move(executor));
+  }
+  if (config.executors.empty()) env.Reject(kName, "at least one executor", text);
+}
+
+void ReadOrchestrator(EnvReader& env, SidecarConfig& config) {
+  std::string& url = config.orchestrator_base_url;
+  url = std::string(Trim(env.String("ORCHESTRATOR_BASE_URL", "", "origin of the orchestrator")));
+  if (!url.empty() && UrlOrigin(url).empty()) {
+    env.Reject("ORCHESTRATOR_BASE_URL", "an http or https URL", url);
+  }
+  while (!url.empty() && url.back() == '/') url.pop_back();
+  config.orchestrator_token = env.Secret("ORCHESTRATOR_TOKEN", "bearer token for the orchestrator");
+  config.bandwidth = env.PositiveNumber("WORKER_NETWORK_BANDWIDTH_BYTES_PER_SEC",
+                                        "throttle of results and uploads");
+  config.delivery_timeout = absl::Seconds(
+      env.Number("DELIVERY_TIMEOUT_SEC", 300, 0, "seconds of retries of one task's delivery"));
+  config.event_retry =
+      absl::Seconds(env.Number("EVENT_RETRY_SEC", 600, 0, "seconds of retries of a task's end"));
+  config.terminal_event_floor = absl::Milliseconds(env.Int(
+      "TERMINAL_EVENT_FLOOR_MS", 50, 0, "longest wait of a task's end for RUNNING; 0: none"));
+}
+
+void ReadListeners(EnvReader& env, SidecarConfig& config) {
+  config.listen =
+      ReadEndpoint(env, "SIDECAR_LISTEN",
+                   env.String("SIDECAR_LISTEN", "127.0.0.1:50061", "gRPC: host:port or unix:/path"),
+                   /*allow_unix=*/true);
+  const std::string metrics = env.String("METRICS_LISTEN", "127.0.0.1:9464",
+                                         "/metrics, /healthz, /readyz: host:port or off");
+  if (ToLower(metrics) != "off") {
+    config.metrics_listen = ReadEndpoint(env, "METRICS_LISTEN", metrics, /*allow_unix=*/false);
+  }
+}
+
+}  // namespace
+
+std::string SidecarConfig::WorkerIdOf(const ExecutorEndpoint& executor) const {
+  return executors.size() == 1 ? worker_id : absl::StrCat(worker_id, ".", executor.name);
+}
+
+SidecarConfig ReadSidecarConfig(EnvReader& env) {
+  SidecarConfig config;
+  ReadRedis(env, config);
+  config.results_dir =
+      ReadFolder(env, "RESULTS_DIR", "./results_workers", "root of the tasks' folders");
+  config.state_dir = ReadFolder(env, "STATE_DIR", "./flowmesh_state", "local disk, not shared");
+  config.task_topic = env.String("TASK_TOPIC", "tasks", "channel of the tasks");
+  config.heartbeat_interval =
+      absl::Seconds(env.Int("HEARTBEAT_INTERVAL_SEC", 30, 1, "seconds", 1 << 20));
+  ReadIdentity(env, config);
+  const std::string level =
+      env.String("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL");
+  if (const std::optional<LogLevel> parsed = ParseLogLevel(level)) {
+    config.log_level = *parsed;
+  } else {
+    env.Warn(absl::StrCat("LOG_LEVEL: expected DEBUG, INFO, WARNING, ERROR or CRITICAL, got \"",
+                          level, "\"; INFO is used"));
+  }
+  ReadOrchestrator(env, config);
+  ReadExecutors(env, config);
+  ReadListeners(env, config);
+  config.drain_timeout = absl::Seconds(
+      env.Number("DRAIN_TIMEOUT_SEC", 20, 0, "seconds that a running task gets at shutdown"));
+  config.max_message_bytes = static_cast<size_t>(
+      env.Int("MAX_MESSAGE_BYTES", 64 << 20, 1 << 20, "longest task message in bytes"));
+  return config;
+}
+
+}  // namespace flowmesh::sidecar

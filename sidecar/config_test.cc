@@ -1,0 +1,116 @@
+#include "sidecar/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+
+namespace flowmesh::sidecar {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+using Values = std::map<std::string, std::string>;
+
+EnvReader Reader(Values values) {
+  return EnvReader(
+      [values = std::move(values)](std::string_view name) -> std::optional<std::string> {
+        const auto value = values.find(std::string(name));
+        if (value == values.end()) return std::nullopt;
+        return value->second;
+      });
+}
+
+SidecarConfig Read(const Values& values) {
+  EnvReader env = Reader(values);
+  SidecarConfig config = ReadSidecarConfig(env);
+  EXPECT_TRUE(env.status().ok()) << env.status();
+  return config;
+}
+
+std::string Error(const Values& values) {
+  EnvReader env = Reader(values);
+  ReadSidecarConfig(env);
+  return Message(env.status());
+}
+
+TEST(ConfigTest, DefaultsAreThoseOfTheProtocol) {
+  const SidecarConfig config = Read({});
+  ASSERT_TRUE(config.redis);
+  EXPECT_EQ(config.redis->host, "localhost");
+  EXPECT_EQ(config.redis->port, 6379);
+  EXPECT_EQ(config.task_topic, "tasks");
+  EXPECT_EQ(config.heartbeat_interval, absl::Seconds(30));
+  EXPECT_EQ(config.cost_per_hour, 1.0);
+  EXPECT_EQ(config.worker_id.size(), 16u);
+  EXPECT_FALSE(config.worker_id_was_set);
+  EXPECT_TRUE(config.results_dir.is_absolute());
+  EXPECT_EQ(config.results_dir.filename(), "results_workers");
+  ASSERT_EQ(config.executors.size(), 1u);
+  EXPECT_EQ(config.executors[0].target, "127.0.0.1:50062");
+  EXPECT_EQ(config.WorkerIdOf(config.executors[0]), config.worker_id);
+  EXPECT_EQ(config.metrics_listen->port, 9464);
+  EXPECT_EQ(config.drain_timeout, absl::Seconds(20));
+  EXPECT_EQ(config.terminal_event_floor, absl::Milliseconds(50));
+  EXPECT_EQ(config.max_message_bytes, 64u << 20);
+  EXPECT_FALSE(config.bandwidth);
+}
+
+TEST(ConfigTest, SeveralExecutorsAreSeveralWorkers) {
+  const SidecarConfig config =
+      Read({{"WORKER_ID", " w "}, {"EXECUTOR_ENDPOINTS", "a=unix:/run/a.sock, 127.0.0.1:5"}});
+  ASSERT_EQ(config.executors.size(), 2u);
+  EXPECT_EQ(config.executors[0].target, "unix:/run/a.sock");
+  EXPECT_EQ(config.executors[1].name, "e1");
+  EXPECT_EQ(config.WorkerIdOf(config.executors[0]), "w.a");
+  EXPECT_EQ(config.WorkerIdOf(config.executors[1]), "w.e1");
+}
+
+TEST(ConfigTest, StandaloneAndOff) {
+  const SidecarConfig config = Read({{"REDIS_URL", "none"}, {"METRICS_LISTEN", "off"}});
+  EXPECT_FALSE(config.redis);
+  EXPECT_FALSE(config.metrics_listen);
+}
+
+TEST(ConfigTest, AContainersRedisVariablesMakeTheUrl) {
+  const SidecarConfig config =
+      Read({{"REDIS_HOST", "redis"}, {"REDIS_PORT", "7000"}, {"REDIS_DB", "3"}});
+  EXPECT_EQ(config.redis->host, "redis");
+  EXPECT_EQ(config.redis->port, 7000);
+  EXPECT_EQ(config.redis->database, 3);
+}
+
+TEST(ConfigTest, ALenientVariableWarns) {
+  EnvReader env = Reader({{"LOG_LEVEL", "loud"}, {"REDIS_URL", "none"}});
+  EXPECT_EQ(ReadSidecarConfig(env).log_level, LogLevel::kInfo);
+  EXPECT_TRUE(env.status().ok());
+  ASSERT_EQ(env.warnings().size(), 1u);
+  EXPECT_THAT(env.warnings()[0], HasSubstr("LOG_LEVEL"));
+}
+
+TEST(ConfigTest, MistakesNameTheVariableAndNeverASecret) {
+  for (const auto& [name, value] : std::vector<std::pair<std::string, std::string>>{
+           {"HEARTBEAT_INTERVAL_SEC", "abc"},
+           {"REDIS_URL", "http://x"},
+           {"REDIS_URL", "redis://host:port"},
+           {"WORKER_ID", "a/b"},
+           {"WORKER_ID", ".."},
+           {"WORKER_ID", std::string(129, 'x')},
+           {"WORKER_COST_PER_HOUR", "nan"},
+           {"ORCHESTRATOR_BASE_URL", "ftp://x"},
+           {"EXECUTOR_ENDPOINTS", "a=nowhere"},
+           {"EXECUTOR_ENDPOINTS", "a=127.0.0.1:1,a=127.0.0.1:2"},
+           {"EXECUTOR_ENDPOINTS", ","},
+           {"SIDECAR_LISTEN", "nowhere"},
+           {"METRICS_LISTEN", "unix:/x"},
+           {"TERMINAL_EVENT_FLOOR_MS", "-1"},
+           {"MAX_MESSAGE_BYTES", "10"}}) {
+    EXPECT_THAT(Error({{name, value}}), StartsWith(name + ": expected ")) << value;
+  }
+  EXPECT_THAT(Error({{"REDIS_URL", "redis://u:canary@host:port"}}),
+              ::testing::Not(HasSubstr("canary")));
+}
+
+}  // namespace
+}  // namespace flowmesh::sidecar

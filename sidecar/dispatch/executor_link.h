@@ -1,0 +1,98 @@
+// The sidecar's side of one executor: a gRPC channel that is watched and mended, and the running of
+// one task on it. Nothing here knows what kind of executor it is
+// (proto/flowmesh/v1/executor.proto).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <variant>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "common/clock.h"
+#include "common/status.h"
+#include "flowmesh/v1/executor.grpc.pb.h"
+
+namespace flowmesh::sidecar {
+
+using TaskEnd = std::variant<v1::TaskFinished, v1::TaskFailed>;
+
+// Thread-safe. One thread watches the executor: it is available while it has described itself and
+// its health is SERVING (an executor without a health service is asked to describe itself again and
+// again).
+class ExecutorLink {
+ public:
+  // `on_change` is called from the watching thread, which Start starts, whenever the availability
+  // changed.
+  ExecutorLink(std::string name, std::string target, const Clock& clock,
+               std::function<void()> on_change);
+  ~ExecutorLink();
+  ExecutorLink(const ExecutorLink&) = delete;
+  ExecutorLink& operator=(const ExecutorLink&) = delete;
+
+  void Start();
+
+  const std::string& name() const { return name_; }
+  const std::string& target() const { return target_; }
+  bool available() const;
+  // The latest description; nothing before the first.
+  std::optional<v1::ExecutorDescription> description() const;
+  // Waits until it is available, at most `timeout`.
+  bool WaitAvailable(absl::Duration timeout) const;
+  uint64_t disconnects() const;
+
+  // Runs one task to its end; blocks. A broken stream is taken up again where it stopped. The end
+  // is always an answer: an executor that restarted, or did not come back within a minute, has
+  // failed the task. `on_event` gets every event in order, from this thread.
+  TaskEnd Run(const v1::ExecuteRequest& request,
+              const std::function<void(const v1::TaskEvent&)>& on_event);
+
+  // Ends a running task; false when the executor runs no such task. Unavailable: no answer.
+  absl::StatusOr<bool> Cancel(const std::string& task_id, absl::Duration grace,
+                              const std::string& reason);
+
+  absl::StatusOr<v1::Telemetry> Telemetry(absl::Duration timeout);
+
+  // Ends the watching, and a Run in progress with a failure that nobody should use.
+  void Stop();
+
+ private:
+  struct Stream;  // state of one Run
+
+  void Watch();
+  bool Describe();
+  void WatchHealth();
+  void SetAvailable(bool available);
+  bool Pause(absl::Duration duration);  // false when stopping
+  // One Execute or Attach; the end when the stream carried it.
+  std::optional<TaskEnd> Follow(const v1::ExecuteRequest& request, Stream& stream);
+  // Decides on a stream that broke: nothing means try again.
+  std::optional<TaskEnd> AfterBreak(const v1::ExecuteRequest& request, Stream& stream);
+  TaskEnd Lost(const std::string& why) const;
+  bool StoppingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_; }
+  bool AvailableOrStoppingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return available_ || stopping_;
+  }
+
+  const std::string name_, target_;
+  const Clock& clock_;
+  const std::function<void()> on_change_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::Executor::Stub> stub_;
+
+  mutable absl::Mutex mutex_;
+  bool available_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t disconnects_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::optional<v1::ExecutorDescription> description_ ABSL_GUARDED_BY(mutex_);
+  // Calls that block on the executor; Stop cancels them.
+  grpc::ClientContext* health_call_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  grpc::ClientContext* task_call_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::thread thread_;
+};
+
+}  // namespace flowmesh::sidecar

@@ -1,0 +1,588 @@
+#include "sidecar/sidecar.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/blocking_counter.h"
+#include "common/field.h"
+#include "common/log.h"
+#include "common/strings.h"
+
+namespace flowmesh::sidecar {
+namespace {
+
+// How long a start waits for executors to describe their hardware: a pod's executor container may
+// come up after the sidecar, and the workers register without it then.
+constexpr absl::Duration kExecutorWait = absl::Seconds(5);
+constexpr absl::Duration kCheckInterval = absl::Seconds(5);
+// Between the last terminal event and UNREGISTER (PROTOCOL.md 2.7).
+constexpr absl::Duration kUnregisterPause = absl::Seconds(1);
+constexpr absl::Duration kUnregisterTimeout = absl::Seconds(5);
+constexpr absl::Duration kTelemetryTimeout = absl::Seconds(2);
+// After giving up: for the executors' own grace and for files to be written.
+constexpr absl::Duration kGiveUpTimeout = absl::Seconds(15);
+
+std::vector<std::string> WorkerIds(const SidecarConfig& config) {
+  std::vector<std::string> ids;
+  for (const ExecutorEndpoint& executor : config.executors) {
+    ids.push_back(config.WorkerIdOf(executor));
+  }
+  return ids;
+}
+
+void CountAttempt(const DeliveryAttempt& attempt, SidecarMetrics& metrics) {
+  const bool result = attempt.kind == DeliveryAttempt::Kind::kResult;
+  const char* outcome = "failed";
+  if (attempt.outcome == DeliveryAttempt::Outcome::kDelivered) outcome = "delivered";
+  if (attempt.outcome == DeliveryAttempt::Outcome::kRetried) outcome = "retried";
+  metrics.CountDelivery(
+      result ? "result" : "upload", outcome,
+      attempt.outcome == DeliveryAttempt::Outcome::kDelivered ? attempt.bytes : 0);
+}
+
+bool Contains(std::string_view text, std::string_view part) {
+  return text.find(part) != std::string_view::npos;
+}
+
+}  // namespace
+
+Sidecar::Sidecar(SidecarConfig config, const Clock& clock)
+    : config_(std::move(config)),
+      clock_(clock),
+      started_(clock.Monotonic()),
+      started_wall_(clock.Now()),
+      instance_id_(RandomHex(16)),
+      host_(ReadHostInfo()),
+      reader_(WorkerIds(config_), config_.max_message_bytes),
+      metrics_(FLOWMESH_VERSION) {}
+
+// Those who call are ended before those whom they call.
+Sidecar::~Sidecar() {
+  {
+    absl::MutexLock lock(&mutex_);
+    ended_ = true;
+  }
+  http_.reset();
+  server_.reset();
+  subscriber_.reset();
+  if (beats_.joinable()) beats_.join();
+  if (power_thread_.joinable()) power_thread_.join();
+  for (const auto& link : links_) link->Stop();
+  for (const auto& worker : workers_) worker->Stop();
+  // No more posts, then the last answers; only then may those go whom the answers reach.
+  announcer_->Stop();
+  redis_.reset();
+}
+
+// --- Start-up ------------------------------------------------------------------------------------
+
+absl::Status Sidecar::Start() {
+  absl::StatusOr<StateDir> state =
+      OpenStateDir(config_.state_dir, config_.worker_id_was_set ? config_.worker_id : "");
+  if (!state.ok()) return Annotate(state.status(), "STATE_DIR");
+  state_ = *std::move(state);
+  RETURN_IF_ERROR(CheckResultsDir());
+  MakeParts();
+  service_ = std::make_unique<SidecarService>(ServiceParts{
+      .workers = WorkerPointers(),
+      .tasks = &tasks_,
+      .clock = &clock_,
+      .redis_state = [this] { return RedisState(); },
+      .uptime = [this] { return uptime(); },
+      .start_drain = [this] { RequestDrain(1); },
+  });
+  ASSIGN_OR_RETURN(server_, SidecarServer::Start(config_.listen, *service_));
+  if (config_.metrics_listen) {
+    ASSIGN_OR_RETURN(http_, HttpEndpoint::Start(*config_.metrics_listen,
+                                                {.metrics = [this] { return MetricsText(); },
+                                                 .ready = [this] { return Readiness(); }}));
+  }
+  LogInfo("sidecar {} {} listens on {}", config_.worker_id, FLOWMESH_VERSION, server_->target());
+  return absl::OkStatus();
+}
+
+absl::Status Sidecar::CheckResultsDir() const {
+  absl::Status status = MakeDirectories(config_.results_dir);
+  if (status.ok() && ::access(config_.results_dir.c_str(), W_OK) != 0) {
+    status = ErrnoError("cannot write to", config_.results_dir);
+  }
+  return Annotate(status, "RESULTS_DIR");
+}
+
+void Sidecar::MakeParts() {
+  if (config_.redis) {
+    redis::ClientOptions options;
+    options.on_state = [this](redis::State state, const std::string& reason) {
+      OnRedisState(state, reason);
+    };
+    redis_ = std::make_unique<redis::Client>(*config_.redis, std::move(options));
+    publisher_ = std::make_unique<RedisPublisher>(*redis_);
+  } else {
+    publisher_ = std::make_unique<NoPublisher>();
+  }
+  announcer_ = std::make_unique<Announcer>(
+      AnnouncerOptions{.floor = redis_ ? config_.terminal_event_floor : absl::ZeroDuration(),
+                       .retry_limit = config_.event_retry},
+      clock_, *publisher_);
+  deliverer_ = std::make_unique<Deliverer>(
+      DelivererOptions{
+          .orchestrator_base_url = config_.orchestrator_base_url,
+          .orchestrator_token = config_.orchestrator_token,
+          .delivery_timeout = config_.delivery_timeout,
+          .bandwidth = config_.bandwidth,
+          .on_attempt =
+              [this](const DeliveryAttempt& attempt) { CountAttempt(attempt, metrics_); }},
+      clock_);
+  for (const ExecutorEndpoint& executor : config_.executors) {
+    links_.push_back(std::make_unique<ExecutorLink>(executor.name, executor.target, clock_,
+                                                    [this] { OnExecutorChange(); }));
+    workers_.push_back(MakeWorker(executor, *links_.back()));
+  }
+  for (const auto& link : links_) link->Start();
+}
+
+std::unique_ptr<Worker> Sidecar::MakeWorker(const ExecutorEndpoint& executor, ExecutorLink& link) {
+  const std::string id = config_.WorkerIdOf(executor);
+  return std::make_unique<Worker>(
+      WorkerOptions{.worker_id = id,
+                    .results_dir = config_.results_dir,
+                    .orchestrator_base_url = config_.orchestrator_base_url,
+                    .orchestrator_token = config_.orchestrator_token,
+                    .heartbeat_interval = config_.heartbeat_interval,
+                    .process_start = started_},
+      Registration{.worker_id = id,
+                   .instance_id = instance_id_,
+                   .started_at = started_wall_,
+                   .pid = ::getpid(),
+                   .tags = config_.tags,
+                   .cost_per_hour = config_.cost_per_hour,
+                   .hardware = HardwareJson(host_, v1::DeviceGroup(), config_.bandwidth)},
+      WorkerParts{.clock = clock_,
+                  .publisher = *publisher_,
+                  .executor = link,
+                  .deliverer = *deliverer_,
+                  .tasks = tasks_,
+                  .announcer = *announcer_,
+                  .metrics = metrics_});
+}
+
+std::vector<Worker*> Sidecar::WorkerPointers() const {
+  std::vector<Worker*> pointers;
+  for (const auto& worker : workers_) pointers.push_back(worker.get());
+  return pointers;
+}
+
+// --- Life ----------------------------------------------------------------------------------------
+
+ExitCode Sidecar::Run() {
+  if (ComeUp()) Housekeep();
+  bool superseded = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    superseded = superseded_;
+  }
+  if (superseded) {
+    for (const auto& worker : workers_) worker->GiveUp();
+    return ExitCode::kSuperseded;
+  }
+  Drain();
+  return ExitCode::kOk;
+}
+
+void Sidecar::RequestDrain(int count) {
+  absl::MutexLock lock(&mutex_);
+  drain_requests_ = std::max(drain_requests_, count);
+}
+
+// The order of PROTOCOL.md 2.5.
+bool Sidecar::ComeUp() {
+  if (redis_ && !WaitUntil([this] { return redis_->state() == redis::State::kReady; }))
+    return false;
+  WaitForExecutors();
+  SamplePower();
+  if (redis_) {
+    subscriber_ = std::make_unique<redis::Subscriber>(
+        *config_.redis, std::vector<std::string>{config_.task_topic, kWorkerEvents},
+        redis::SubscriberOptions{},
+        [this](std::string_view channel, std::string_view payload) { OnMessage(channel, payload); },
+        [this](bool alive, const std::string& reason) { OnSubscription(alive, reason); });
+    if (!WaitUntil([this] { return subscribed_.load(); })) return false;
+  } else {
+    OnSubscription(true, "");
+  }
+  for (const auto& worker : workers_) worker->Register();
+  beats_ = std::thread([this] { BeatLoop(); });
+  power_thread_ = std::thread([this] { PowerLoop(); });
+  return true;
+}
+
+// Polls: these states announce themselves from several threads. False: to be stopped.
+bool Sidecar::WaitUntil(const std::function<bool()>& reached) {
+  while (!reached()) {
+    if (WaitStop(absl::Milliseconds(2))) return false;
+  }
+  return true;
+}
+
+void Sidecar::WaitForExecutors() {
+  const absl::Duration deadline = clock_.Monotonic() + kExecutorWait;
+  WaitUntil([&] {
+    return clock_.Monotonic() > deadline ||
+           std::all_of(links_.begin(), links_.end(),
+                       [](const auto& link) { return link->available(); });
+  });
+  RefreshHardware();
+}
+
+bool Sidecar::WaitStop(absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  return clock_.Await(mutex_, absl::Condition(this, &Sidecar::StopLocked), timeout);
+}
+
+bool Sidecar::WaitEnd(absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  return clock_.Await(mutex_, absl::Condition(this, &Sidecar::EndedLocked), timeout);
+}
+
+// --- What comes in -------------------------------------------------------------------------------
+
+void Sidecar::OnMessage(std::string_view channel, std::string_view payload) {
+  if (channel == config_.task_topic) OnTaskMessage(payload);
+  if (channel == kWorkerEvents) OnWorkerEvent(payload);
+}
+
+void Sidecar::OnTaskMessage(std::string_view payload) {
+  Intake intake = reader_.Read(payload);
+  if (const auto* bad = std::get_if<BadMessage>(&intake)) {
+    metrics_.CountMessage(bad->reason);
+    LogWarning("a message of {} bytes on {} is dropped: {}", payload.size(), config_.task_topic,
+               bad->detail);
+    return;
+  }
+  auto* envelope = std::get_if<Envelope>(&intake);
+  if (envelope == nullptr) return metrics_.CountMessage("foreign");
+  const std::string task_id = envelope->task_id;
+  Worker* worker = FindWorker(envelope->worker_id);
+  switch (worker->Accept(std::move(*envelope), "redis", payload.size())) {
+    case Worker::Acceptance::kQueued:
+      return metrics_.CountMessage("accepted");
+    case Worker::Acceptance::kDuplicate:
+      LogInfo("task {} came again and is ignored: it is known", task_id);
+      return metrics_.CountMessage("duplicate");
+    case Worker::Acceptance::kFull:
+      return metrics_.CountMessage("queue_full");
+    case Worker::Acceptance::kDraining:
+      LogInfo("task {} came while draining: UNREGISTER gives it back", task_id);
+      return metrics_.CountMessage("draining");
+  }
+}
+
+Worker* Sidecar::FindWorker(std::string_view id) const {
+  const auto found = std::find_if(workers_.begin(), workers_.end(),
+                                  [&](const auto& worker) { return worker->id() == id; });
+  return found == workers_.end() ? nullptr : found->get();
+}
+
+// Statuses of our workers that somebody else wrote: the short form, without a payload.
+void Sidecar::OnWorkerEvent(std::string_view payload) {
+  if (Contains(payload, "\"payload\"") || !Contains(payload, "STATUS")) return;
+  const absl::StatusOr<Json> event = ParseJson(payload);
+  if (!event.ok() || !event->is_object() || event->contains("payload")) return;
+  const Field root(&*event, "");
+  if (ToLower(root["type"].StringOr("").value_or("")) != "status") return;
+  Worker* worker = FindWorker(root["worker_id"].StringOr("").value_or(""));
+  if (worker != nullptr) worker->ForeignStatus(root["status"].StringOr("").value_or(""));
+}
+
+void Sidecar::OnSubscription(bool alive, const std::string& reason) {
+  subscribed_ = alive;
+  if (!alive) LogWarning("the subscription is lost, tasks may be missed: {}", reason);
+  for (const auto& worker : workers_) worker->SetSubscribed(alive);
+  if (alive) Wake();
+}
+
+void Sidecar::OnRedisState(redis::State state, const std::string& reason) {
+  if (state == redis::State::kReady) {
+    LogInfo("connected to Redis at {}", config_.redis->ToString());
+    Wake();
+  } else {
+    LogWarning("Redis at {}: {}", config_.redis->ToString(), reason);
+  }
+}
+
+void Sidecar::OnExecutorChange() {
+  for (const auto& worker : workers_) worker->UpdateStatus();
+  absl::MutexLock lock(&mutex_);
+  hardware_changed_ = true;
+  woken_ = true;
+}
+
+void Sidecar::Wake() {
+  absl::MutexLock lock(&mutex_);
+  woken_ = true;
+}
+
+// --- Periodic work -------------------------------------------------------------------------------
+
+// Returns when the sidecar is to stop.
+void Sidecar::Housekeep() {
+  absl::Duration next_full_check = clock_.Monotonic() + kCheckInterval;
+  while (true) {
+    bool full = false, hardware_changed = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      const absl::Duration now = clock_.Monotonic();
+      clock_.Await(mutex_, absl::Condition(this, &Sidecar::WokenLocked),
+                   std::min(next_full_check - now, UntilNextCheck(now)));
+      if (StopLocked()) return;
+      full = std::exchange(woken_, false);
+      hardware_changed = std::exchange(hardware_changed_, false);
+    }
+    if (hardware_changed) RefreshHardware();
+    const absl::Duration now = clock_.Monotonic();
+    full = full || now >= next_full_check;
+    if (full) next_full_check = now + kCheckInterval;
+    if (!redis_ || redis_->state() != redis::State::kReady) continue;
+    if (full) announcer_->Kick();
+    for (const auto& worker : workers_) {
+      const std::optional<absl::Duration> due = worker->next_check();
+      if (full || (due && *due <= now)) CheckWorker(*worker);
+      worker->ClearChecksUntil(now);
+    }
+  }
+}
+
+absl::Duration Sidecar::UntilNextCheck(absl::Duration now) const {
+  absl::Duration wait = kCheckInterval;
+  for (const auto& worker : workers_) {
+    const std::optional<absl::Duration> due = worker->next_check();
+    if (due) wait = std::min(wait, std::max(*due - now, absl::ZeroDuration()));
+  }
+  return wait;
+}
+
+// Compares Redis with what we know of a worker, and mends it (PROTOCOL.md 2.6, 2.8, 5.5).
+void Sidecar::CheckWorker(Worker& worker) {
+  const std::string key = absl::StrCat("worker:", worker.id());
+  const absl::StatusOr<std::vector<redis::Reply>> replies =
+      redis_->Run({{"HGET", key, "instance_id"},
+                   {"SISMEMBER", "workers:ids", worker.id()},
+                   {"HGET", key, "status"}},
+                  kCheckInterval);
+  if (!replies.ok()) return;  // the connection says why, and its return brings us back here
+  const std::string& instance = (*replies)[0].text;
+  if (!instance.empty() && instance != instance_id_) {
+    LogError(
+        "another process has taken the worker id {}: this one steps back. Give each worker an "
+        "id of its own (WORKER_ID)",
+        worker.id());
+    absl::MutexLock lock(&mutex_);
+    superseded_ = true;
+    return;
+  }
+  if (instance.empty() || (*replies)[1].integer == 0) {
+    LogWarning("worker {} was gone from Redis: it registers again", worker.id());
+    return worker.RegisterAgain("lost");
+  }
+  if ((*replies)[2].text != ToText(worker.true_status())) worker.WriteStatus();
+}
+
+// The hardware of each worker is its executor's; a change is told by registering again.
+void Sidecar::RefreshHardware() {
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    const std::optional<v1::ExecutorDescription> description = links_[i]->description();
+    if (!description) continue;
+    Json hardware = HardwareJson(host_, description->devices(), config_.bandwidth);
+    if (hardware == workers_[i]->hardware()) continue;
+    workers_[i]->SetHardware(std::move(hardware));
+    workers_[i]->RegisterAgain("hardware");
+  }
+}
+
+void Sidecar::BeatLoop() {
+  absl::Duration next = clock_.Monotonic() + config_.heartbeat_interval;
+  while (!WaitEnd(next - clock_.Monotonic())) {
+    for (const auto& worker : workers_) worker->Beat();
+    next = std::max(next + config_.heartbeat_interval, clock_.Monotonic());
+  }
+}
+
+// Sensors may be slow: they are read apart from the beats, which take the latest sample.
+void Sidecar::PowerLoop() {
+  while (!WaitEnd(config_.heartbeat_interval)) SamplePower();
+}
+
+void Sidecar::SamplePower() {
+  const std::optional<uint64_t> energy = ReadCpuEnergy();
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    const absl::StatusOr<v1::Telemetry> telemetry =
+        links_[i]->available() ? links_[i]->Telemetry(kTelemetryTimeout)
+                               : absl::StatusOr<v1::Telemetry>(v1::Telemetry());
+    absl::MutexLock lock(&mutex_);
+    PowerMeter& meter = meters_[workers_[i]->id()];
+    meter.Add(clock_.Monotonic(), clock_.Now(), energy, telemetry.value_or(v1::Telemetry()));
+    const Json summary = meter.Summary(uptime());
+    Json metrics = {{"power", meter.latest()}, {"power_summary", summary}};
+    if (summary["estimated_energy_kwh"].is_number()) {
+      metrics["estimated_energy_kwh"] = summary["estimated_energy_kwh"];
+    }
+    workers_[i]->SetBeatMetrics(std::move(metrics), meter.latest());
+  }
+}
+
+// --- Shutdown ------------------------------------------------------------------------------------
+
+void Sidecar::Drain() {
+  LogInfo("draining: running tasks get {} to end", absl::FormatDuration(config_.drain_timeout));
+  for (const auto& worker : workers_) worker->StartDrain();
+  const absl::Duration deadline = clock_.Monotonic() + config_.drain_timeout;
+  const auto forced = [this] {
+    absl::MutexLock lock(&mutex_);
+    return ForcedLocked();
+  };
+  const auto all_drained = [&](absl::Duration until) {
+    bool drained = true;
+    for (const auto& worker : workers_) {
+      while (!worker->WaitDrained(absl::Milliseconds(50))) {
+        if (clock_.Monotonic() >= until || forced()) break;
+      }
+      drained = drained && worker->WaitDrained(absl::ZeroDuration());
+    }
+    return drained;
+  };
+  if (!all_drained(deadline)) {
+    for (const auto& worker : workers_) worker->GiveUp();
+    all_drained(clock_.Monotonic() + kGiveUpTimeout);
+  }
+  if (redis_) {
+    // An UNREGISTER that overtakes the last terminal event would make a finished task run again.
+    absl::MutexLock lock(&mutex_);
+    clock_.Await(mutex_, absl::Condition(this, &Sidecar::ForcedLocked),
+                 std::max(announcer_->last_received() + kUnregisterPause - clock_.Monotonic(),
+                          absl::ZeroDuration()));
+  }
+  Unregister();
+}
+
+void Sidecar::Unregister() {
+  // Beats would write the hash again.
+  {
+    absl::MutexLock lock(&mutex_);
+    ended_ = true;
+  }
+  if (beats_.joinable()) beats_.join();
+  if (power_thread_.joinable()) power_thread_.join();
+  SamplePower();
+  struct Progress {
+    absl::Mutex mutex;
+    size_t left ABSL_GUARDED_BY(mutex) = 0;
+    bool Done() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { return left == 0; }
+  };
+  const auto progress = std::make_shared<Progress>();
+  {
+    absl::MutexLock lock(&progress->mutex);
+    progress->left = workers_.size();
+  }
+  for (const auto& worker : workers_) {
+    Json summary;
+    {
+      absl::MutexLock lock(&mutex_);
+      summary = meters_[worker->id()].Summary(uptime());
+    }
+    worker->Unregister(uptime(), summary,
+                       [progress, id = worker->id()](const absl::Status& status) {
+                         if (!status.ok())
+                           LogWarning("worker {} could not unregister: {}", id, Message(status));
+                         absl::MutexLock lock(&progress->mutex);
+                         --progress->left;
+                       });
+  }
+  absl::MutexLock lock(&progress->mutex);
+  clock_.Await(progress->mutex, absl::Condition(progress.get(), &Progress::Done),
+               kUnregisterTimeout);
+  LogInfo("unregistered");
+}
+
+// --- What operators see --------------------------------------------------------------------------
+
+std::string Sidecar::RedisState() const {
+  if (!redis_) return "none";
+  return redis_->state() == redis::State::kReady ? "connected" : "disconnected";
+}
+
+absl::Status Sidecar::Readiness() const {
+  if (redis_ && redis_->state() != redis::State::kReady) {
+    return absl::UnavailableError(absl::StrCat("Redis: ", ToAbsl(redis::ToText(redis_->state()))));
+  }
+  if (!subscribed_) return absl::UnavailableError("the subscription is not confirmed");
+  for (const auto& link : links_) {
+    if (!link->available()) {
+      return absl::UnavailableError(absl::StrCat("executor ", link->name(), " is not available"));
+    }
+  }
+  absl::MutexLock lock(&mutex_);
+  return StopLocked() ? absl::UnavailableError("stopping") : absl::OkStatus();
+}
+
+std::string Sidecar::MetricsText() const {
+  std::vector<Sample> samples;
+  for (const auto& worker : workers_) {
+    const std::vector<std::pair<std::string, std::string>> labels = {{"worker", worker->id()}};
+    samples.push_back({"flowmesh_queue_depth", "Tasks that wait", false, labels,
+                       static_cast<double>(worker->queue_depth())});
+    auto status = labels;
+    status.emplace_back("status", std::string(ToText(worker->true_status())));
+    samples.push_back(
+        {"flowmesh_worker_status", "1 for the status that is true", false, status, 1});
+  }
+  for (const auto& link : links_) {
+    samples.push_back({"flowmesh_executor_available",
+                       "1 while the executor can take work",
+                       false,
+                       {{"executor", link->name()}},
+                       link->available() ? 1.0 : 0.0});
+    samples.push_back({"flowmesh_executor_disconnects_total",
+                       "Times an executor was lost",
+                       true,
+                       {{"executor", link->name()}},
+                       static_cast<double>(link->disconnects())});
+  }
+  samples.push_back({"flowmesh_subscription_alive",
+                     "1 while tasks can be heard",
+                     false,
+                     {},
+                     subscribed_ ? 1.0 : 0.0});
+  if (redis_) {
+    samples.push_back({"flowmesh_redis_state",
+                       "1 for the state that is true",
+                       false,
+                       {{"state", std::string(redis::ToText(redis_->state()))}},
+                       1});
+    samples.push_back({"flowmesh_redis_reconnects_total",
+                       "Connections that were lost",
+                       true,
+                       {},
+                       static_cast<double>(redis_->reconnects())});
+  }
+  samples.push_back({"flowmesh_terminal_events_pending",
+                     "Ends of tasks that nobody has received",
+                     false,
+                     {},
+                     static_cast<double>(announcer_->pending())});
+  samples.push_back({"flowmesh_terminal_event_retries_total",
+                     "Publications of an end that nobody received",
+                     true,
+                     {},
+                     static_cast<double>(announcer_->retries())});
+  samples.push_back({"flowmesh_terminal_events_given_up_total",
+                     "Ends of tasks that were given up",
+                     true,
+                     {},
+                     static_cast<double>(announcer_->given_up())});
+  return metrics_.Text(samples);
+}
+
+}  // namespace flowmesh::sidecar

@@ -1,0 +1,132 @@
+// The whole sidecar of one pod: Redis on one side, executors on the other, and a worker per
+// executor between them.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "common/clock.h"
+#include "common/redis/client.h"
+#include "common/redis/subscriber.h"
+#include "sidecar/config.h"
+#include "sidecar/delivery/deliverer.h"
+#include "sidecar/dispatch/executor_link.h"
+#include "sidecar/hardware/host.h"
+#include "sidecar/hardware/power.h"
+#include "sidecar/intake/envelope.h"
+#include "sidecar/journal/state_dir.h"
+#include "sidecar/metrics/http_endpoint.h"
+#include "sidecar/metrics/metrics.h"
+#include "sidecar/service/sidecar_service.h"
+#include "sidecar/worker/announcer.h"
+#include "sidecar/worker/publisher.h"
+#include "sidecar/worker/task_table.h"
+#include "sidecar/worker/worker.h"
+
+namespace flowmesh::sidecar {
+
+// How a sidecar ended, as an exit status.
+enum class ExitCode { kOk = 0, kCannotStart = 1, kSuperseded = 3 };
+
+// Start, Run and destruction belong to one thread; RequestDrain may be called from any.
+class Sidecar {
+ public:
+  Sidecar(SidecarConfig config, const Clock& clock);
+  ~Sidecar();
+
+  // Opens what others connect to. Errors name the variable.
+  absl::Status Start();
+
+  // Connects, registers, works; returns after a drain, or when another process took the id.
+  ExitCode Run();
+
+  // 1: drain as PROTOCOL.md 2.7 says. 2 and more: at once.
+  void RequestDrain(int count);
+
+ private:
+  absl::Status CheckResultsDir() const;
+  void MakeParts();
+  std::unique_ptr<Worker> MakeWorker(const ExecutorEndpoint& executor, ExecutorLink& link);
+  std::vector<Worker*> WorkerPointers() const;
+  Worker* FindWorker(std::string_view id) const;  // null: not ours
+
+  // The order of PROTOCOL.md 2.5. False: to be stopped before all of it was reached.
+  bool ComeUp();
+  void WaitForExecutors();
+  bool WaitUntil(const std::function<bool()>& reached);
+  // PROTOCOL.md 2.7.
+  void Drain();
+  void Unregister();
+
+  void OnMessage(std::string_view channel, std::string_view payload);
+  void OnTaskMessage(std::string_view payload);
+  void OnWorkerEvent(std::string_view payload);
+  void OnSubscription(bool alive, const std::string& reason);
+  void OnRedisState(redis::State state, const std::string& reason);
+  void OnExecutorChange();
+  void Wake();
+
+  // Periodic work between start-up and drain.
+  void Housekeep();
+  absl::Duration UntilNextCheck(absl::Duration now) const;
+  void CheckWorker(Worker& worker);
+  void RefreshHardware();
+  void BeatLoop();
+  void PowerLoop();
+  void SamplePower();
+  bool WaitStop(absl::Duration timeout);  // true: the sidecar is to stop
+  bool WaitEnd(absl::Duration timeout);   // true: the periodic threads are to end
+
+  absl::Status Readiness() const;
+  std::string MetricsText() const;
+  std::string RedisState() const;
+  absl::Duration uptime() const { return clock_.Monotonic() - started_; }
+  bool StopLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return drain_requests_ > 0 || superseded_ || ended_;
+  }
+  bool WokenLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return woken_ || StopLocked(); }
+  bool EndedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_; }
+  bool ForcedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return drain_requests_ > 1; }
+
+  const SidecarConfig config_;
+  const Clock& clock_;
+  const absl::Duration started_;
+  const absl::Time started_wall_;
+  const std::string instance_id_;
+  const HostInfo host_;
+  const EnvelopeReader reader_;
+  StateDir state_;
+  SidecarMetrics metrics_;
+  TaskTable tasks_;
+
+  mutable absl::Mutex mutex_;
+  int drain_requests_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool superseded_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;  // the periodic threads are to end
+  bool woken_ ABSL_GUARDED_BY(mutex_) = false;  // housekeeping is due at once
+  bool hardware_changed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::map<std::string, PowerMeter> meters_ ABSL_GUARDED_BY(mutex_);  // by worker id
+  std::atomic<bool> subscribed_{false};
+
+  std::unique_ptr<redis::Client> redis_;  // null when standalone
+  std::unique_ptr<Publisher> publisher_;
+  std::unique_ptr<Announcer> announcer_;
+  std::unique_ptr<Deliverer> deliverer_;
+  std::vector<std::unique_ptr<ExecutorLink>> links_;
+  std::vector<std::unique_ptr<Worker>> workers_;  // one per link, in the same order
+  std::unique_ptr<redis::Subscriber> subscriber_;
+  std::unique_ptr<SidecarService> service_;
+  std::unique_ptr<SidecarServer> server_;
+  std::unique_ptr<HttpEndpoint> http_;
+  std::thread beats_, power_thread_;
+};
+
+}  // namespace flowmesh::sidecar

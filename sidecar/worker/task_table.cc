@@ -1,0 +1,142 @@
+#include "sidecar/worker/task_table.h"
+
+#include <utility>
+
+namespace flowmesh::sidecar {
+namespace {
+
+void SetTime(absl::Time time, google::protobuf::Timestamp* out) {
+  const int64_t nanos = absl::ToUnixNanos(time);
+  out->set_seconds(nanos / 1000000000);
+  out->set_nanos(static_cast<int32_t>(nanos % 1000000000));
+}
+
+}  // namespace
+
+TaskTable::Arrival TaskTable::Enter(const v1::TaskRecord& record, const std::string& attempt) {
+  absl::MutexLock lock(&mutex_);
+  const auto known = tasks_.find(record.task_id());
+  if (known != tasks_.end()) {
+    const Entry& old = known->second;
+    if (!old.finished() || (!attempt.empty() && old.attempt == attempt)) return Arrival::kDuplicate;
+    by_arrival_.erase(old.arrival);
+  }
+  Entry entry;
+  entry.record = record;
+  entry.record.set_state(v1::QUEUED);
+  entry.attempt = attempt;
+  entry.arrival = ++arrivals_;
+  by_arrival_[entry.arrival] = record.task_id();
+  tasks_[record.task_id()] = std::move(entry);
+  return Arrival::kNew;
+}
+
+void TaskTable::Change(const std::string& task_id, const std::function<void(Entry&)>& change) {
+  absl::MutexLock lock(&mutex_);
+  const auto task = tasks_.find(task_id);
+  if (task == tasks_.end()) return;
+  change(task->second);
+  ++task->second.version;
+}
+
+void TaskTable::SetRunning(const std::string& task_id, const std::string& task_dir,
+                           absl::Time now) {
+  Change(task_id, [&](Entry& entry) {
+    entry.record.set_state(v1::RUNNING);
+    entry.record.set_task_dir(task_dir);
+    SetTime(now, entry.record.mutable_started_at());
+  });
+}
+
+void TaskTable::SetDelivering(const std::string& task_id) {
+  Change(task_id, [](Entry& entry) { entry.record.set_state(v1::DELIVERING); });
+}
+
+void TaskTable::SetFinished(const std::string& task_id, const std::string& error, absl::Time now) {
+  absl::MutexLock lock(&mutex_);
+  const auto task = tasks_.find(task_id);
+  if (task == tasks_.end()) return;
+  Entry& entry = task->second;
+  entry.record.set_state(error.empty() ? v1::SUCCEEDED : v1::FAILED);
+  entry.record.set_error(error);
+  SetTime(now, entry.record.mutable_finished_at());
+  ++entry.version;
+  while (entry.events.size() > limits_.events_per_finished_task) entry.events.pop_front();
+  finished_.emplace_back(task_id, entry.arrival);
+  while (finished_.size() > limits_.finished_tasks) {
+    const auto [oldest, arrival] = std::move(finished_.front());
+    finished_.pop_front();
+    const auto found = tasks_.find(oldest);
+    // A later attempt of the same id has an arrival of its own.
+    if (found == tasks_.end() || found->second.arrival != arrival) continue;
+    by_arrival_.erase(arrival);
+    tasks_.erase(found);
+  }
+}
+
+void TaskTable::Forget(const std::string& task_id) {
+  absl::MutexLock lock(&mutex_);
+  const auto task = tasks_.find(task_id);
+  if (task == tasks_.end()) return;
+  by_arrival_.erase(task->second.arrival);
+  tasks_.erase(task);
+}
+
+void TaskTable::AddEvent(const std::string& task_id, const v1::TaskEvent& event) {
+  absl::MutexLock lock(&mutex_);
+  const auto task = tasks_.find(task_id);
+  if (task == tasks_.end()) return;
+  Entry& entry = task->second;
+  if (event.has_progress()) *entry.record.mutable_progress() = event.progress();
+  // The end is the record's: it holds the result document, which may be large.
+  if (event.has_finished() || event.has_failed()) return;
+  entry.events.push_back(event);
+  if (entry.events.size() > limits_.events_per_task) entry.events.pop_front();
+}
+
+std::optional<v1::TaskRecord> TaskTable::Find(const std::string& task_id) const {
+  absl::MutexLock lock(&mutex_);
+  const auto task = tasks_.find(task_id);
+  if (task == tasks_.end()) return std::nullopt;
+  return task->second.record;
+}
+
+std::vector<v1::TaskRecord> TaskTable::List(size_t limit, v1::TaskState state) const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<v1::TaskRecord> records;
+  for (auto it = by_arrival_.rbegin(); it != by_arrival_.rend() && records.size() < limit; ++it) {
+    const v1::TaskRecord& record = tasks_.at(it->second).record;
+    if (state == v1::TASK_STATE_UNSPECIFIED || record.state() == state) records.push_back(record);
+  }
+  return records;
+}
+
+std::optional<TaskTable::News> TaskTable::WaitForNews(const std::string& task_id,
+                                                      uint64_t seen_version, uint64_t from_sequence,
+                                                      absl::Duration timeout) const {
+  absl::MutexLock lock(&mutex_);
+  const auto has_news = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const auto task = tasks_.find(task_id);
+    if (task == tasks_.end()) return true;
+    const Entry& entry = task->second;
+    return entry.version != seen_version ||
+           (!entry.events.empty() && entry.events.back().sequence() >= from_sequence);
+  };
+  mutex_.AwaitWithTimeout(absl::Condition(&has_news), timeout);
+  const auto task = tasks_.find(task_id);
+  if (task == tasks_.end()) return std::nullopt;
+  const Entry& entry = task->second;
+  News news;
+  news.record = entry.record;
+  news.record_changed = entry.version != seen_version;
+  news.version = entry.version;
+  news.next_sequence = from_sequence;
+  for (const v1::TaskEvent& event : entry.events) {
+    if (event.sequence() < from_sequence) continue;
+    news.events.push_back(event);
+    news.next_sequence = event.sequence() + 1;
+  }
+  return news;
+}
+
+}  // namespace flowmesh::sidecar

@@ -1,0 +1,517 @@
+#include "sidecar/worker/worker.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/log.h"
+#include "common/strings.h"
+#include "sidecar/hardware/host.h"
+
+namespace flowmesh::sidecar {
+namespace {
+
+// When the status in Redis is compared after a terminal event (PROTOCOL.md 5.5).
+constexpr absl::Duration kChecks[] = {absl::Milliseconds(300), absl::Seconds(2)};
+
+std::string TypeOf(const Envelope& envelope) {
+  return ToLower(Trim(envelope.task_type.value_or("")));
+}
+
+v1::TaskRecord NewRecord(const Envelope& envelope, const std::string& source, absl::Time now) {
+  v1::TaskRecord record;
+  record.set_task_id(envelope.task_id);
+  record.set_worker_id(envelope.worker_id);
+  record.set_task_type(envelope.task_type.value_or(""));
+  record.set_source(source);
+  record.mutable_received_at()->set_seconds(absl::ToUnixSeconds(now));
+  record.mutable_received_at()->set_nanos(
+      static_cast<int32_t>(absl::ToUnixNanos(now) % 1000000000));
+  return record;
+}
+
+// The cause of a dead rank, for the payload of the event.
+Json DetailsOf(const v1::TaskFailed& failed) {
+  Json details = {{"failure", v1::TaskFailed::Code_Name(failed.code())}};
+  if (!failed.has_rank_failure()) return details;
+  const v1::RankFailure& rank = failed.rank_failure();
+  details["rank_failure"] = {{"rank", rank.rank()},
+                             {"signal", rank.signal()},
+                             {"exit_code", rank.exit_code()},
+                             {"last_lines", Json::array()}};
+  for (const std::string& line : rank.last_lines()) {
+    details["rank_failure"]["last_lines"].push_back(line);
+  }
+  return details;
+}
+
+}  // namespace
+
+Worker::Worker(WorkerOptions options, Registration registration, WorkerParts parts)
+    : options_(std::move(options)),
+      parts_(parts),
+      registration_(std::move(registration)),
+      lane_([this] { RunLane(); }),
+      delivery_([this] { RunDeliveries(); }) {}
+
+Worker::~Worker() { Stop(); }
+
+// --- Intake --------------------------------------------------------------------------------------
+
+Worker::Acceptance Worker::Accept(Envelope envelope, const std::string& source, uint64_t bytes) {
+  auto task = std::make_shared<Task>();
+  task->received = parts_.clock.Monotonic();
+  task->bytes = bytes;
+  task->times.task_type = envelope.task_type;
+  task->times.dispatched_at = envelope.dispatched_at;
+  task->times.started_at = parts_.clock.Now();
+  task->started = task->received;
+  task->envelope = std::move(envelope);
+  bool full = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (draining_) return Acceptance::kDraining;
+    if (parts_.tasks.Enter(NewRecord(task->envelope, source, task->times.started_at),
+                           task->times.dispatched_at.value_or("")) ==
+        TaskTable::Arrival::kDuplicate) {
+      return Acceptance::kDuplicate;
+    }
+    task->attempt = absl::StrCat(task->times.dispatched_at.value_or(""), "#",
+                                 registration_.instance_id.substr(0, 8), "-", ++attempts_);
+    full = queue_.size() >= options_.max_queued_tasks ||
+           (!queue_.empty() && queued_bytes_ + bytes > options_.max_queued_bytes);
+    if (!full) {
+      queued_bytes_ += bytes;
+      queue_.push_back(task);
+    }
+  }
+  if (!full) return Acceptance::kQueued;
+  FailQueued(task, absl::ResourceExhaustedError(absl::StrCat(
+                       "the queue of worker ", id(), " is full (", options_.max_queued_tasks,
+                       " tasks, ", options_.max_queued_bytes, " bytes)")));
+  return Acceptance::kFull;
+}
+
+bool Worker::Cancel(const std::string& task_id, const std::string& reason) {
+  TaskPtr queued, active;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto waiting = std::find_if(queue_.begin(), queue_.end(),
+                                      [&](const TaskPtr& task) { return task->id() == task_id; });
+    if (waiting != queue_.end()) {
+      queued = *waiting;
+      queued_bytes_ -= queued->bytes;
+      queue_.erase(waiting);
+    } else if (running_ && running_->id() == task_id) {
+      active = running_;
+    } else if (delivering_ && delivering_->id() == task_id) {
+      active = delivering_;
+    }
+    if (active) {
+      active->cancel_reason = reason;
+      active->cancelled = true;
+    }
+  }
+  if (queued) FailQueued(queued, absl::CancelledError(reason));
+  if (!active) return queued != nullptr;
+  // What is being delivered looks at `cancelled` by itself; the executor then knows no such task.
+  const absl::StatusOr<bool> ended = parts_.executor.Cancel(task_id, options_.cancel_grace, reason);
+  if (!ended.ok()) LogWarning("task {}: cannot be cancelled: {}", task_id, Message(ended.status()));
+  return true;
+}
+
+void Worker::FailQueued(const TaskPtr& task, const absl::Status& status) {
+  LogWarning("task {}: {}", task->id(), Message(status));
+  Conclude(task, status, Json::object());
+}
+
+// --- The lane ------------------------------------------------------------------------------------
+
+bool Worker::LaneMayGoOnLocked() const {
+  if (stopping_) return true;
+  return registered_ && !draining_ && !queue_.empty() && parts_.executor.available();
+}
+
+bool Worker::RoomForDeliveryLocked() const {
+  return stopping_ || giving_up_ || deliveries_.size() < options_.max_waiting_deliveries;
+}
+
+void Worker::RunLane() {
+  while (true) {
+    TaskPtr task;
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(this, &Worker::LaneMayGoOnLocked));
+      if (stopping_) return;
+      task = queue_.front();
+      queue_.pop_front();
+      queued_bytes_ -= task->bytes;
+      running_ = task;
+    }
+    RunTask(task);
+  }
+}
+
+void Worker::RunTask(const TaskPtr& task) {
+  task->times.started_at = parts_.clock.Now();
+  task->started = parts_.clock.Monotonic();
+  parts_.metrics.ObserveStage("queued", task->started - task->received);
+  {
+    absl::MutexLock lock(&mutex_);
+    PostStatusLocked(TrueStatusLocked());
+  }
+  // Lost when Redis is away: the orchestrator does without it.
+  parts_.publisher.PublishTaskEvents(
+      {TaskStartedEvent(id(), task->id(), task->times, parts_.clock.Now())});
+  LogInfo("task {} started on {} ({})", task->id(), id(),
+          task->times.task_type.value_or("no type"));
+
+  Outcome outcome = Execute(*task);
+  parts_.metrics.ObserveStage("running", parts_.clock.Monotonic() - task->started);
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(this, &Worker::RoomForDeliveryLocked));
+  deliveries_.push_back({task, std::move(outcome)});
+  running_.reset();
+}
+
+Worker::Outcome Worker::Execute(Task& task) {
+  if (!task.envelope.problem.ok()) return {.status = task.envelope.problem};
+  absl::StatusOr<DeliveryJob> job = Prepare(task);
+  if (!job.ok()) return {.status = job.status()};
+  parts_.tasks.SetRunning(task.id(), job->task.dir.string(), task.times.started_at);
+
+  v1::ExecuteRequest request;
+  request.set_task_id(task.id());
+  request.set_attempt(task.attempt);
+  request.set_document_json(DumpJson(*task.envelope.document));
+  request.set_task_dir(job->task.dir.string());
+  for (const DeliveryUnit& child : job->children) {
+    (*request.mutable_child_task_dirs())[child.task_id] = child.dir.string();
+  }
+  request.set_results_dir(options_.results_dir.string());
+  request.set_orchestrator_base_url(options_.orchestrator_base_url);
+  request.set_orchestrator_token(options_.orchestrator_token);
+  TaskEnd end = parts_.executor.Run(
+      request, [&](const v1::TaskEvent& event) { parts_.tasks.AddEvent(task.id(), event); });
+  return FromEnd(std::move(end), *std::move(job));
+}
+
+absl::StatusOr<DeliveryJob> Worker::Prepare(const Task& task) {
+  ASSIGN_OR_RETURN(
+      DeliveryJob job,
+      PlanDelivery(task.id(), id(), task.times.dispatched_at.value_or(""), *task.envelope.document,
+                   {.results_dir = options_.results_dir,
+                    .orchestrator_base_url = options_.orchestrator_base_url}));
+  RETURN_IF_ERROR(PrepareDirectories(job));
+  return job;
+}
+
+Worker::Outcome Worker::FromEnd(TaskEnd end, DeliveryJob job) {
+  Outcome outcome;
+  if (auto* failed = std::get_if<v1::TaskFailed>(&end)) {
+    const std::string text =
+        failed->message().empty() ? "the executor gave no reason" : failed->message();
+    outcome.status = failed->code() == v1::TaskFailed::INVALID_SPEC
+                         ? absl::InvalidArgumentError(text)
+                         : absl::UnknownError(text);
+    outcome.details = DetailsOf(*failed);
+    if (!failed->result_json().empty()) {
+      absl::StatusOr<Json> record = ParseJson(failed->result_json());
+      if (record.ok()) outcome.failure_record = *std::move(record);
+    }
+  } else {
+    auto& finished = std::get<v1::TaskFinished>(end);
+    absl::StatusOr<Json> result = ParseJson(finished.result_json());
+    if (result.ok() && result->is_object()) {
+      job.result = *std::move(result);
+      job.outputs.assign(finished.outputs().begin(), finished.outputs().end());
+    } else {
+      outcome.status = absl::InternalError(
+          absl::StrCat("executor ", parts_.executor.name(), ": result_json: expected a map, got ",
+                       result.ok() ? DescribeJson(*result) : Message(result.status())));
+    }
+  }
+  outcome.job = std::move(job);
+  return outcome;
+}
+
+// --- Delivery ------------------------------------------------------------------------------------
+
+bool Worker::DeliveryMayGoOnLocked() const { return stopping_ || !deliveries_.empty(); }
+
+void Worker::RunDeliveries() {
+  while (true) {
+    Delivery delivery;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (delivering_) {
+        delivering_.reset();
+        SyncStatusLocked();
+      }
+      mutex_.Await(absl::Condition(this, &Worker::DeliveryMayGoOnLocked));
+      if (deliveries_.empty()) return;
+      delivery = std::move(deliveries_.front());
+      deliveries_.pop_front();
+      delivering_ = delivery.task;
+    }
+    Deliver(std::move(delivery));
+  }
+}
+
+void Worker::Deliver(Delivery delivery) {
+  const TaskPtr& task = delivery.task;
+  Outcome& outcome = delivery.outcome;
+  const absl::Duration begin = parts_.clock.Monotonic();
+  parts_.tasks.SetDelivering(task->id());
+  absl::Status status = outcome.status;
+  if (status.ok()) {
+    status = parts_.deliverer.Deliver(*outcome.job, [&] { return task->cancelled.load(); });
+  } else if (outcome.job) {
+    const absl::Status written =
+        parts_.deliverer.WriteFailure(*outcome.job, outcome.failure_record);
+    if (!written.ok()) LogWarning("task {}: {}", task->id(), Message(written));
+  }
+  parts_.metrics.ObserveStage("delivering", parts_.clock.Monotonic() - begin);
+  bool given_back = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    given_back = giving_up_ && !status.ok();
+    if (!given_back && task->cancelled && !status.ok()) {
+      status = absl::CancelledError(task->cancel_reason);
+    }
+  }
+  if (!given_back) return Conclude(task, status, outcome.details);
+  parts_.metrics.CountTask(TypeOf(task->envelope), "given_back");
+  parts_.tasks.Forget(task->id());
+}
+
+// The end of a task: its record, its metrics and its terminal event.
+void Worker::Conclude(const TaskPtr& task, const absl::Status& status, const Json& details) {
+  const std::string error = status.ok()               ? ""
+                            : Message(status).empty() ? "unknown error"
+                                                      : Message(status);
+  const absl::Time now = parts_.clock.Now();
+  const absl::Duration monotonic = parts_.clock.Monotonic();
+  parts_.metrics.CountTask(TypeOf(task->envelope), status.ok() ? "succeeded" : "failed");
+  {
+    absl::MutexLock lock(&mutex_);
+    ++untold_;
+  }
+  if (status.ok()) {
+    LogInfo("task {} succeeded after {}", task->id(),
+            absl::FormatDuration(monotonic - task->started));
+  } else {
+    LogWarning("task {} failed: {}", task->id(), error);
+  }
+  parts_.announcer.Add({.worker_id = id(),
+                        .task_id = task->id(),
+                        .json = TaskEndedEvent(id(), task->id(), task->times, error, details, now,
+                                               monotonic - task->started, now),
+                        .received = task->received,
+                        .on_tried = [this, task, monotonic] { OnAnnounced(task, monotonic); }});
+  parts_.tasks.SetFinished(task->id(), error, now);
+}
+
+void Worker::OnAnnounced(const TaskPtr& task, absl::Duration concluded) {
+  const absl::Duration now = parts_.clock.Monotonic();
+  parts_.metrics.ObserveStage("announcing", now - concluded);
+  absl::MutexLock lock(&mutex_);
+  --untold_;
+  last_task_ = task->id();
+  checks_.clear();
+  for (const absl::Duration delay : kChecks) checks_.push_back(now + delay);
+  SyncStatusLocked();
+}
+
+// --- What Redis shows ----------------------------------------------------------------------------
+
+WorkerStatus Worker::TrueStatusLocked() const {
+  return TrueStatus({.draining = draining_,
+                     .subscribed = subscribed_,
+                     .can_work = parts_.executor.available(),
+                     .has_work = !queue_.empty() || running_ != nullptr || !deliveries_.empty() ||
+                                 delivering_ != nullptr || untold_ > 0});
+}
+
+WorkerStatus Worker::true_status() const {
+  absl::MutexLock lock(&mutex_);
+  return TrueStatusLocked();
+}
+
+void Worker::SyncStatusLocked() {
+  const WorkerStatus status = TrueStatusLocked();
+  if (registered_ && status != shown_) PostStatusLocked(status);
+}
+
+void Worker::PostStatusLocked(WorkerStatus status) {
+  if (!registered_) return;
+  Json payload = Json::object();
+  std::string field, value;
+  if (status == WorkerStatus::kRunning && running_) {
+    payload["task_id"] = value = running_->id();
+    field = "extra_task_id";
+  } else if (status == WorkerStatus::kIdle && !last_task_.empty()) {
+    payload["last_task"] = value = last_task_;
+    field = "extra_last_task";
+  }
+  parts_.publisher.Transaction(
+      StatusCommands(id(), status, payload, field, value, parts_.clock.Now()));
+  shown_ = status;
+}
+
+void Worker::PostRegistrationLocked(WorkerStatus status, const char* reason) {
+  parts_.publisher.Transaction(RegisterCommands(registration_, status, power_, parts_.clock.Now()));
+  parts_.metrics.CountRegistration(reason);
+  shown_ = status;
+  BeatLocked();
+}
+
+void Worker::Register() {
+  absl::MutexLock lock(&mutex_);
+  registered_ = true;
+  PostRegistrationLocked(WorkerStatus::kStarting, "start");
+  SyncStatusLocked();
+}
+
+void Worker::RegisterAgain(const char* reason) {
+  absl::MutexLock lock(&mutex_);
+  if (!registered_) return;
+  PostRegistrationLocked(TrueStatusLocked(), reason);
+  PostStatusLocked(TrueStatusLocked());
+}
+
+void Worker::SetSubscribed(bool subscribed) {
+  absl::MutexLock lock(&mutex_);
+  subscribed_ = subscribed;
+  SyncStatusLocked();
+}
+
+void Worker::SetHardware(Json hardware) {
+  absl::MutexLock lock(&mutex_);
+  registration_.hardware = std::move(hardware);
+}
+
+void Worker::SetBeatMetrics(Json metrics, Json power) {
+  absl::MutexLock lock(&mutex_);
+  beat_metrics_ = std::move(metrics);
+  power_ = std::move(power);
+}
+
+void Worker::UpdateStatus() {
+  absl::MutexLock lock(&mutex_);
+  SyncStatusLocked();
+}
+
+void Worker::WriteStatus() {
+  absl::MutexLock lock(&mutex_);
+  PostStatusLocked(TrueStatusLocked());
+}
+
+void Worker::ForeignStatus(const std::string& status) {
+  if (status == ToText(WorkerStatus::kRunning)) parts_.announcer.ForeignRunningSeen(id());
+  absl::MutexLock lock(&mutex_);
+  const WorkerStatus truth = TrueStatusLocked();
+  if (status == ToText(truth)) return;
+  // It announces work that has not been told of as done yet: the status follows by itself.
+  if (status == ToText(WorkerStatus::kRunning) && untold_ > 0) return;
+  PostStatusLocked(truth);
+}
+
+void Worker::Beat() {
+  absl::MutexLock lock(&mutex_);
+  if (registered_) BeatLocked();
+}
+
+void Worker::BeatLocked() {
+  const absl::Duration uptime = parts_.clock.Monotonic() - options_.process_start;
+  Json metrics = {{"uptime_sec", absl::ToDoubleSeconds(uptime)},
+                  {"accrued_cost_usd", AccruedCost(registration_.cost_per_hour, uptime)}};
+  if (std::optional<Json> load = LoadAverages()) metrics["loadavg"] = *std::move(load);
+  metrics.update(beat_metrics_);
+  metrics["worker"] = {{"queue_depth", queue_.size()}};
+  parts_.publisher.Transaction(
+      HeartbeatCommands(id(), TrueStatusLocked(), options_.heartbeat_interval, metrics,
+                        parts_.clock.Now()),
+      [this](const absl::Status& status) { parts_.metrics.CountBeat(status.ok()); });
+}
+
+Json Worker::hardware() const {
+  absl::MutexLock lock(&mutex_);
+  return registration_.hardware;
+}
+
+std::string Worker::running_task_id() const {
+  absl::MutexLock lock(&mutex_);
+  return running_ ? running_->id() : "";
+}
+
+size_t Worker::queue_depth() const {
+  absl::MutexLock lock(&mutex_);
+  return queue_.size();
+}
+
+std::optional<absl::Duration> Worker::next_check() const {
+  absl::MutexLock lock(&mutex_);
+  if (checks_.empty()) return std::nullopt;
+  return checks_.front();
+}
+
+void Worker::ClearChecksUntil(absl::Duration now) {
+  absl::MutexLock lock(&mutex_);
+  while (!checks_.empty() && checks_.front() <= now) checks_.pop_front();
+}
+
+// --- Shutdown ------------------------------------------------------------------------------------
+
+void Worker::StartDrain() {
+  absl::MutexLock lock(&mutex_);
+  draining_ = true;
+  SyncStatusLocked();
+}
+
+bool Worker::DrainedLocked() const {
+  return running_ == nullptr && deliveries_.empty() && delivering_ == nullptr && untold_ == 0;
+}
+
+bool Worker::WaitDrained(absl::Duration timeout) const {
+  absl::MutexLock lock(&mutex_);
+  return parts_.clock.Await(mutex_, absl::Condition(this, &Worker::DrainedLocked), timeout);
+}
+
+void Worker::GiveUp() {
+  TaskPtr running;
+  {
+    absl::MutexLock lock(&mutex_);
+    giving_up_ = true;
+    running = running_;
+    if (delivering_) delivering_->cancelled = true;
+    for (const Delivery& delivery : deliveries_) delivery.task->cancelled = true;
+  }
+  if (!running) return;
+  LogWarning("task {} is given back: it did not end in time", running->id());
+  (void)parts_.executor.Cancel(running->id(), options_.cancel_grace, "the worker is stopping");
+}
+
+void Worker::Unregister(absl::Duration uptime, const Json& power_summary,
+                        std::function<void(const absl::Status&)> done) {
+  absl::MutexLock lock(&mutex_);
+  if (!registered_) {
+    done(absl::OkStatus());
+    return;
+  }
+  registered_ = false;
+  parts_.publisher.Transaction(
+      UnregisterCommands(registration_, uptime, power_summary, parts_.clock.Now()),
+      std::move(done));
+}
+
+void Worker::Stop() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  if (lane_.joinable()) lane_.join();
+  if (delivery_.joinable()) delivery_.join();
+}
+
+}  // namespace flowmesh::sidecar

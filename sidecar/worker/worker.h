@@ -1,0 +1,192 @@
+// One FlowMesh worker: the tasks of one executor, from the envelope to the terminal event, and the
+// status that Redis shows meanwhile.
+//
+//   Accept → queue → [lane: run on the executor] → [delivery: files, HTTP] → announcer → IDLE
+//
+// The lane and the delivery are one thread each, so that the executor computes the next task while
+// the last one's result is on its way; each keeps the order of arrival.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "common/clock.h"
+#include "sidecar/delivery/deliverer.h"
+#include "sidecar/dispatch/executor_link.h"
+#include "sidecar/intake/envelope.h"
+#include "sidecar/metrics/metrics.h"
+#include "sidecar/worker/announcer.h"
+#include "sidecar/worker/publisher.h"
+#include "sidecar/worker/task_table.h"
+#include "sidecar/worker/wire.h"
+
+namespace flowmesh::sidecar {
+
+struct WorkerOptions {
+  std::string worker_id;
+  std::filesystem::path results_dir;
+  std::string orchestrator_base_url;
+  std::string orchestrator_token;  // secret
+  absl::Duration heartbeat_interval = absl::Seconds(30);
+  absl::Duration process_start;  // monotonic
+  size_t max_queued_tasks = 10000;
+  uint64_t max_queued_bytes = 64u << 20;  // of their documents; one task always fits
+  size_t max_waiting_deliveries = 16;     // then the lane waits
+  absl::Duration cancel_grace = absl::Seconds(5);
+};
+
+// What a worker uses and does not own; all of it outlives the worker.
+struct WorkerParts {
+  const Clock& clock;
+  Publisher& publisher;
+  ExecutorLink& executor;
+  Deliverer& deliverer;
+  TaskTable& tasks;
+  Announcer& announcer;
+  SidecarMetrics& metrics;
+};
+
+// Thread-safe.
+class Worker {
+ public:
+  Worker(WorkerOptions options, Registration registration, WorkerParts parts);
+  ~Worker();
+
+  const std::string& id() const { return options_.worker_id; }
+  const ExecutorLink& executor() const { return parts_.executor; }
+
+  // Takes a task, from Redis or from the local API (`source`: `redis`, `local`). kFull: it was
+  // answered with TASK_FAILED. kDraining: nothing was said; the orchestrator hands it out again.
+  enum class Acceptance { kQueued, kDuplicate, kFull, kDraining };
+  Acceptance Accept(Envelope envelope, const std::string& source, uint64_t bytes);
+
+  // Takes a queued task out of the queue or ends a running one; it fails as cancelled. False when
+  // the worker has no such task that could still be ended.
+  bool Cancel(const std::string& task_id, const std::string& reason);
+
+  // --- What Redis shows -------------------------------------------------------------------------
+
+  // Registers as STARTING, with a first heartbeat; from here on statuses are published and tasks
+  // run.
+  void Register();
+  // The same with the true status and a STATUS event after it; nothing unless it is registered.
+  // `reason` is a metric's label.
+  void RegisterAgain(const char* reason);
+  void SetSubscribed(bool subscribed);
+  void SetHardware(Json hardware);  // takes effect with the next Register
+  void SetBeatMetrics(Json metrics, Json power);
+  // The executor came or went.
+  void UpdateStatus();
+  // Writes the true status again, with its event, whatever was written before.
+  void WriteStatus();
+  // Somebody else wrote this status.
+  void ForeignStatus(const std::string& status);
+  void Beat();
+
+  WorkerStatus true_status() const;
+  Json hardware() const;
+  std::string running_task_id() const;
+  size_t queue_depth() const;
+  // When the status in Redis is to be compared with the true one, if at all; monotonic.
+  std::optional<absl::Duration> next_check() const;
+  void ClearChecksUntil(absl::Duration now);
+
+  // --- Shutdown ---------------------------------------------------------------------------------
+
+  // Status STOPPING; starts nothing new.
+  void StartDrain();
+  // Waits until nothing runs and all that ran is delivered and told, at most `timeout`.
+  bool WaitDrained(absl::Duration timeout) const;
+  // Ends what still runs. Nothing is published for it: UNREGISTER gives it back.
+  void GiveUp();
+  void Unregister(absl::Duration uptime, const Json& power_summary,
+                  std::function<void(const absl::Status&)> done);
+  // Ends the threads. Tasks still in the queue stay untold.
+  void Stop();
+
+ private:
+  // A task on its way through this worker.
+  struct Task {
+    Envelope envelope;
+    uint64_t bytes = 0;
+    absl::Duration received;  // monotonic
+    TaskTimes times;
+    absl::Duration started;  // monotonic
+    std::string attempt;
+    std::atomic<bool> cancelled{false};
+    std::string cancel_reason;
+
+    const std::string& id() const { return envelope.task_id; }
+  };
+  using TaskPtr = std::shared_ptr<Task>;
+
+  // How the run ended, on its way to delivery.
+  struct Outcome {
+    absl::Status status;             // not OK: the task fails with this text
+    std::optional<DeliveryJob> job;  // nothing: it failed before it had a folder
+    Json failure_record;             // of a failed task, may be null
+    Json details = Json::object();   // for the payload of the event
+  };
+  struct Delivery {
+    TaskPtr task;
+    Outcome outcome;
+  };
+
+  void RunLane();
+  void RunDeliveries();
+  void RunTask(const TaskPtr& task);
+  Outcome Execute(Task& task);
+  absl::StatusOr<DeliveryJob> Prepare(const Task& task);
+  Outcome FromEnd(TaskEnd end, DeliveryJob job);
+  void Deliver(Delivery delivery);
+  // The end of a task: record, metrics, terminal event.
+  void Conclude(const TaskPtr& task, const absl::Status& status, const Json& details);
+  void OnAnnounced(const TaskPtr& task, absl::Duration concluded);
+  // A task that never runs: fails it at once.
+  void FailQueued(const TaskPtr& task, const absl::Status& status);
+
+  WorkerStatus TrueStatusLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SyncStatusLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PostStatusLocked(WorkerStatus status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PostRegistrationLocked(WorkerStatus status, const char* reason)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void BeatLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool LaneMayGoOnLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool DeliveryMayGoOnLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool RoomForDeliveryLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool DrainedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const WorkerOptions options_;
+  const WorkerParts parts_;
+
+  mutable absl::Mutex mutex_;
+  Registration registration_ ABSL_GUARDED_BY(mutex_);
+  bool registered_ ABSL_GUARDED_BY(mutex_) = false;
+  bool subscribed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  bool giving_up_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  Json beat_metrics_ ABSL_GUARDED_BY(mutex_) = Json::object();
+  Json power_ ABSL_GUARDED_BY(mutex_);
+  std::optional<WorkerStatus> shown_ ABSL_GUARDED_BY(mutex_);
+  std::string last_task_ ABSL_GUARDED_BY(mutex_);
+
+  std::deque<TaskPtr> queue_ ABSL_GUARDED_BY(mutex_);
+  uint64_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t attempts_ ABSL_GUARDED_BY(mutex_) = 0;
+  TaskPtr running_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Delivery> deliveries_ ABSL_GUARDED_BY(mutex_);
+  TaskPtr delivering_ ABSL_GUARDED_BY(mutex_);
+  size_t untold_ ABSL_GUARDED_BY(mutex_) = 0;                  // concluded, the event not tried yet
+  std::deque<absl::Duration> checks_ ABSL_GUARDED_BY(mutex_);  // due times
+
+  std::thread lane_, delivery_;
+};
+
+}  // namespace flowmesh::sidecar
