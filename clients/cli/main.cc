@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "clients/cli/commands.h"
 #include "clients/cli/interrupt.h"
 #include "common/env.h"
@@ -74,7 +75,11 @@ class Cli {
     } catch (const CLI::Success& help) {
       return app_.exit(help);
     } catch (const CLI::ParseError& error) {
-      std::fprintf(stderr, "flowmeshctl: %s\nTry `flowmeshctl --help`.\n", error.what());
+      // CLI11 says of an unknown command only that one is required.
+      const bool no_command = app_.get_subcommands().empty() && argc > 1 && argv[1][0] != '-';
+      const std::string what =
+          no_command ? absl::StrCat("unknown command '", argv[1], "'") : std::string(error.what());
+      std::fprintf(stderr, "flowmeshctl: %s\nTry `flowmeshctl --help`.\n", what.c_str());
       return kExitUsage;
     }
     options_.token = SystemEnv()("ORCHESTRATOR_TOKEN").value_or("");

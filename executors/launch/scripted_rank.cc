@@ -155,8 +155,9 @@ int Main(int argc, char** argv) {
       std::fprintf(stderr, "error while loading shared libraries: libtorch_cpu.so\n");
       return 127;
     }
-    std::printf(R"({"torch_version":"none","task_types":["inference"],"cuda":false})"
-                "\n");
+    std::printf(R"({"torch_version":"none","task_types":["inference"],"cuda":%s})"
+                "\n",
+                Environment("SCRIPTED_RANK_DESCRIBE") == "cuda" ? "true" : "false");
     return 0;
   }
   if (std::getenv("SCRIPTED_RANK_START") != nullptr) {

@@ -1,0 +1,243 @@
+// flowmeshctl as a program: against a scripted sidecar, a real orchestrator, and (where they are
+// built) the real sidecar and executor.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <cstdlib>
+#include <thread>
+
+#include "clients/cpp/fake_sidecar.h"
+#include "clients/orchestrator/scripted_worker.h"
+#include "common/json.h"
+#include "common/subprocess.h"
+
+namespace flowmesh::cli {
+namespace {
+
+using client::FakeSidecar;
+using orchestrator::Eventually;
+using ::testing::HasSubstr;
+
+constexpr absl::Duration kLimit = absl::Seconds(60);
+
+std::filesystem::path Program(const std::string& name) {
+  return std::filesystem::path(std::getenv("FLOWMESH_BIN_DIR")) / name;
+}
+
+class CliTest : public ::testing::Test {
+ protected:
+  struct Outcome {
+    int exit = -1;
+    std::string out, err;
+    Json json() const { return ParseJson(out).value_or(Json()); }
+  };
+
+  Subprocess Start(std::vector<std::string> arguments,
+                   std::map<std::string, std::string> env = {}) {
+    SubprocessOptions options;
+    options.argv = {Program("flowmeshctl")};
+    options.argv.insert(options.argv.end(), arguments.begin(), arguments.end());
+    options.env = std::move(env);
+    options.working_directory = dir_.path();
+    const UniqueFd out(
+        ::open((dir_ / "out").c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600));
+    const UniqueFd err(
+        ::open((dir_ / "err").c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600));
+    options.stdout_fd = out.get();
+    options.stderr_fd = err.get();
+    return Subprocess::Start(options).value();
+  }
+
+  Outcome Finish(Subprocess process) {
+    const auto status = process.Wait(kLimit);
+    EXPECT_TRUE(status) << "flowmeshctl does not end";
+    return {.exit = status ? status->exit_code : -1,
+            .out = Out(),
+            .err = ReadFile(dir_ / "err").value()};
+  }
+
+  Outcome Run(std::vector<std::string> arguments, std::map<std::string, std::string> env = {}) {
+    return Finish(Start(std::move(arguments), std::move(env)));
+  }
+
+  std::string Out() const { return ReadFile(dir_ / "out").value(); }
+
+  std::string Write(const std::string& name, const std::string& text) {
+    EXPECT_TRUE(WriteFileAtomically(dir_ / name, text).ok());
+    return dir_ / name;
+  }
+
+  TempDir dir_;
+};
+
+TEST_F(CliTest, WrongUseIsStatusTwoWithAHint) {
+  const std::vector<std::vector<std::string>> wrong = {
+      {},
+      {"frobnicate"},
+      {"submit"},
+      {"show"},
+      {"list", "--nope"},
+      {"list", "--sidecar", "a:1", "--orchestrator", "http://b"},
+      {"list", "--limit", "many"}};
+  for (const auto& arguments : wrong) {
+    const Outcome outcome = Run(arguments);
+    EXPECT_EQ(outcome.exit, 2);
+    EXPECT_THAT(outcome.err, HasSubstr("Try `flowmeshctl --help`"));
+    EXPECT_EQ(outcome.out, "");
+  }
+  EXPECT_THAT(Run({"frobnicate"}).err, HasSubstr("frobnicate"));
+  const Outcome help = Run({"--help"});
+  EXPECT_EQ(help.exit, 0);
+  EXPECT_THAT(help.out, HasSubstr("Examples:"));
+  EXPECT_EQ(Run({"run", "--help"}).exit, 0);
+}
+
+TEST_F(CliTest, FailuresAreStatusOneWithOneLine) {
+  EXPECT_THAT(Run({"submit", "missing.yaml"}).err, HasSubstr("missing.yaml: No such file"));
+  EXPECT_THAT(Run({"list", "--orchestrator", "http://127.0.0.1:1"}).err,
+              HasSubstr("no orchestrator answers at http://127.0.0.1:1"));
+  EXPECT_THAT(Run({"list"}, {{"SIDECAR_LISTEN", "unix:/nonexistent/s.sock"}}).err,
+              HasSubstr("no sidecar answers at unix:/nonexistent/s.sock"));
+  EXPECT_THAT(Run({"cancel", "t", "--orchestrator", "http://x"}).err, HasSubstr("offer no cancel"));
+  EXPECT_THAT(Run({"drain", "--orchestrator", "http://x"}).err, HasSubstr("offer no drain"));
+  const Outcome outcome = Run({"run", Write("bad.yaml", "a: [")});
+  EXPECT_EQ(outcome.exit, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("bad.yaml"));
+}
+
+TEST_F(CliTest, SpeaksToASidecar) {
+  FakeSidecar fake;
+  const std::string task = Write("task.yaml", "spec: {taskType: echo}");
+  const std::vector<std::string> sidecar = {"--sidecar", fake.target()};
+  const auto with = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), sidecar.begin(), sidecar.end());
+    return Run(std::move(arguments));
+  };
+  EXPECT_EQ(with({"submit", task}).out, "task-1\n");
+  EXPECT_EQ(with({"submit", task, "--json"}).json()["task_id"], "task-2");
+  Outcome outcome = with({"submit", task, "--wait"});
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("\"ok\": true"));
+  outcome = with({"submit", task, "--watch", "--json"});
+  const Json last = ParseJson(outcome.out.substr(outcome.out.find('\n') + 1)).value();
+  EXPECT_EQ(last["record"]["state"], "SUCCEEDED");
+  EXPECT_EQ(with({"watch", "task-1"}).exit, 0);
+  EXPECT_EQ(with({"show", "task-1"}).json()["result"]["ok"], true);
+  EXPECT_EQ(with({"list", "--json"}).json().size(), 4u);
+  EXPECT_EQ(with({"list", "--json", "--limit", "2"}).json().size(), 2u);
+  EXPECT_THAT(with({"list"}).out, HasSubstr("task-1  SUCCEEDED  echo"));
+  EXPECT_THAT(with({"worker"}).out, HasSubstr("2 cores, 4.0 GiB"));
+  EXPECT_EQ(with({"worker", "--json"}).json()["redis"], "none");
+  EXPECT_EQ(with({"cancel", "task-1"}).out, "it was over already\n");
+  EXPECT_EQ(with({"drain", "--json"}).json()["tasks_running"], 2);
+  outcome = with({"show", "nobody"});
+  EXPECT_EQ(outcome.exit, 1);
+  EXPECT_EQ(outcome.err, "flowmeshctl: no such task\n");
+  outcome = with({"submit", Write("bad.yaml", "spec: {taskType: echo, fail: spec.data is missing}"),
+                  "--wait"});
+  EXPECT_EQ(outcome.exit, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("failed: spec.data is missing"));
+  outcome = with({"submit", Write("staged.yaml", "spec: {stages: [{}, {}]}")});
+  EXPECT_EQ(outcome.exit, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("has stages"));
+}
+
+TEST_F(CliTest, SpeaksToAnOrchestrator) {
+  orchestrator::RedisServer redis;
+  orchestrator::TestOrchestrator server(redis, [](orchestrator::Config& c) { c.token = "secret"; });
+  orchestrator::ScriptedWorker worker(redis, "w");
+  worker.Register({{"cpu", {{"logical_cores", 4}}}});
+  const std::map<std::string, std::string> env = {{"ORCHESTRATOR_BASE_URL", server.url()},
+                                                  {"ORCHESTRATOR_TOKEN", "secret"}};
+  const std::string flow =
+      Write("flow.yaml",
+            "spec: {taskType: echo, stages: [{name: a}, {name: b, spec: {x: '${a.result.n}'}}]}");
+  std::string first;
+  std::thread peer([&] {
+    for (int i = 0; i < 2; ++i) {
+      const std::string id = worker.TakeEnvelope().value("task_id", "");
+      if (i == 0) first = id;
+      EXPECT_TRUE(server.core().StoreResult(id, {{"task_id", id}, {"result", {{"n", i}}}}).ok());
+      worker.Succeed(id);
+    }
+  });
+  Outcome outcome = Run({"submit", flow, "--watch"}, env);
+  peer.join();
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("a  DONE on w"));
+  EXPECT_THAT(outcome.out, HasSubstr("DONE   echo  w"));
+  outcome = Run({"show", first, "--orchestrator", server.url(), "--json"}, env);
+  EXPECT_EQ(outcome.json()["result"]["n"], 0);
+  EXPECT_EQ(
+      Run({"list", "--orchestrator", server.url(), "--json", "--limit", "1"}, env).json().size(),
+      1u);
+  EXPECT_EQ(Run({"watch", first, "--orchestrator", server.url()}, env).exit, 0);
+  EXPECT_THAT(Run({"worker", "--orchestrator", server.url()}, env).out, HasSubstr("4 cores"));
+  outcome = Run({"submit", Write("bad.yaml", "spec: 3")}, env);
+  EXPECT_EQ(outcome.exit, 1);
+  EXPECT_EQ(outcome.err, "flowmeshctl: spec: expected a map, got 3\n");
+  outcome = Run({"list", "--orchestrator", server.url()});
+  EXPECT_THAT(outcome.err, HasSubstr("set ORCHESTRATOR_TOKEN"));
+
+  // Ctrl-C ends the watching, not the task.
+  Subprocess waiting =
+      Start({"submit", Write("one.yaml", "spec: {taskType: echo}"), "--watch"}, env);
+  const Json envelope = worker.TakeEnvelope();
+  waiting.Signal(SIGINT);
+  EXPECT_EQ(Finish(std::move(waiting)).exit, 130);
+  EXPECT_EQ(server.Record(envelope["task_id"])["status"], "DISPATCHED");
+}
+
+TEST_F(CliTest, RunHandsResultsFromStageToStage) {
+  FakeSidecar fake;
+  const std::string flow = Write("flow.yaml", R"(
+spec:
+  taskType: inference
+  output: {destination: {type: http, url: "http://127.0.0.1:1/x"}}
+  graph:
+    nodes:
+      - {name: b, dependsOn: [a], spec: {x: "${a.result.items.0.output}!", result: {items: [{output: two}]}}}
+      - {name: a, spec: {result: {items: [{output: one}]}}}
+)");
+  Outcome outcome = Run({"run", flow, "--sidecar", fake.target()});
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, "one\ntwo\n");
+  EXPECT_THAT(outcome.err, HasSubstr("note: results stay on this machine"));
+  ASSERT_EQ(fake.Documents().size(), 2u);
+  const Json second = ParseJson(fake.Documents()[1]).value();
+  EXPECT_EQ(second["spec"]["x"], "one!");
+  EXPECT_EQ(second["spec"]["output"]["destination"], Json({{"type", "local"}}));
+  EXPECT_EQ(second["spec"]["_upstreamResults"]["a"]["result"]["items"][0]["output"], "one");
+
+  outcome = Run({"run", flow, "--json", "--deliver", "--sidecar", fake.target()});
+  EXPECT_EQ(outcome.json()["b"]["state"], "SUCCEEDED");
+  EXPECT_EQ(ParseJson(fake.Documents()[3]).value()["spec"]["output"]["destination"]["type"],
+            "http");
+
+  outcome = Run({"run", Write("fails.yaml", "spec: {stages: [{spec: {fail: oh}}, {}]}"),
+                 "--sidecar", fake.target()});
+  EXPECT_EQ(outcome.exit, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("stage-1 failed: oh"));
+  EXPECT_EQ(fake.Documents().size(), 5u);  // the second stage never ran
+  outcome = Run({"run", Write("other.yaml", "spec: {dependsOn: [x]}"), "--sidecar", fake.target()});
+  EXPECT_THAT(outcome.err, HasSubstr("knows only the stages of its own document"));
+}
+
+TEST_F(CliTest, CtrlCCancelsARun) {
+  FakeSidecar fake;
+  Subprocess running =
+      Start({"run", Write("t.yaml", "spec: {hang: true}"), "--sidecar", fake.target()});
+  ASSERT_TRUE(Eventually([&] { return fake.WatchStarts().size() == 1; }));
+  running.Signal(SIGINT);
+  EXPECT_EQ(Finish(std::move(running)).exit, 130);
+  v1::GetTaskRequest request;
+  request.set_task_id("task-1");
+  v1::TaskRecord record;
+  ASSERT_TRUE(fake.GetTask(nullptr, &request, &record).ok());
+  EXPECT_EQ(record.error(), "cancelled");
+}
+
+}  // namespace
+}  // namespace flowmesh::cli
