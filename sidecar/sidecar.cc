@@ -73,7 +73,7 @@ Sidecar::~Sidecar() {
   for (const auto& link : links_) link->Stop();
   for (const auto& worker : workers_) worker->Stop();
   // No more posts, then the last answers; only then may those go whom the answers reach.
-  announcer_->Stop();
+  if (announcer_) announcer_->Stop();
   redis_.reset();
 }
 

@@ -28,12 +28,14 @@ struct Completion {
 };
 
 struct EngineOptions {
-  int64_t max_model_len = 0;        // longest prompt plus completion; 0: the model's limit
+  // Longest prompt plus completion; 0: the model's limit, or what fits into memory if that is less.
+  int64_t max_model_len = 0;
   int64_t block_tokens = 16;        // tokens per KV block
   int64_t max_batch_tokens = 2048;  // token budget of one forward
   int64_t max_sequences = 64;       // sequences in one forward
-  // Bytes for keys and values; 0: enough for max_sequences sequences as long as those given, at
-  // most half of the memory that is free (CPU), or gpu_memory_utilization's share (GPU).
+  // Most bytes for keys and values; 0: half of the memory that is free (CPU), or what
+  // gpu_memory_utilization's share leaves beside the weights (GPU). No more is taken than the
+  // requests can use at once.
   uint64_t kv_cache_bytes = 0;
   double gpu_memory_utilization = 0.9;
 };
@@ -54,8 +56,9 @@ class Engine {
   virtual ~Engine() = default;
 
   // Completions in the order of the requests. An empty prompt (no token at all) and one that leaves
-  // no room are the caller's to refuse beforehand (`max_prompt_tokens`). `on_progress` is called
-  // after each forward pass, from this thread; returning false ends the run with Cancelled.
+  // no room are the caller's to refuse beforehand (`max_model_len`). `on_progress` is called after
+  // each forward pass, from this thread; returning false ends the run with Cancelled. Throws
+  // c10::Error when memory runs out; the engine can be used again.
   virtual absl::StatusOr<std::vector<Completion>> Generate(
       const std::vector<GenerationRequest>& requests,
       const std::function<bool(const GenerationProgress&)>& on_progress) = 0;

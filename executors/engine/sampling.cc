@@ -81,7 +81,7 @@ text::TokenId Draw(std::span<const Candidate> candidates, double uniform) {
 struct Sampler::State {
   SamplingParams params;
   Random random;
-  std::unordered_set<text::TokenId> seen;                   // in prompt or completion
+  std::unordered_set<text::TokenId> seen;                    // in prompt or completion
   std::unordered_map<text::TokenId, int64_t> in_completion;  // how often
 
   void Penalise(std::span<float> logits) const;
@@ -129,11 +129,10 @@ Sampler::~Sampler() = default;
 text::TokenId Sampler::Next(std::span<float> logits) {
   State& state = *state_;
   state.Penalise(logits);
-  const text::TokenId id =
-      state.params.is_greedy()
-          ? static_cast<text::TokenId>(
-                kernels::Argmax(logits.data(), static_cast<int64_t>(logits.size())))
-          : state.Sample(logits);
+  const text::TokenId id = state.params.is_greedy()
+                               ? static_cast<text::TokenId>(kernels::Argmax(
+                                     logits.data(), static_cast<int64_t>(logits.size())))
+                               : state.Sample(logits);
   if (state.params.repetition_penalty != 1) state.seen.insert(id);
   ++state.in_completion[id];
   return id;

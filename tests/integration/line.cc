@@ -184,7 +184,8 @@ std::vector<std::string> Line::Submit(const std::string& yaml) {
     return {};
   }
   std::vector<std::string> ids;
-  for (const Json& task : ParseJson(response->body).value()["tasks"]) {
+  const Json answer = ParseJson(response->body).value();
+  for (const Json& task : answer["tasks"]) {
     ids.push_back(task["task_id"].get<std::string>());
   }
   return ids;
