@@ -25,7 +25,8 @@ namespace {
 constexpr int kMaxThreads = 128;  // one per call in progress; more calls are refused
 constexpr int kMaxMessageBytes = 256 << 20;
 constexpr absl::Duration kDescribeTimeout = absl::Seconds(60);
-constexpr auto kShutdownTimeout = std::chrono::seconds(2);
+// Idle clients may not read the goodbye: longer than this nobody waits for them.
+constexpr auto kShutdownTimeout = std::chrono::milliseconds(500);
 
 class ServerImpl final : public ExecutorServer {
  public:

@@ -13,7 +13,8 @@ namespace {
 
 constexpr int kMaxThreads = 64;  // one per call in progress; more calls are refused
 constexpr int kMaxMessageBytes = 256 << 20;
-constexpr auto kShutdownTimeout = std::chrono::seconds(2);
+// Idle clients may not read the goodbye: longer than this nobody waits for them.
+constexpr auto kShutdownTimeout = std::chrono::milliseconds(500);
 
 class GrpcServer final : public SidecarServer {
  public:

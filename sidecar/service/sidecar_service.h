@@ -59,7 +59,7 @@ class SidecarService final : public v1::Sidecar::Service {
 // A server for the service, with reflection and health. Holds the lock of its socket.
 class SidecarServer {
  public:
-  virtual ~SidecarServer() = default;  // ends the server; calls in progress get two seconds
+  virtual ~SidecarServer() = default;  // ends the server; calls in progress get half a second
   // Unavailable: the address cannot be bound. FailedPrecondition: another process serves it.
   static absl::StatusOr<std::unique_ptr<SidecarServer>> Start(const Endpoint& endpoint,
                                                               SidecarService& service);
