@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,14 +27,13 @@ struct Completion {
 };
 
 struct EngineOptions {
-  // Longest prompt plus completion; 0: the model's limit, or what fits into memory if that is less.
-  int64_t max_model_len = 0;
+  int64_t max_model_len = 0;        // longest prompt plus completion; 0: the model's limit
   int64_t block_tokens = 16;        // tokens per KV block
-  int64_t max_batch_tokens = 2048;  // token budget of one forward
-  int64_t max_sequences = 64;       // sequences in one forward
+  int64_t max_batch_tokens = 2048;  // token budget of one forward, at least 1
+  int64_t max_sequences = 64;       // sequences in one forward, at least 1
   // Most bytes for keys and values; 0: half of the memory that is free (CPU), or what
-  // gpu_memory_utilization's share leaves beside the weights (GPU). No more is taken than the
-  // requests can use at once.
+  // gpu_memory_utilization leaves beside the weights (GPU). No more is taken than max_sequences of
+  // the requests can need.
   uint64_t kv_cache_bytes = 0;
   double gpu_memory_utilization = 0.9;
 };
@@ -45,20 +43,20 @@ struct GenerationProgress {
   uint64_t total = 0;
   uint64_t completion_tokens = 0;  // so far
   uint64_t prompt_tokens = 0;      // prefilled so far
+  uint64_t preemptions = 0;        // sequences that lost their blocks, to be computed anew
 };
 
-// Owns the KV cache; borrows the model. One thread at a time.
+// Borrows the model. Keys and values live as long as a call of Generate. One thread at a time.
 class Engine {
  public:
-  // ResourceExhausted: no room for a single sequence of max_model_len.
-  static absl::StatusOr<std::unique_ptr<Engine>> Create(model::LoadedModel* model,
-                                                        const EngineOptions& options);
+  static std::unique_ptr<Engine> Create(model::LoadedModel* model, const EngineOptions& options);
   virtual ~Engine() = default;
 
-  // Completions in the order of the requests. An empty prompt (no token at all) and one that leaves
-  // no room are the caller's to refuse beforehand (`max_model_len`). `on_progress` is called after
-  // each forward pass, from this thread; returning false ends the run with Cancelled. Throws
-  // c10::Error when memory runs out; the engine can be used again.
+  // Completions in the order of the requests; none depends on the others. Each prompt has at least
+  // one token and fewer than max_model_len(): others are the caller's to refuse. `on_progress` is
+  // called after each forward pass, from this thread; returning false ends the run with Cancelled.
+  // ResourceExhausted: no memory for the keys and values of the longest sequence. Throws
+  // c10::Error where libtorch does.
   virtual absl::StatusOr<std::vector<Completion>> Generate(
       const std::vector<GenerationRequest>& requests,
       const std::function<bool(const GenerationProgress&)>& on_progress) = 0;

@@ -36,8 +36,8 @@ struct ForwardInput {
   at::Tensor token_ids;   // [tokens] int64
   at::Tensor positions;   // [tokens] int64, place of each token in its own sequence
   at::Tensor logit_rows;  // [rows] int64: the tokens whose logits are wanted; undefined: all
-  int64_t max_length =
-      0;  // longest sequence of the batch in tokens, earlier ones included (dynamic rope)
+  at::Tensor lengths;     // [tokens] int64: tokens of the sequence that each belongs to, those
+                          // before and after it included (dynamic rope)
 };
 
 // Not thread-safe: one forward at a time. Parameters live on one device in one dtype (norm weights

@@ -215,6 +215,9 @@ absl::Status ParseRope(const Field& root, ModelConfig* c) {
   const double theta = c->family == Family::kGemma3 ? 1e6 : 1e4;
   ASSIGN_OR_RETURN(c->rope.theta, PositiveOr(root["rope_theta"], theta));
   RETURN_IF_ERROR(ParseRopeScaling(root["rope_scaling"], c->max_positions, &c->rope));
+  if (c->rope.scaling == RopeConfig::Scaling::kDynamic) {
+    c->max_positions = static_cast<int64_t>(static_cast<double>(c->max_positions) * c->rope.factor);
+  }
   if (c->family == Family::kGemma3) {
     ASSIGN_OR_RETURN(c->local_rope.theta, PositiveOr(root["rope_local_base_freq"], 1e4));
   }

@@ -106,9 +106,9 @@ class Gemma : public Decoder {
 
  protected:
   at::Tensor HiddenStates(const ForwardInput& input, Attention& attention) override {
-    const Rotation global = rotary_.At(input.positions, input.max_length, dtype());
+    const Rotation global = rotary_.At(input.positions, input.lengths, dtype());
     const Rotation local =
-        local_rotary_ ? local_rotary_->At(input.positions, input.max_length, dtype()) : global;
+        local_rotary_ ? local_rotary_->At(input.positions, input.lengths, dtype()) : global;
     at::Tensor x = embed_tokens_(input.token_ids) * embedding_scale_;
     for (size_t i = 0; i < layers_.size(); ++i) {
       x = layers_[i](x, config().windows[i] > 0 ? local : global, attention);

@@ -88,7 +88,7 @@ class Llama : public Decoder {
 
  protected:
   at::Tensor HiddenStates(const ForwardInput& input, Attention& attention) override {
-    const Rotation rotation = rotary_.At(input.positions, input.max_length, dtype());
+    const Rotation rotation = rotary_.At(input.positions, input.lengths, dtype());
     at::Tensor x = embed_tokens_(input.token_ids);
     for (const LlamaLayer& layer : layers_) x = layer(x, rotation, attention);
     return x;

@@ -39,21 +39,22 @@ at::Tensor GoldenTensors::Get(const std::string& name) const {
 
 at::Tensor LogitsOf(CausalLm& model, const std::vector<Ids>& sequences) {
   const at::NoGradGuard no_grad;
-  std::vector<int64_t> ids, positions, lengths;
+  std::vector<int64_t> ids, positions, lengths, token_lengths;
   ForwardInput input;
   for (const Ids& sequence : sequences) {
     for (size_t i = 0; i < sequence.size(); ++i) {
       ids.push_back(sequence[i]);
       positions.push_back(static_cast<int64_t>(i));
+      token_lengths.push_back(static_cast<int64_t>(sequence.size()));
     }
     lengths.push_back(static_cast<int64_t>(sequence.size()));
-    input.max_length = std::max(input.max_length, lengths.back());
   }
   const auto tensor = [](std::vector<int64_t>& values) {
     return at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kLong).clone();
   };
   input.token_ids = tensor(ids);
   input.positions = tensor(positions);
+  input.lengths = tensor(token_lengths);
   DenseAttention attention(tensor(lengths));
   return model.Forward(input, attention);
 }

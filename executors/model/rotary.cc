@@ -36,18 +36,14 @@ at::Tensor Rotation::Apply(const at::Tensor& x) const {
   return x * cos + at::cat({halves[1].neg(), halves[0]}, -1) * sin;
 }
 
-at::Tensor RotaryEmbedding::InverseFrequencies(const RopeConfig& c, int64_t head_dim,
-                                               int64_t max_length) {
-  double theta = c.theta;
-  if (c.scaling == RopeConfig::Scaling::kDynamic && max_length > c.original_positions) {
-    const double ratio =
-        static_cast<double>(max_length) / static_cast<double>(c.original_positions);
-    const double d = static_cast<double>(head_dim);
-    theta *= std::pow(c.factor * ratio - (c.factor - 1), d / (d - 2));
-  }
-  const at::Tensor exponents =
-      at::arange(0, head_dim, 2, at::TensorOptions(at::kFloat)) / static_cast<double>(head_dim);
-  at::Tensor frequencies = 1.0 / at::pow(theta, exponents);
+at::Tensor RotaryEmbedding::Exponents() const {
+  return at::arange(0, head_dim_, 2, at::TensorOptions(at::kFloat)) /
+         static_cast<double>(head_dim_);
+}
+
+at::Tensor RotaryEmbedding::Frequencies() const {
+  const RopeConfig& c = config_;
+  at::Tensor frequencies = 1.0 / at::pow(c.theta, Exponents());
   if (c.scaling == RopeConfig::Scaling::kLinear) frequencies = frequencies / c.factor;
   if (c.scaling == RopeConfig::Scaling::kLlama3) frequencies = Llama3Frequencies(frequencies, c);
   if (!c.divisors.empty()) {
@@ -58,18 +54,23 @@ at::Tensor RotaryEmbedding::InverseFrequencies(const RopeConfig& c, int64_t head
   return frequencies;
 }
 
-RotaryEmbedding::RotaryEmbedding(const RopeConfig& config, int64_t head_dim, at::Device device)
-    : config_(config),
-      head_dim_(head_dim),
-      frequencies_(InverseFrequencies(config, head_dim, 0).to(device)) {}
+at::Tensor RotaryEmbedding::DynamicFrequencies(const at::Tensor& lengths) const {
+  const RopeConfig& c = config_;
+  const auto d = static_cast<double>(head_dim_);
+  const at::Tensor ratio =
+      (lengths.to(at::kDouble) / static_cast<double>(c.original_positions)).clamp_min(1.0);
+  const at::Tensor theta = c.theta * at::pow(c.factor * ratio - (c.factor - 1), d / (d - 2));
+  return 1.0 / at::pow(theta.to(at::kFloat).unsqueeze(-1), Exponents().to(lengths.device()));
+}
 
-Rotation RotaryEmbedding::At(const at::Tensor& positions, int64_t max_length,
+RotaryEmbedding::RotaryEmbedding(const RopeConfig& config, int64_t head_dim, at::Device device)
+    : config_(config), head_dim_(head_dim), frequencies_(Frequencies().to(device)) {}
+
+Rotation RotaryEmbedding::At(const at::Tensor& positions, const at::Tensor& lengths,
                              at::ScalarType dtype) const {
   const at::NoGradGuard no_grad;
-  at::Tensor frequencies = frequencies_;
-  if (config_.scaling == RopeConfig::Scaling::kDynamic && max_length > config_.original_positions) {
-    frequencies = InverseFrequencies(config_, head_dim_, max_length).to(positions.device());
-  }
+  const at::Tensor frequencies =
+      config_.scaling == RopeConfig::Scaling::kDynamic ? DynamicFrequencies(lengths) : frequencies_;
   const at::Tensor half = positions.to(at::kFloat).unsqueeze(-1) * frequencies;
   const at::Tensor angles = at::cat({half, half}, -1).unsqueeze(1);
   return {angles.cos().to(dtype), angles.sin().to(dtype)};

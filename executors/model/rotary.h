@@ -23,17 +23,20 @@ class RotaryEmbedding {
  public:
   RotaryEmbedding(const RopeConfig& config, int64_t head_dim, at::Device device);
 
-  // positions: [tokens] int64. `max_length`: longest sequence of the batch (dynamic scaling).
-  Rotation At(const at::Tensor& positions, int64_t max_length, at::ScalarType dtype) const;
-
-  // [head_dim / 2] float32 on the CPU.
-  static at::Tensor InverseFrequencies(const RopeConfig& config, int64_t head_dim,
-                                       int64_t max_length);
+  // positions, lengths: [tokens] int64, as in ForwardInput; the lengths may be undefined without
+  // dynamic scaling.
+  Rotation At(const at::Tensor& positions, const at::Tensor& lengths, at::ScalarType dtype) const;
 
  private:
+  at::Tensor Exponents() const;    // [head_dim / 2] float32 on the CPU
+  at::Tensor Frequencies() const;  // [head_dim / 2] float32 on the CPU
+  // The base grows with the sequence once it is longer than the original positions: [tokens,
+  // head_dim / 2].
+  at::Tensor DynamicFrequencies(const at::Tensor& lengths) const;
+
   const RopeConfig config_;
   const int64_t head_dim_;
-  const at::Tensor frequencies_;  // [head_dim / 2] float32, for sequences within the limit
+  const at::Tensor frequencies_;  // [head_dim / 2] float32
 };
 
 }  // namespace flowmesh::model
