@@ -28,6 +28,11 @@ at::Tensor ToTensor(const std::vector<int64_t>& values, at::Device device) {
   return tensor.to(device);
 }
 
+bool KernelReads(const at::Tensor& keys) {
+  const at::ScalarType dtype = keys.scalar_type();
+  return keys.is_cpu() && (dtype == at::kFloat || dtype == at::kBFloat16);
+}
+
 // The place of token `position` of `sequence` among the tokens of all blocks.
 int64_t Slot(const SequenceState& sequence, int64_t position, int64_t block_tokens) {
   const Block& block = sequence.blocks[static_cast<size_t>(position / block_tokens)];
@@ -39,6 +44,7 @@ int64_t Slot(const SequenceState& sequence, int64_t position, int64_t block_toke
 PagedAttention::PagedAttention(const KvCache* cache, const std::vector<Chunk>& chunks)
     : cache_(cache) {
   const at::Device device = cache->keys(0).device();
+  const bool has_kernel = KernelReads(cache->keys(0));
   const int64_t block_tokens = cache->block_tokens();
   std::vector<int64_t> slots;
   for (const Chunk& chunk : chunks) {
@@ -48,7 +54,7 @@ PagedAttention::PagedAttention(const KvCache* cache, const std::vector<Chunk>& c
     }
     std::vector<int32_t> table;
     for (const Block& block : chunk.sequence->blocks) table.push_back(block.id());
-    if (!device.is_cpu() || chunk.count > kFewTokens) {
+    if (!has_kernel || chunk.count > kFewTokens) {
       tokens_.resize(slots.size());
       AddTiles(chunk, row, ToTensor({table.begin(), table.end()}, device));
       continue;

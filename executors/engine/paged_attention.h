@@ -18,8 +18,8 @@ namespace flowmesh::engine {
 // cache and sequences for the pass; one thread.
 //
 // On the CPU a few tokens of a sequence (decoding) go through kernels::PagedAttention, which reads
-// the blocks in place. Longer chunks, and everything on other devices, gather the sequence's blocks
-// and use libtorch's operators, which are faster the more queries share the keys.
+// the blocks in place. Longer chunks, and everything on other devices or in float16, gather the
+// sequence's blocks and use libtorch's operators, which are faster the more queries share the keys.
 class PagedAttention : public model::Attention {
  public:
   PagedAttention(const KvCache* cache, const std::vector<Chunk>& chunks);
