@@ -55,6 +55,7 @@ void Announcer::Kick() {
   for (auto& [worker_id, queue] : queues_) {
     queue.pause = absl::ZeroDuration();
     queue.next_try = -absl::InfiniteDuration();
+    queue.kicked = queue.in_flight > 0;
   }
   woken_ = true;
 }
@@ -172,7 +173,7 @@ void Announcer::Finish(const std::string& worker_id, const ReceiversOrStatus& re
     queue.entries.insert(queue.entries.begin(), std::make_move_iterator(kept.begin()),
                          std::make_move_iterator(kept.end()));
     queue.in_flight = 0;
-    if (failed) {
+    if (failed && !queue.kicked) {
       queue.pause = queue.pause == absl::ZeroDuration()
                         ? options_.first_pause
                         : std::min(queue.pause * 2, options_.longest_pause);
@@ -180,6 +181,7 @@ void Announcer::Finish(const std::string& worker_id, const ReceiversOrStatus& re
     } else {
       queue.pause = absl::ZeroDuration();
     }
+    queue.kicked = false;
     woken_ = true;
   }
   for (const std::function<void()>& callback : callbacks) {

@@ -76,6 +76,7 @@ class Announcer {
     size_t in_flight = 0;  // of the entries, at the front
     absl::Duration pause;
     absl::Duration next_try;  // after a failure
+    bool kicked = false;      // while entries were in flight: their failure says nothing new
   };
 
   void Run();
