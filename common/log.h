@@ -9,9 +9,9 @@
 #include <optional>
 #include <string_view>
 
-namespace flowmesh {
+#include "common/log_level.h"
 
-enum class LogLevel { kDebug, kInfo, kWarning, kError, kCritical };
+namespace flowmesh {
 
 // `DEBUG`, `INFO`, `WARNING`, `WARN`, `ERROR`, `CRITICAL`, `FATAL` in any case; nothing for others.
 std::optional<LogLevel> ParseLogLevel(std::string_view name);

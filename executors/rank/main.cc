@@ -36,7 +36,9 @@ int EnvironmentInt(const char* name, int fallback) {
 }
 
 tasks::RankOptions Options(bool use_cuda) {
-  return {.use_cuda = use_cuda, .threads = EnvironmentInt("OMP_NUM_THREADS", 0)};
+  return {.use_cuda = use_cuda,
+          .threads = EnvironmentInt("OMP_NUM_THREADS", 0),
+          .local_rank = EnvironmentInt("LOCAL_RANK", 0)};
 }
 
 // Prints, as JSON, what this program can do here: the executor asks once when it starts.

@@ -162,7 +162,7 @@ v1::FromRank RunUnguarded(const v1::ExecuteRequest& request, const TaskRunners& 
 
 v1::FromRank RunTask(const v1::ExecuteRequest& request, const TaskRunners& runners,
                      const TaskCallbacks& callbacks, const Clock& clock) {
-  // A runner should not throw; libtorch and the standard library do.
+  // Runners throw what libtorch and the standard library throw.
   try {
     return RunUnguarded(request, runners, callbacks, clock);
   } catch (const std::bad_alloc&) {

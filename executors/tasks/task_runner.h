@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "common/json.h"
-#include "common/log.h"
+#include "common/log_level.h"
 #include "common/status.h"
 
 namespace flowmesh::tasks {
@@ -60,7 +60,8 @@ class TaskRunner {
   virtual ~TaskRunner() = default;
 
   // InvalidArgument: the spec (the message names the field). Cancelled: is_stopped() said so.
-  // Others: the task's own failure. Never throws.
+  // Others: the task's own failure. Throws what libtorch and the standard library throw (out of
+  // memory); the runner is as good as before then.
   virtual absl::StatusOr<TaskOutcome> Run(const TaskContext& context) = 0;
 };
 
@@ -68,6 +69,7 @@ class TaskRunner {
 struct RankOptions {
   bool use_cuda = false;  // else the CPU
   int threads = 0;        // CPU threads; 0: all
+  int local_rank = 0;     // which of the visible GPUs is this rank's
 };
 std::map<std::string, std::unique_ptr<TaskRunner>> MakeTaskRunners(const RankOptions& options);
 

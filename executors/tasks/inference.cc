@@ -1,0 +1,235 @@
+#include "executors/tasks/inference.h"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "executors/engine/engine.h"
+#include "executors/model/resolve.h"
+
+namespace flowmesh::tasks {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Seconds since it was made.
+class Stopwatch {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// Sizes and times of a model's files: a folder that was written anew is another model.
+std::string Stamp(const fs::path& path) {
+  std::vector<std::string> files;
+  std::error_code error;
+  const auto add = [&](const fs::path& file) {
+    files.push_back(absl::StrCat(file.filename().string(), " ", fs::file_size(file, error), " ",
+                                 fs::last_write_time(file, error).time_since_epoch().count()));
+  };
+  if (fs::is_regular_file(path, error)) add(path);
+  for (const auto& entry : fs::directory_iterator(path, error)) {
+    if (entry.is_regular_file(error)) add(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  std::string stamp;
+  for (const std::string& file : files) absl::StrAppend(&stamp, file, "\n");
+  return stamp;
+}
+
+std::string DtypeName(std::optional<at::ScalarType> dtype) {
+  if (!dtype) return "auto";
+  if (*dtype == at::kFloat) return "float32";
+  return *dtype == at::kHalf ? "float16" : "bfloat16";
+}
+
+absl::StatusOr<int64_t> ContextLimit(const ModelSpec& spec, int64_t model_limit) {
+  if (!spec.max_model_len) return model_limit;
+  if (*spec.max_model_len <= model_limit) return *spec.max_model_len;
+  return absl::InvalidArgumentError(
+      absl::StrCat(spec.max_model_len_path, ": expected an integer of at most ", model_limit,
+                   " (the model's limit), got ", *spec.max_model_len));
+}
+
+absl::Status CheckLength(const InferenceUnit& unit, const data::Prompt& prompt, size_t tokens,
+                         int64_t limit, const ModelSpec& spec) {
+  if (tokens == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(unit.label, prompt.path, ": the prompt has no tokens"));
+  }
+  if (static_cast<int64_t>(tokens) < limit) return absl::OkStatus();
+  const std::string source = spec.max_model_len_path.empty()
+                                 ? "the model's own"
+                                 : spec.max_model_len_path.substr(std::string("spec.").size());
+  return absl::InvalidArgumentError(absl::StrCat(
+      unit.label, prompt.path, ": prompt has ", tokens, " tokens, limit is ", limit, " (", source,
+      ")", static_cast<int64_t>(tokens) == limit ? ", which leaves no room for an answer" : ""));
+}
+
+// One request per prompt of each unit, in their order.
+absl::StatusOr<std::vector<engine::GenerationRequest>> MakeRequests(
+    const InferenceSpec& spec, const text::Tokenizer& tokenizer, int64_t limit) {
+  std::vector<engine::GenerationRequest> requests;
+  for (const InferenceUnit& unit : spec.units) {
+    for (size_t i = 0; i < unit.prompts.size(); ++i) {
+      engine::GenerationRequest request{
+          .prompt_ids = tokenizer.Encode(unit.prompts[i].rendered, /*add_special_tokens=*/true),
+          .params = unit.params,
+          .item_index = i};
+      RETURN_IF_ERROR(
+          CheckLength(unit, unit.prompts[i], request.prompt_ids.size(), limit, spec.model));
+      requests.push_back(std::move(request));
+    }
+  }
+  return requests;
+}
+
+using Requests = std::span<const engine::GenerationRequest>;
+using Completions = std::span<const engine::Completion>;
+
+Json Usage(Requests requests, Completions completions, double seconds) {
+  size_t prompt = 0, completion = 0;
+  for (const engine::GenerationRequest& r : requests) prompt += r.prompt_ids.size();
+  for (const engine::Completion& c : completions) completion += c.token_ids.size();
+  return {{"prompt_tokens", prompt},
+          {"completion_tokens", completion},
+          {"total_tokens", prompt + completion},
+          {"latency_sec", seconds},
+          {"num_requests", requests.size()}};
+}
+
+Json ResultOf(const std::string& model, const InferenceUnit& unit, Completions completions) {
+  Json items = Json::array();
+  for (size_t i = 0; i < unit.prompts.size(); ++i) {
+    items.push_back({{"index", i},
+                     {"prompt", unit.prompts[i].rendered},
+                     {"output", completions[i].text},
+                     {"finish_reason", completions[i].finish_reason},
+                     {"metadata", unit.prompts[i].metadata}});
+  }
+  return {{"ok", true}, {"model", model}, {"items", std::move(items)}};
+}
+
+// Writes the unit's export, if it wants one, into `dir` and notes it in `result` and `outputs`.
+absl::Status Export(const InferenceUnit& unit, const fs::path& dir, Json& result,
+                    std::vector<OutputFile>& outputs) {
+  if (!unit.jsonl_export) return absl::OkStatus();
+  auto block = data::WriteJsonlExport(*unit.jsonl_export, result["items"], dir, unit.task_id);
+  if (!block.ok()) {
+    return absl::Status(block.status().code(), absl::StrCat(unit.label, block.status().message()));
+  }
+  outputs.push_back({.kind = OutputFile::Kind::kJsonlExport,
+                     .task_id = unit.task_id,
+                     .path = (*block)["worker_path"].get<std::string>()});
+  result["jsonl_export"] = *std::move(block);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status InferenceRunner::Load(const InferenceSpec& spec, const TaskContext& context) {
+  auto resolved = model::ResolveModel(spec.model.identifier, spec.model.revision,
+                                      spec.model.download_dir, env_);
+  if (!resolved.ok()) return Annotate(resolved.status(), "spec.model.source.identifier");
+  const at::Device device = spec.use_cuda ? gpu_ : at::Device(at::kCPU);
+  const std::string key =
+      absl::StrCat(spec.model.identifier, "\n", spec.model.revision, "\n", resolved->string(), "\n",
+                   DtypeName(spec.model.dtype), "\n", device.str(), "\n", Stamp(*resolved));
+  if (key == model_key_) {
+    context.on_log(LogLevel::kInfo, absl::StrCat("model ", spec.model.identifier, " is warm"));
+    return absl::OkStatus();
+  }
+  // The old one goes first: two may not fit.
+  model_key_.clear();
+  model_ = {};
+  const Stopwatch watch;
+  auto loaded = model::LoadModel(
+      *resolved,
+      {.dtype = spec.model.dtype, .device = device, .progress = [&](uint64_t done, uint64_t total) {
+         context.on_progress(
+             {.stage = "loading model", .done = done, .total = total, .unit = "bytes"});
+       }});
+  if (!loaded.ok()) return loaded.status();
+  for (const std::string& warning : loaded->warnings) context.on_log(LogLevel::kWarning, warning);
+  model_ = *std::move(loaded);
+  model_key_ = key;
+  context.on_log(
+      LogLevel::kInfo,
+      absl::StrFormat("loaded model %s in %.2f s: path %s, revision %s, device %s, dtype "
+                      "%s, parallel size 1",
+                      spec.model.identifier, watch.seconds(), model_.path.string(),
+                      spec.model.revision, device.str(), DtypeName(model_.model->dtype())));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TaskOutcome> InferenceRunner::Answer(const InferenceSpec& spec,
+                                                    const TaskContext& context) {
+  ASSIGN_OR_RETURN(const int64_t limit,
+                   ContextLimit(spec.model, model_.model->info().max_positions));
+  ASSIGN_OR_RETURN(const auto requests, MakeRequests(spec, *model_.tokenizer, limit));
+  const auto engine = engine::Engine::Create(
+      &model_,
+      {.max_model_len = limit, .gpu_memory_utilization = spec.model.gpu_memory_utilization});
+  const Stopwatch watch;
+  ASSIGN_OR_RETURN(
+      const std::vector<engine::Completion> completions,
+      engine->Generate(requests, [&](const engine::GenerationProgress& progress) {
+        const double tokens = static_cast<double>(progress.completion_tokens);
+        context.on_progress({.stage = "generating",
+                             .done = progress.finished,
+                             .total = progress.total,
+                             .unit = "items",
+                             .tokens_per_second = tokens / std::max(watch.seconds(), 1e-9)});
+        return !context.is_stopped();
+      }));
+  const double seconds = watch.seconds();
+
+  TaskOutcome outcome;
+  size_t first = 0;
+  for (const InferenceUnit& unit : spec.units) {
+    const size_t count = unit.prompts.size();
+    const Completions answers = Completions(completions).subspan(first, count);
+    Json result = ResultOf(spec.model.identifier, unit, answers);
+    const bool is_parent = &unit == &spec.units.front();
+    result["usage"] = is_parent ? Usage(requests, completions, seconds)
+                                : Usage(Requests(requests).subspan(first, count), answers, seconds);
+    const auto dir = context.child_dirs.find(unit.task_id);
+    RETURN_IF_ERROR(
+        Export(unit, is_parent || dir == context.child_dirs.end() ? context.task_dir : dir->second,
+               result, outcome.outputs));
+    context.on_log(LogLevel::kInfo, absl::StrCat("task ", unit.task_id, ": ", count, " prompts"));
+    if (is_parent) {
+      outcome.result = std::move(result);
+    } else {
+      outcome.result["children"][unit.task_id] = std::move(result);
+    }
+    first += count;
+  }
+  const Json& usage = outcome.result["usage"];
+  context.on_log(LogLevel::kInfo,
+                 absl::StrFormat("%d completion tokens in %.2f s, %.1f tokens/s",
+                                 usage["completion_tokens"].get<int64_t>(), seconds,
+                                 usage["completion_tokens"].get<double>() / seconds));
+  return outcome;
+}
+
+absl::StatusOr<TaskOutcome> InferenceRunner::Run(const TaskContext& context) {
+  ASSIGN_OR_RETURN(
+      const InferenceSpec spec,
+      ReadInferenceSpec(context.document, use_cuda_, env_, [&](const std::string& text) {
+        context.on_log(LogLevel::kWarning, text);
+      }));
+  RETURN_IF_ERROR(Load(spec, context));
+  return Answer(spec, context);
+}
+
+}  // namespace flowmesh::tasks

@@ -1,0 +1,162 @@
+// The runner in this process, with small real models and the answers of Transformers.
+#include "executors/tasks/inference.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+#include "common/files.h"
+#include "executors/model/model_goldens.h"
+
+namespace flowmesh::tasks {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class InferenceTest : public ::testing::Test {
+ protected:
+  InferenceTest() {
+    spec_ = {{"taskType", "inference"},
+             {"model", {{"source", {{"identifier", model::ModelGolden("llama").string()}}}}},
+             {"data", {{"type", "list"}, {"items", {"one", "two words", "and three words"}}}},
+             {"inference", {{"max_tokens", 6}, {"temperature", 0}}}};
+  }
+
+  absl::StatusOr<TaskOutcome> Run(Json children = nullptr) {
+    TaskContext context;
+    context.task_id = "T1";
+    context.document = {{"task_id", "T1"}, {"spec", spec_}};
+    if (!children.is_null()) context.document["merge_children"] = std::move(children);
+    context.task_dir = dir_ / "T1";
+    context.child_dirs["C1"] = dir_ / "C1";
+    context.on_progress = [this](const Progress& progress) { progress_.push_back(progress); };
+    context.on_log = [this](LogLevel, const std::string& text) { log_.push_back(text); };
+    context.is_stopped = [this] { return stopped_; };
+    log_.clear();
+    return runner_.Run(context);
+  }
+  Json Result() {
+    auto outcome = Run();
+    EXPECT_TRUE(outcome.ok()) << outcome.status();
+    return outcome.ok() ? outcome->result : Json();
+  }
+  std::string Error() { return Message(Run().status()); }
+
+  TempDir dir_;
+  Json spec_;
+  std::vector<Progress> progress_;
+  std::vector<std::string> log_;
+  bool stopped_ = false;
+  InferenceRunner runner_{false, at::kCPU,
+                          [](std::string_view) -> std::optional<std::string> { return "/none"; }};
+};
+
+TEST_F(InferenceTest, AnswersWithTheKeysOfTheContract) {
+  spec_["inference"]["system_prompt"] = "S";
+  spec_["data"]["metadata"] = {{{"topic", "x"}}, nullptr, nullptr};
+  const Json result = Result();
+  EXPECT_EQ(result["ok"], true);
+  EXPECT_EQ(result["model"], spec_["model"]["source"]["identifier"]);
+  ASSERT_EQ(result["items"].size(), 3u);
+  const Json& first = result["items"][0];
+  EXPECT_EQ(first["index"], 0);
+  EXPECT_EQ(first["prompt"], "S\none");
+  EXPECT_EQ(first["finish_reason"], "length");
+  EXPECT_EQ(first["metadata"],
+            (Json{{"prompt", "one"}, {"rendered_prompt", "S\none"}, {"topic", "x"}}));
+  const Json& usage = result["usage"];
+  EXPECT_EQ(usage["num_requests"], 3);
+  EXPECT_EQ(usage["completion_tokens"], 18);
+  EXPECT_EQ(usage["total_tokens"], usage["prompt_tokens"].get<int>() + 18);
+  EXPECT_GT(usage["latency_sec"], 0.0);
+  EXPECT_FALSE(result.contains("children"));
+  EXPECT_EQ(progress_.front().stage, "loading model");
+  EXPECT_EQ(progress_.back().stage, "generating");
+  EXPECT_EQ(progress_.back().done, 3u);
+}
+
+TEST_F(InferenceTest, ChildrenAreAnsweredAsIfAlone) {
+  spec_["inference"] = {{"max_tokens", 6}, {"temperature", 1.2}, {"seed", 5}};
+  Json child = spec_;
+  child["data"] = {{"type", "list"}, {"items", {"x", "y"}}};
+  auto merged = Run({{{"task_id", "C1"}, {"spec", child}}});
+  ASSERT_TRUE(merged.ok()) << merged.status();
+  const Json& result = merged->result;
+  EXPECT_EQ(result["items"].size(), 3u);
+  EXPECT_EQ(result["usage"]["num_requests"], 5);
+  const Json& c1 = result["children"]["C1"];
+  EXPECT_EQ(c1["ok"], true);
+  EXPECT_EQ(c1["usage"]["num_requests"], 2);
+  EXPECT_EQ(c1["usage"]["latency_sec"], result["usage"]["latency_sec"]);
+  EXPECT_EQ(result["items"], Result()["items"]);
+  spec_ = child;
+  EXPECT_EQ(c1["items"], Result()["items"]);
+}
+
+TEST_F(InferenceTest, ExportsOfTaskAndChildGoIntoTheirOwnFolders) {
+  spec_["postprocess"] = {
+      {"jsonl_export", {{"path", "artifacts/x.jsonl"}, {"fields", {{"p", "prompt"}}}}}};
+  auto outcome = Run({{{"task_id", "C1"}, {"spec", spec_}}});
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  ASSERT_EQ(outcome->outputs.size(), 2u);
+  EXPECT_EQ(outcome->outputs[0].task_id, "T1");
+  EXPECT_EQ(outcome->outputs[1].task_id, "C1");
+  EXPECT_EQ(outcome->outputs[1].path, dir_ / "C1" / "artifacts/x.jsonl");
+  EXPECT_EQ(outcome->result["children"]["C1"]["jsonl_export"]["record_count"], 3);
+  EXPECT_TRUE(std::filesystem::exists(dir_ / "T1" / "artifacts/x.jsonl"));
+}
+
+TEST_F(InferenceTest, AModelStaysWarmUntilSomethingOfItChanges) {
+  const auto copy = dir_ / "model";
+  std::filesystem::copy(model::ModelGolden("llama"), copy);
+  spec_["model"]["source"]["identifier"] = copy.string();
+  const auto is_warm = HasSubstr("is warm");
+  Result();
+  EXPECT_THAT(log_, Not(Contains(is_warm)));
+  Result();
+  EXPECT_THAT(log_, Contains(is_warm));
+  spec_["model"]["vllm"] = {{"dtype", "bfloat16"}};
+  Result();
+  EXPECT_THAT(log_, Not(Contains(is_warm)));
+  EXPECT_THAT(log_, Contains(HasSubstr("dtype bfloat16")));
+  std::filesystem::last_write_time(copy / "model.safetensors",
+                                   std::filesystem::file_time_type::clock::now());
+  Result();
+  EXPECT_THAT(log_, Not(Contains(is_warm))) << "its files are others now";
+  spec_["model"]["source"]["identifier"] = "/no/such/model";
+  EXPECT_THAT(Error(), HasSubstr("spec.model.source.identifier: no such model"));
+  spec_["model"]["source"]["identifier"] = copy.string();
+  Result();
+  EXPECT_THAT(log_, Contains(is_warm)) << "a wrong path costs no model";
+}
+
+TEST_F(InferenceTest, APromptWithoutRoomIsNamed) {
+  spec_["model"]["vllm"] = {{"max_model_len", 3}};
+  spec_["data"]["items"] = {"a", "a prompt of many words"};
+  EXPECT_THAT(Error(), HasSubstr("spec.data.items[1]: prompt has"));
+  EXPECT_THAT(Error(), HasSubstr("limit is 3 (model.vllm.max_model_len)"));
+  const auto outcome = Run({{{"task_id", "C1"}, {"spec", spec_}}});
+  spec_["data"]["items"] = {"a"};
+  Json child = spec_;
+  child["data"]["items"] = {"a prompt of many words"};
+  EXPECT_THAT(Message(Run({{{"task_id", "C1"}, {"spec", child}}}).status()),
+              HasSubstr("merge_children[0] (task C1): spec.data.items[0]: prompt has"));
+  spec_["model"]["vllm"] = {{"max_model_len", 100000}};
+  EXPECT_THAT(Error(), HasSubstr("spec.model.vllm.max_model_len: expected an integer of at most"));
+}
+
+TEST_F(InferenceTest, APromptWithoutTokensIsNamed) {
+  spec_["model"]["source"]["identifier"] = model::ModelGolden("gpt2").string();
+  spec_["data"]["items"] = {"a", ""};
+  EXPECT_EQ(Error(), "spec.data.items[1]: the prompt has no tokens");
+}
+
+TEST_F(InferenceTest, ATaskCanBeStopped) {
+  stopped_ = true;
+  EXPECT_TRUE(absl::IsCancelled(Run().status()));
+}
+
+}  // namespace
+}  // namespace flowmesh::tasks
