@@ -214,9 +214,11 @@ void EngineImpl::Step(Run& run) {
   const int64_t vocab = logits.size(1);
   std::vector<text::TokenId> next(sampled.size());
   at::parallel_for(0, logits.size(0), 1, [&](int64_t begin, int64_t end) {
+    // One row at a time in float32: all of them at once may be large.
+    at::Tensor row = at::empty({vocab}, at::kFloat);
     for (int64_t i = begin; i < end; ++i) {
-      float* row = logits.mutable_data_ptr<float>() + i * vocab;
-      next[i] = sampled[i]->Sample({row, static_cast<size_t>(vocab)});
+      row.copy_(logits[i]);
+      next[i] = sampled[i]->Sample({row.mutable_data_ptr<float>(), static_cast<size_t>(vocab)});
     }
   });
   for (size_t i = 0; i < sampled.size(); ++i) {

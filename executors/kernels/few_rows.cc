@@ -3,15 +3,12 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "executors/kernels/bfloat16.h"
 
 namespace flowmesh::kernels {
 namespace {
-
-// A tile is kTileRows rows by kTileOutputs outputs: its sums stay in registers.
-constexpr int kTileRows = 4;
-constexpr int kTileOutputs = 4;
 
 inline __attribute__((always_inline)) float Load(const float* p, int64_t i) { return p[i]; }
 inline __attribute__((always_inline)) float Load(const uint16_t* p, int64_t i) {
@@ -70,90 +67,101 @@ inline __attribute__((always_inline)) void Portable(const T* x, const T* w, cons
 
 #define AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
 
-// R rows by O outputs over the whole inner dimension. R == 1 keeps two sums per output, so that the
-// products' latency is hidden.
-template <int R, int O>
-AVX512_BF16 inline void TileBf16(const uint16_t* x, const uint16_t* w, int64_t in,
-                                 float sums[R][O]) {
-  constexpr int kUnroll = R == 1 ? 2 : 1;
-  __m512 acc[kUnroll][R][O];
-  for (auto& u : acc) {
-    for (auto& row : u) {
-      for (auto& a : row) a = _mm512_setzero_ps();
-    }
+// Neighbouring groups of four lanes added: a's in the lower half of the result, b's in the upper.
+AVX512_BF16 inline __m512 AddLaneGroups(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+
+// Lane i of the result is the sum of the lanes of v[i].
+AVX512_BF16 inline __m512 SumEach(const __m512 (&v)[16]) {
+  __m512 pairs[8], quads[4], halves[2];
+  for (int i = 0; i < 8; ++i) {
+    const __m512 a = v[2 * i], b = v[2 * i + 1];
+    pairs[i] = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
   }
-  const int64_t step = 32 * kUnroll;
+  for (int i = 0; i < 4; ++i) {
+    const __m512d a = _mm512_castps_pd(pairs[2 * i]), b = _mm512_castps_pd(pairs[2 * i + 1]);
+    quads[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                             _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+  }
+  for (int i = 0; i < 2; ++i) halves[i] = AddLaneGroups(quads[2 * i], quads[2 * i + 1]);
+  return AddLaneGroups(halves[0], halves[1]);
+}
+
+// R rows by O outputs over the whole inner dimension, their sums in registers. Each sum is taken in
+// the same order whatever R and O are, so that a row never depends on its neighbours.
+template <int R, int O>
+AVX512_BF16 inline void Tile(const uint16_t* x, const uint16_t* w, const uint16_t* bias,
+                             uint16_t* y, const FewRowsShape& s) {
+  static_assert(R * O <= 16);
+  __m512 sums[16];
+  for (__m512& sum : sums) sum = _mm512_setzero_ps();
   int64_t i = 0;
-  for (; i + step <= in; i += step) {
-    for (int u = 0; u < kUnroll; ++u) {
-      __m512bh xs[R];
-      for (int r = 0; r < R; ++r) {
-        xs[r] = (__m512bh)_mm512_loadu_si512(x + r * in + i + 32 * u);
-      }
-      for (int o = 0; o < O; ++o) {
-        const auto ws = (__m512bh)_mm512_loadu_si512(w + o * in + i + 32 * u);
-        for (int r = 0; r < R; ++r) acc[u][r][o] = _mm512_dpbf16_ps(acc[u][r][o], ws, xs[r]);
-      }
-    }
-  }
-  for (; i < in; i += 32) {
-    const int64_t left = in - i;
-    const __mmask32 mask = left >= 32 ? 0xffffffffu : (1u << left) - 1;
+  for (; i + 32 <= s.in; i += 32) {
     __m512bh xs[R];
-    for (int r = 0; r < R; ++r) xs[r] = (__m512bh)_mm512_maskz_loadu_epi16(mask, x + r * in + i);
+    for (int r = 0; r < R; ++r) xs[r] = (__m512bh)_mm512_loadu_si512(x + r * s.in + i);
     for (int o = 0; o < O; ++o) {
-      const auto ws = (__m512bh)_mm512_maskz_loadu_epi16(mask, w + o * in + i);
-      for (int r = 0; r < R; ++r) acc[0][r][o] = _mm512_dpbf16_ps(acc[0][r][o], ws, xs[r]);
+      const auto ws = (__m512bh)_mm512_loadu_si512(w + o * s.in + i);
+      for (int r = 0; r < R; ++r) sums[r * O + o] = _mm512_dpbf16_ps(sums[r * O + o], ws, xs[r]);
     }
   }
-  for (int r = 0; r < R; ++r) {
+  if (i < s.in) {
+    const __mmask32 mask = (1u << (s.in - i)) - 1;
+    __m512bh xs[R];
+    for (int r = 0; r < R; ++r) {
+      xs[r] = (__m512bh)_mm512_maskz_loadu_epi16(mask, x + r * s.in + i);
+    }
     for (int o = 0; o < O; ++o) {
-      __m512 total = acc[0][r][o];
-      if constexpr (kUnroll == 2) total = _mm512_add_ps(total, acc[1][r][o]);
-      sums[r][o] = _mm512_reduce_add_ps(total);
+      const auto ws = (__m512bh)_mm512_maskz_loadu_epi16(mask, w + o * s.in + i);
+      for (int r = 0; r < R; ++r) sums[r * O + o] = _mm512_dpbf16_ps(sums[r * O + o], ws, xs[r]);
     }
   }
+  __m512 total = SumEach(sums);
+  if (bias != nullptr) {
+    float added[16] = {};
+    for (int k = 0; k < R * O; ++k) added[k] = FromBf16(bias[k % O]);
+    total = _mm512_add_ps(total, _mm512_loadu_ps(added));
+  }
+  uint16_t rounded[16];
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(rounded), (__m256i)_mm512_cvtneps_pbh(total));
+  for (int r = 0; r < R; ++r) std::memcpy(y + r * s.out, rounded + r * O, O * sizeof(uint16_t));
 }
 
+// Outputs 0..count-1 of R rows, in tiles of O outputs while they last.
 template <int R, int O>
-AVX512_BF16 inline void TileAndStore(const uint16_t* x, const uint16_t* w, const uint16_t* bias,
-                                     uint16_t* y, const FewRowsShape& s, int64_t r, int64_t o) {
-  float sums[R][O];
-  TileBf16<R, O>(x + r * s.in, w + o * s.in, s.in, sums);
-  for (int i = 0; i < R; ++i) {
-    for (int k = 0; k < O; ++k) {
-      const float sum = bias == nullptr ? sums[i][k] : sums[i][k] + FromBf16(bias[o + k]);
-      y[(r + i) * s.out + o + k] = ToBf16(sum);
-    }
-  }
+AVX512_BF16 inline void Tiles(const uint16_t* x, const uint16_t* w, const uint16_t* bias,
+                              uint16_t* y, const FewRowsShape& s, int64_t count) {
+  const auto bias_at = [&](int64_t o) { return bias == nullptr ? nullptr : bias + o; };
+  int64_t o = 0;
+  for (; o + O <= count; o += O) Tile<R, O>(x, w + o * s.in, bias_at(o), y + o, s);
+  for (; o < count; ++o) Tile<R, 1>(x, w + o * s.in, bias_at(o), y + o, s);
 }
 
-template <int O>
-AVX512_BF16 void AllRows(const uint16_t* x, const uint16_t* w, const uint16_t* bias, uint16_t* y,
-                         const FewRowsShape& s, int64_t o) {
-  int64_t r = 0;
-  for (; r + kTileRows <= s.rows; r += kTileRows) {
-    TileAndStore<kTileRows, O>(x, w, bias, y, s, r, o);
-  }
-  switch (s.rows - r) {
-    case 3:
-      return TileAndStore<3, O>(x, w, bias, y, s, r, o);
-    case 2:
-      return TileAndStore<2, O>(x, w, bias, y, s, r, o);
-    case 1:
-      return TileAndStore<1, O>(x, w, bias, y, s, r, o);
-    default:
-      return;
-  }
-}
-
+// A block of weights stays in the first-level cache while all rows of x pass over it; meanwhile the
+// next block is on its way.
 AVX512_BF16 void FewRowsBf16Avx512(const uint16_t* x, const uint16_t* w, const uint16_t* bias,
                                    uint16_t* y, const FewRowsShape& s, int64_t begin, int64_t end) {
-  int64_t o = begin;
-  for (; o + kTileOutputs <= end; o += kTileOutputs) {
-    AllRows<kTileOutputs>(x, w, bias, y, s, o);
+  constexpr int64_t kBlock = 16;
+  for (int64_t o = begin; o < end; o += kBlock) {
+    const int64_t count = std::min(kBlock, end - o);
+    const uint16_t* block = w + o * s.in;
+    const uint16_t* block_bias = bias == nullptr ? nullptr : bias + o;
+    int64_t r = 0;
+    const auto next = reinterpret_cast<const char*>(block + kBlock * s.in);
+    const int64_t next_bytes = std::min(kBlock, end - o - count) * s.in * 2;
+    const int64_t share = (next_bytes / ((s.rows + 3) / 4) + 63) / 64 * 64;
+    for (; r + 4 <= s.rows; r += 4) {
+      for (int64_t i = r / 4 * share; i < std::min((r / 4 + 1) * share, next_bytes); i += 64) {
+        _mm_prefetch(next + i, _MM_HINT_T1);
+      }
+      Tiles<4, 4>(x + r * s.in, block, block_bias, y + r * s.out + o, s, count);
+    }
+    const uint16_t* rest = x + r * s.in;
+    uint16_t* rest_y = y + r * s.out + o;
+    if (s.rows - r == 3) Tiles<3, 4>(rest, block, block_bias, rest_y, s, count);
+    if (s.rows - r == 2) Tiles<2, 8>(rest, block, block_bias, rest_y, s, count);
+    if (s.rows - r == 1) Tiles<1, 8>(rest, block, block_bias, rest_y, s, count);
   }
-  for (; o < end; ++o) AllRows<1>(x, w, bias, y, s, o);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 
 #include "executors/kernels/argmax.h"
 #include "executors/kernels/bfloat16.h"
+#include "executors/kernels/elementwise.h"
 #include "executors/kernels/few_rows.h"
 #include "executors/kernels/linear.h"
 #include "executors/kernels/paged_attention.h"
@@ -66,6 +67,36 @@ TEST(LinearTest, PortableTwinAgrees) {
     FewRowsBf16(bits(x), bits(w), bits(b), bits(one), shape, 0, 19);
     FewRowsBf16Portable(bits(x), bits(w), bits(b), bits(two), shape, 0, 19);
     EXPECT_LT(MaxDifference(one, two), 0.13);  // one unit in the last place near 20
+  }
+}
+
+// Against the chains of operators, which any tensor that wants gradients goes through.
+TEST(ElementwiseTest, RmsNormEqualsItsChain) {
+  for (const auto form : {NormWeight::kPlain, NormWeight::kOnePlus}) {
+    for (const int64_t width : {1, 7, 64, 650}) {
+      const at::Tensor wide = at::randn({3, 2, 2 * width}).to(at::kBFloat16);
+      const at::Tensor x = wide.narrow(-1, 1, width);  // not contiguous
+      const at::Tensor w = at::randn({width}).to(at::kBFloat16);
+      at::Tensor tracked = w.clone().requires_grad_(true);
+      const at::Tensor chain = RmsNorm(x, tracked, 1e-6, form);
+      ASSERT_TRUE(chain.requires_grad());
+      const at::Tensor one_pass = RmsNorm(x, w, 1e-6, form);
+      ASSERT_EQ(one_pass.sizes(), x.sizes());
+      ASSERT_EQ(one_pass.scalar_type(), at::kBFloat16);
+      const double scale = chain.abs().max().item<double>() + 1e-3;
+      EXPECT_LE(MaxDifference(one_pass, chain.detach()), scale / 128) << width;
+    }
+  }
+}
+
+TEST(ElementwiseTest, RotateEqualsItsChainExactly) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = at::randn({5, 3, 34}).to(dtype).narrow(-1, 1, 32);
+    const at::Tensor angles = at::randn({5, 1, 16}).repeat({1, 1, 2});
+    const at::Tensor cos = angles.cos().to(dtype), sin = angles.sin().to(dtype);
+    const at::Tensor chain = Rotate(x, cos.clone().requires_grad_(true), sin);
+    ASSERT_TRUE(chain.requires_grad());
+    EXPECT_EQ(MaxDifference(Rotate(x, cos, sin), chain.detach()), 0.0);
   }
 }
 

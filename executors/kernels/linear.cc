@@ -14,7 +14,7 @@ namespace {
 // Up to this many rows the kernels of few_rows.h beat at::linear (measured by linear_bench). With
 // AMX libtorch's bf16 product is compute-rich early; without it the vector kernel holds out longer.
 int64_t MaxRowsBf16() {
-  static const int64_t rows = at::cpu::init_amx() ? 12 : 24;
+  static const int64_t rows = at::cpu::init_amx() ? 12 : 64;
   return rows;
 }
 constexpr int64_t kMaxRowsFp32 = 8;

@@ -46,7 +46,7 @@ class CausalLm {
  public:
   virtual ~CausalLm() = default;
 
-  // Logits before any sampling, float32: [rows, vocab_size].
+  // Logits before any sampling, in the model's dtype: [rows, vocab_size].
   // Throws c10::Error (out of memory); the rank's task runner catches it.
   virtual at::Tensor Forward(const ForwardInput& input, Attention& attention) = 0;
 

@@ -23,7 +23,7 @@ Decoder::Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device dev
 at::Tensor Decoder::Forward(const ForwardInput& input, Attention& attention) {
   at::Tensor hidden = HiddenStates(input, attention);
   if (input.logit_rows.defined()) hidden = hidden.index_select(0, input.logit_rows);
-  return Logits(hidden).to(at::kFloat);
+  return Logits(hidden);
 }
 
 absl::Status Decoder::Load(const WeightSource& source, const LoadOptions& options,

@@ -18,7 +18,7 @@ namespace {
 class GemmaNorm : public RmsNorm {
  public:
   GemmaNorm(const ParameterScope& scope, int64_t width, double eps)
-      : RmsNorm(scope, width, eps, Weight::kOnePlus) {}
+      : RmsNorm(scope, width, eps, kernels::NormWeight::kOnePlus) {}
 };
 
 class GemmaAttention : public Layer {

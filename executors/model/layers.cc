@@ -5,7 +5,6 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/relu.h>
-#include <ATen/ops/rsqrt.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/tanh.h>
 
@@ -48,18 +47,13 @@ at::Tensor Embedding::Project(const at::Tensor& x) const {
   return kernels::Linear(x, weight_, at::Tensor());
 }
 
-RmsNorm::RmsNorm(const ParameterScope& scope, int64_t width, double eps, Weight form)
+RmsNorm::RmsNorm(const ParameterScope& scope, int64_t width, double eps, kernels::NormWeight form)
     : eps_(eps), form_(form) {
   scope.Add(&weight_, "weight", {width});
 }
 
 at::Tensor RmsNorm::operator()(const at::Tensor& x) const {
-  const at::Tensor wide = x.to(at::kFloat);
-  const at::Tensor normed = wide * at::rsqrt(wide.square().mean(-1, true) + eps_);
-  if (form_ == Weight::kOnePlus) {
-    return (normed * (weight_.to(at::kFloat) + 1)).to(x.scalar_type());
-  }
-  return weight_ * normed.to(x.scalar_type());
+  return kernels::RmsNorm(x, weight_, eps_, form_);
 }
 
 LayerNorm::LayerNorm(const ParameterScope& scope, int64_t width, double eps)

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "executors/kernels/elementwise.h"
 #include "executors/model/config.h"
 #include "executors/model/parameters.h"
 
@@ -64,17 +65,13 @@ class Embedding : public Layer {
 // Root mean square norm over the last dimension, in float32.
 class RmsNorm : public Layer {
  public:
-  // kPlain rounds to the input's dtype, then applies w; kOnePlus (Gemma) applies 1 + w in float32,
-  // then rounds.
-  enum class Weight { kPlain, kOnePlus };
-
-  RmsNorm(const ParameterScope& scope, int64_t width, double eps, Weight form);
+  RmsNorm(const ParameterScope& scope, int64_t width, double eps, kernels::NormWeight form);
 
   at::Tensor operator()(const at::Tensor& x) const;  // [..., width]
 
  private:
   const double eps_;
-  const Weight form_;
+  const kernels::NormWeight form_;
   at::Tensor weight_;  // [width]
 };
 

@@ -24,8 +24,8 @@ class LlamaAttention : public Layer {
         o_proj_(scope / "o_proj", c.num_heads * c.head_dim, c.hidden_size, c.output_bias,
                 Split::kColumns) {
     if (c.family == Family::kQwen3) {
-      q_norm_.emplace(scope / "q_norm", c.head_dim, c.norm_eps, RmsNorm::Weight::kPlain);
-      k_norm_.emplace(scope / "k_norm", c.head_dim, c.norm_eps, RmsNorm::Weight::kPlain);
+      q_norm_.emplace(scope / "q_norm", c.head_dim, c.norm_eps, kernels::NormWeight::kPlain);
+      k_norm_.emplace(scope / "k_norm", c.head_dim, c.norm_eps, kernels::NormWeight::kPlain);
     }
   }
 
@@ -53,10 +53,11 @@ class LlamaAttention : public Layer {
 class LlamaLayer : public Layer {
  public:
   LlamaLayer(const ParameterScope& scope, const ModelConfig& c, int layer)
-      : input_norm_(scope / "input_layernorm", c.hidden_size, c.norm_eps, RmsNorm::Weight::kPlain),
+      : input_norm_(scope / "input_layernorm", c.hidden_size, c.norm_eps,
+                    kernels::NormWeight::kPlain),
         attention_(scope / "self_attn", c, layer),
         mlp_norm_(scope / "post_attention_layernorm", c.hidden_size, c.norm_eps,
-                  RmsNorm::Weight::kPlain),
+                  kernels::NormWeight::kPlain),
         mlp_(scope / "mlp", c) {}
 
   at::Tensor operator()(at::Tensor x, const Rotation& rotation, Attention& attention) const {
@@ -76,7 +77,7 @@ class Llama : public Decoder {
   Llama(const ModelConfig& c, at::ScalarType dtype, at::Device device)
       : Decoder(c, dtype, device),
         embed_tokens_(scope() / "model" / "embed_tokens", c.vocab_size, c.hidden_size),
-        norm_(scope() / "model" / "norm", c.hidden_size, c.norm_eps, RmsNorm::Weight::kPlain),
+        norm_(scope() / "model" / "norm", c.hidden_size, c.norm_eps, kernels::NormWeight::kPlain),
         rotary_(c.rope, c.head_dim, device) {
     for (int i = 0; i < c.num_layers; ++i) {
       layers_.emplace_back(scope() / "model" / "layers" / i, c, i);

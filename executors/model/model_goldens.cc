@@ -56,7 +56,7 @@ at::Tensor LogitsOf(CausalLm& model, const std::vector<Ids>& sequences) {
   input.positions = tensor(positions);
   input.lengths = tensor(token_lengths);
   DenseAttention attention(tensor(lengths));
-  return model.Forward(input, attention);
+  return model.Forward(input, attention).to(at::kFloat);
 }
 
 double ErrorInTolerances(const at::Tensor& got, const at::Tensor& want) {

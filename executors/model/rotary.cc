@@ -12,6 +12,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "executors/kernels/elementwise.h"
+
 namespace flowmesh::model {
 namespace {
 
@@ -31,10 +33,7 @@ at::Tensor Llama3Frequencies(const at::Tensor& plain, const RopeConfig& c) {
 
 }  // namespace
 
-at::Tensor Rotation::Apply(const at::Tensor& x) const {
-  const auto halves = x.chunk(2, -1);
-  return x * cos + at::cat({halves[1].neg(), halves[0]}, -1) * sin;
-}
+at::Tensor Rotation::Apply(const at::Tensor& x) const { return kernels::Rotate(x, cos, sin); }
 
 at::Tensor RotaryEmbedding::Exponents() const {
   return at::arange(0, head_dim_, 2, at::TensorOptions(at::kFloat)) /

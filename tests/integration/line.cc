@@ -7,7 +7,6 @@
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
-#include "common/clock.h"
 #include "common/endpoint.h"
 #include "common/http.h"
 #include "common/strings.h"
@@ -25,15 +24,6 @@ std::string RequiredEnv(const char* name) {
 }
 
 }  // namespace
-
-bool Eventually(const std::function<bool()>& condition, absl::Duration timeout) {
-  const absl::Duration deadline = Clock::Real().Monotonic() + timeout;
-  while (!condition()) {
-    if (Clock::Real().Monotonic() > deadline) return condition();
-    absl::SleepFor(absl::Milliseconds(5));
-  }
-  return true;
-}
 
 std::filesystem::path GoldenModel(const std::string& name) {
   return std::filesystem::path(RequiredEnv("FLOWMESH_SOURCE_DIR")) / "tests/goldens/models" / name;

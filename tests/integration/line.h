@@ -12,6 +12,7 @@
 #include "common/files.h"
 #include "common/json.h"
 #include "common/subprocess.h"
+#include "tests/integration/eventually.h"
 #include "tests/integration/redis_peer.h"
 
 namespace flowmesh::testing {
@@ -100,9 +101,5 @@ class Line {
 
 // A small checkpoint of tests/goldens/models.
 std::filesystem::path GoldenModel(const std::string& name);
-
-// Polls `condition` until it holds or `timeout` has passed: for states that announce themselves
-// nowhere.
-bool Eventually(const std::function<bool()>& condition, absl::Duration timeout = absl::Seconds(20));
 
 }  // namespace flowmesh::testing

@@ -5,30 +5,28 @@
 #include <hiredis/hiredis.h>
 #include <sys/socket.h>
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
-#include "common/clock.h"
 #include "common/endpoint.h"
+#include "tests/integration/eventually.h"
 
 namespace flowmesh::testing {
 namespace {
 
+// Null while nobody answers.
+redisContext* TryConnect(int port) {
+  redisContext* context = redisConnectWithTimeout("127.0.0.1", port, timeval{2, 0});
+  if (context == nullptr || context->err == 0) return context;
+  redisFree(context);
+  return nullptr;
+}
+
 redisContext* Connect(int port) {
-  const absl::Duration deadline = Clock::Real().Monotonic() + absl::Seconds(10);
-  while (true) {
-    redisContext* context = redisConnectWithTimeout("127.0.0.1", port, timeval{2, 0});
-    if (context != nullptr && context->err == 0) {
-      redisReply* reply = static_cast<redisReply*>(redisCommand(context, "PING"));
-      const bool up = reply != nullptr && reply->type == REDIS_REPLY_STATUS;
-      freeReplyObject(reply);
-      if (up) return context;
-    }
-    if (context != nullptr) redisFree(context);
-    if (Clock::Real().Monotonic() > deadline) {
-      ADD_FAILURE() << "redis-server on port " << port << " does not answer";
-      std::abort();
-    }
-    absl::SleepFor(absl::Milliseconds(5));
-  }
+  redisContext* context = nullptr;
+  if (Eventually([&] { return (context = TryConnect(port)) != nullptr; })) return context;
+  ADD_FAILURE() << "redis-server on port " << port << " does not answer";
+  std::abort();
 }
 
 Json ToJson(const redisReply* reply) {
@@ -52,25 +50,52 @@ Json ToJson(const redisReply* reply) {
 
 }  // namespace
 
-RedisServer::RedisServer() {
+RedisServer::RedisServer(std::vector<std::string> settings) : settings_(std::move(settings)) {
   // Between finding a free port and binding it another process may take it: then try the next one.
   for (int attempt = 0; attempt < 5; ++attempt) {
     port_ = FreeLoopbackPort().value();
-    SubprocessOptions options;
-    options.argv = {"redis-server", "--port", absl::StrCat(port_), "--bind", "127.0.0.1",
-                    "--save",       "",       "--appendonly",      "no",     "--dir",
-                    dir_.path()};
-    const int log = ::open((dir_ / "redis.log").c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-    options.stdout_fd = log;
-    options.stderr_fd = log;
-    process_ = Subprocess::Start(options).value();
-    ::close(log);
-    if (!process_->Wait(absl::Milliseconds(50))) {
-      redisFree(Connect(port_));
-      return;
-    }
+    if (Launch()) return;
   }
-  ADD_FAILURE() << "redis-server does not start";
+  ADD_FAILURE() << "redis-server does not start: " << ReadFile(dir_ / "redis.log").value_or("");
+  std::abort();
+}
+
+bool RedisServer::Launch() {
+  SubprocessOptions options;
+  options.argv = {"redis-server", "--port",       absl::StrCat(port_), "--bind",
+                  "127.0.0.1",    "--unixsocket", socket(),            "--save",
+                  "",             "--appendonly", "no",                "--dir",
+                  dir_.path()};
+  options.argv.insert(options.argv.end(), settings_.begin(), settings_.end());
+  const UniqueFd log(
+      ::open((dir_ / "redis.log").c_str(), O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600));
+  options.stdout_fd = log.get();
+  options.stderr_fd = log.get();
+  process_ = Subprocess::Start(options).value();
+  // Somebody else's server may answer on the port instead: the answer must come from this process.
+  const std::string ours = absl::StrCat("process_id:", process_->pid(), "\r");
+  const auto answers = [&] {
+    redisContext* context = TryConnect(port_);
+    if (context == nullptr) return false;
+    auto* reply = static_cast<redisReply*>(redisCommand(context, "INFO server"));
+    const bool yes = reply != nullptr && reply->type == REDIS_REPLY_STRING &&
+                     std::string(reply->str, reply->len).find(ours) != std::string::npos;
+    freeReplyObject(reply);
+    redisFree(context);
+    return yes;
+  };
+  bool up = false;
+  Eventually([&] { return (up = answers()) || process_->Poll().has_value(); });
+  return up;
+}
+
+void RedisServer::Kill() {
+  process_->Terminate(absl::ZeroDuration());
+}
+
+void RedisServer::Start() {
+  if (Launch()) return;
+  ADD_FAILURE() << "redis-server does not come back: " << ReadFile(dir_ / "redis.log").value_or("");
   std::abort();
 }
 

@@ -18,14 +18,25 @@
 
 namespace flowmesh::testing {
 
-// Real redis-server on a free loopback port, without persistence; ends with the object.
+// Real redis-server on a free loopback port and on a unix socket, without persistence; ends with
+// the object.
 class RedisServer {
  public:
-  RedisServer();
+  // `settings` are more words of its command line: {"--tls-port", "7000"}.
+  explicit RedisServer(std::vector<std::string> settings = {});
   int port() const { return port_; }
   std::string url() const;
+  std::filesystem::path socket() const { return dir_ / "redis.sock"; }
+
+  void Kill();   // as a crash does
+  void Start();  // after Kill(): the same port, empty
+  void Signal(int signal) { process_->Signal(signal); }
 
  private:
+  // False: the port was taken.
+  bool Launch();
+
+  const std::vector<std::string> settings_;
   TempDir dir_;
   int port_ = 0;
   std::optional<Subprocess> process_;

@@ -1,0 +1,140 @@
+#include "executors/kernels/elementwise.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/rsqrt.h>
+
+#include <cmath>
+
+#include "executors/kernels/bfloat16.h"
+
+namespace flowmesh::kernels {
+namespace {
+
+#define INLINE inline __attribute__((always_inline))
+#define EVERY_CPU __attribute__((target_clones("avx512f", "arch=haswell", "default")))
+
+// Elements that a thread should at least have.
+constexpr int64_t kGrain = 16384;
+
+INLINE float Load(float value) { return value; }
+INLINE float Load(uint16_t bits) { return FromBf16(bits); }
+INLINE void Store(float* to, float value) { *to = value; }
+INLINE void Store(uint16_t* to, float value) { *to = ToBf16(value); }
+// To the precision of T and back.
+template <typename T>
+INLINE float Rounded(float value) {
+  T stored;
+  Store(&stored, value);
+  return Load(stored);
+}
+
+INLINE void NormRow(const uint16_t* x, const uint16_t* w, uint16_t* y, int64_t width, float eps,
+                    NormWeight form) {
+  float squares = 0;
+#pragma omp simd reduction(+ : squares)
+  for (int64_t i = 0; i < width; ++i) squares += Load(x[i]) * Load(x[i]);
+  const float scale = 1.0f / std::sqrt(squares / static_cast<float>(width) + eps);
+  if (form == NormWeight::kOnePlus) {
+#pragma omp simd
+    for (int64_t i = 0; i < width; ++i) Store(y + i, Load(x[i]) * scale * (Load(w[i]) + 1.0f));
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < width; ++i) {
+      Store(y + i, Load(w[i]) * Rounded<uint16_t>(Load(x[i]) * scale));
+    }
+  }
+}
+
+EVERY_CPU void NormRows(const uint16_t* x, const uint16_t* w, uint16_t* y, int64_t width, float eps,
+                        NormWeight form, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) NormRow(x + r * width, w, y + r * width, width, eps, form);
+}
+
+template <typename T>
+INLINE void RotateRow(const T* x, const T* cos, const T* sin, T* y, int64_t half) {
+#pragma omp simd
+  for (int64_t i = 0; i < half; ++i) {
+    const float a = Load(x[i]), b = Load(x[i + half]);
+    Store(y + i, Rounded<T>(a * Load(cos[i])) - Rounded<T>(b * Load(sin[i])));
+    Store(y + i + half, Rounded<T>(b * Load(cos[i + half])) + Rounded<T>(a * Load(sin[i + half])));
+  }
+}
+
+// Rows begin..end-1 of [tokens * heads, 2 * half].
+EVERY_CPU void RotateRows(const float* x, const float* cos, const float* sin, float* y,
+                          int64_t heads, int64_t half, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    const int64_t angles = r / heads * 2 * half;
+    RotateRow(x + r * 2 * half, cos + angles, sin + angles, y + r * 2 * half, half);
+  }
+}
+EVERY_CPU void RotateRows(const uint16_t* x, const uint16_t* cos, const uint16_t* sin, uint16_t* y,
+                          int64_t heads, int64_t half, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    const int64_t angles = r / heads * 2 * half;
+    RotateRow(x + r * 2 * half, cos + angles, sin + angles, y + r * 2 * half, half);
+  }
+}
+
+bool WantsGradient(const at::Tensor& x, const at::Tensor& weight) {
+  return at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
+}
+
+bool IsOnePass(const at::Tensor& x, const at::Tensor& other) {
+  const at::ScalarType dtype = x.scalar_type();
+  return x.is_cpu() && dtype == other.scalar_type() && !WantsGradient(x, other) &&
+         (dtype == at::kFloat || dtype == at::kBFloat16);
+}
+
+const uint16_t* Bits(const at::Tensor& tensor) {
+  return static_cast<const uint16_t*>(tensor.const_data_ptr());
+}
+
+}  // namespace
+
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps, NormWeight form) {
+  // Not in float32: there the order of the sum shows, and libtorch's is the reference's.
+  if (!IsOnePass(x, weight) || x.scalar_type() != at::kBFloat16) {
+    const at::Tensor wide = x.to(at::kFloat);
+    const at::Tensor normed = wide * at::rsqrt(wide.square().mean(-1, true) + eps);
+    if (form == NormWeight::kOnePlus) {
+      return (normed * (weight.to(at::kFloat) + 1)).to(x.scalar_type());
+    }
+    return weight * normed.to(x.scalar_type());
+  }
+  const at::Tensor rows = x.contiguous(), w = weight.contiguous();
+  at::Tensor y = at::empty_like(rows);
+  const auto* in = Bits(rows);
+  auto* out = static_cast<uint16_t*>(y.mutable_data_ptr());
+  const int64_t width = x.size(-1);
+  at::parallel_for(0, x.numel() / width, kGrain / width + 1, [&](int64_t begin, int64_t end) {
+    NormRows(in, Bits(w), out, width, static_cast<float>(eps), form, begin, end);
+  });
+  return y;
+}
+
+at::Tensor Rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  if (!IsOnePass(x, cos)) {
+    const auto halves = x.chunk(2, -1);
+    return x * cos + at::cat({halves[1].neg(), halves[0]}, -1) * sin;
+  }
+  const at::Tensor rows = x.contiguous(), c = cos.contiguous(), s = sin.contiguous();
+  at::Tensor y = at::empty_like(rows);
+  const int64_t heads = x.size(1), width = x.size(2);
+  at::parallel_for(0, x.size(0) * heads, kGrain / width + 1, [&](int64_t begin, int64_t end) {
+    if (x.scalar_type() == at::kBFloat16) {
+      RotateRows(Bits(rows), Bits(c), Bits(s), static_cast<uint16_t*>(y.mutable_data_ptr()), heads,
+                 width / 2, begin, end);
+    } else {
+      RotateRows(rows.const_data_ptr<float>(), c.const_data_ptr<float>(), s.const_data_ptr<float>(),
+                 y.mutable_data_ptr<float>(), heads, width / 2, begin, end);
+    }
+  });
+  return y;
+}
+
+}  // namespace flowmesh::kernels

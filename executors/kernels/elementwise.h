@@ -1,0 +1,24 @@
+// Small steps between the matrix products, each as one pass on the CPU in bfloat16 (Rotate in
+// float32 too): as chains of libtorch's
+// operators they cost more in dispatch than in arithmetic when there are few tokens. Elsewhere, and
+// where gradients are wanted, they are those chains. Thread-safe.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace flowmesh::kernels {
+
+// How a root mean square norm applies its weight: kPlain rounds to the input's dtype, then
+// multiplies by w; kOnePlus (Gemma) multiplies by 1 + w in float32, then rounds.
+enum class NormWeight { kPlain, kOnePlus };
+
+// x / sqrt(mean(x²) + eps), in float32, with the weight. x: [..., width], weight: [width], of x's
+// dtype. Result: x's shape and dtype.
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps, NormWeight form);
+
+// x * cos + rotate_half(x) * sin, where rotate_half gives (-second half, first half); products and
+// sum are rounded to the dtype. x: [tokens, heads, head_dim]; cos, sin: [tokens, 1, head_dim], of
+// x's dtype.
+at::Tensor Rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
+
+}  // namespace flowmesh::kernels
