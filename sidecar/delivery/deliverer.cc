@@ -25,7 +25,7 @@ bool HasHeader(const HttpRequest& request, const std::string& name) {
                      [&](const auto& header) { return ToLower(header.first) == name; });
 }
 
-// `<url>/<task_id>/files`, to which a file's name is appended for its link.
+// `<url>/<task_id>/files`, to which a file's name is appended.
 std::string FilesUrl(const DeliveryUnit& unit) {
   std::string base = unit.output.url;
   while (!base.empty() && base.back() == '/') base.pop_back();
@@ -34,9 +34,8 @@ std::string FilesUrl(const DeliveryUnit& unit) {
 
 // A time-out as people write it: whole seconds without a fraction.
 Json SecondsOf(absl::Duration duration) {
-  const double seconds = absl::ToDoubleSeconds(duration);
-  const auto whole = static_cast<int64_t>(seconds);
-  return static_cast<double>(whole) == seconds ? Json(whole) : Json(seconds);
+  const int64_t whole = absl::ToInt64Seconds(duration);
+  return absl::Seconds(whole) == duration ? Json(whole) : Json(absl::ToDoubleSeconds(duration));
 }
 
 absl::Status InUnit(const absl::Status& status, const DeliveryUnit& unit) {
@@ -109,7 +108,8 @@ absl::Status Deliverer::Impl::Upload(DeliveryJob& job, const v1::OutputFile& fil
   const DeliveryUnit& unit = **owner;
   if (!unit.output.delivers()) return absl::OkStatus();
   Json* result = ResultOf(job, unit);
-  if (result == nullptr || !(*result)["jsonl_export"].is_object()) {
+  if (result == nullptr || !result->contains("jsonl_export") ||
+      !(*result)["jsonl_export"].is_object()) {
     return InUnit(absl::InternalError("the result has no jsonl_export for the file it names"),
                   unit);
   }
@@ -133,7 +133,8 @@ absl::Status Deliverer::Impl::Upload(DeliveryJob& job, const v1::OutputFile& fil
   RETURN_IF_ERROR(
       InUnit(sender.Send(DeliveryAttempt::Kind::kUpload, std::move(request), size), unit));
 
-  const std::string link = absl::StrCat(FilesUrl(unit), "/", name);
+  // Results are read by many: a password stays out of them.
+  const std::string link = absl::StrCat(WithoutUserInfo(FilesUrl(unit)), "/", name);
   Json& block = (*result)["jsonl_export"];
   block["path"] = link;
   block["worker_path"] = file.path();

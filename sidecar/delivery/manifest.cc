@@ -70,7 +70,9 @@ Totals Count(const fs::path& dir) {
   for (fs::recursive_directory_iterator it(dir, error), end; !error && it != end;
        it.increment(error)) {
     if (it->symlink_status(error).type() != fs::file_type::regular) continue;
-    totals.size += it->file_size(error);
+    const uint64_t size = it->file_size(error);
+    if (error) continue;  // gone since it was listed
+    totals.size += size;
     ++totals.files;
   }
   return totals;

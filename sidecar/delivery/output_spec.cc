@@ -1,9 +1,11 @@
 #include "sidecar/delivery/output_spec.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "common/http.h"
 #include "common/log.h"
 #include "common/strings.h"
 
@@ -35,10 +37,10 @@ absl::Status ParseHeaders(const Field& field, OutputSpec& output) {
                                                      value.is_array() ? "a list" : "a map"));
     }
     const std::string text = JsonToText(value);
-    if (name.find_first_of("\r\n:") != std::string::npos ||
+    if (name.empty() || name.find_first_of("\r\n:") != std::string::npos ||
         text.find_first_of("\r\n") != std::string::npos) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(field.path(), ": a header with a line break or a colon in its name"));
+      return field.Error(
+          "expected header names without colons, names and values without line breaks, got others");
     }
     output.headers.emplace_back(name, text);
   }
@@ -46,11 +48,20 @@ absl::Status ParseHeaders(const Field& field, OutputSpec& output) {
 }
 
 absl::Status ParseHttp(const Field& destination, OutputSpec& output) {
-  ASSIGN_OR_RETURN(const std::string url, destination["url"].StringOr(""));
-  output.url = std::string(Trim(url));
-  ASSIGN_OR_RETURN(const std::string method, destination["method"].StringOr("POST"));
-  output.method = absl::AsciiStrToUpper(ToAbsl(Trim(method)));
+  const Field url = destination["url"];
+  ASSIGN_OR_RETURN(const std::string url_text, url.StringOr(""));
+  output.url = std::string(Trim(url_text));
+  if (!output.url.empty() && UrlOrigin(output.url).empty()) {
+    // It may hold a password, whatever else is wrong with it.
+    return url.Error("expected an http:// or https:// URL, got another text");
+  }
+  const Field method = destination["method"];
+  ASSIGN_OR_RETURN(const std::string method_text, method.StringOr("POST"));
+  output.method = absl::AsciiStrToUpper(ToAbsl(Trim(method_text)));
   if (output.method.empty()) output.method = "POST";
+  if (!std::all_of(output.method.begin(), output.method.end(), absl::ascii_isalpha)) {
+    return method.Expected("an HTTP method");
+  }
   RETURN_IF_ERROR(ParseHeaders(destination["headers"], output));
   const Field timeout = destination["timeoutSec"];
   ASSIGN_OR_RETURN(const double seconds, timeout.NumberOr(0));

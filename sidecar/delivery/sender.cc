@@ -22,10 +22,28 @@ HttpClient& Client() {
   return client;
 }
 
-// Without a query, which may hold a token.
-std::string ShownUrl(const std::string& url) { return url.substr(0, url.find_first_of("?#")); }
+// Where `user:password` of a URL stands: the offset of its first byte, and its length without the
+// `@`; the length is npos when there is none.
+std::pair<size_t, size_t> UserInfo(const std::string& url) {
+  const size_t scheme = url.find("://");
+  const size_t begin = scheme == std::string::npos ? 0 : scheme + 3;
+  const size_t end = std::min(url.find_first_of("/?#", begin), url.size());
+  const size_t at = url.substr(0, end).rfind('@');
+  return {begin, at == std::string::npos || at < begin ? std::string::npos : at - begin};
+}
+
+// Without a password and without a query, which may hold a token.
+std::string ShownUrl(const std::string& url) {
+  return WithoutUserInfo(url.substr(0, url.find_first_of("?#")));
+}
 
 }  // namespace
+
+std::string WithoutUserInfo(std::string url) {
+  const auto [begin, length] = UserInfo(url);
+  if (length != std::string::npos) url.erase(begin, length + 1);
+  return url;
+}
 
 Sender::Sender(const DelivererOptions& options, const Clock& clock, Throttle& throttle,
                std::function<bool()> is_cancelled)
@@ -55,6 +73,10 @@ std::string Sender::WithoutSecrets(std::string text, const HttpRequest& request)
     secrets.push_back(value);
     secrets.emplace_back(value.substr(value.find(' ') + 1));  // `Bearer <token>`
   }
+  if (const auto [begin, length] = UserInfo(request.url); length != std::string::npos) {
+    const std::string user_info = request.url.substr(begin, length);
+    secrets.emplace_back(user_info.substr(user_info.find(':') + 1));
+  }
   for (const std::string& secret : secrets) {
     if (secret.size() >= kShortestSecret) text = absl::StrReplaceAll(text, {{secret, "***"}});
   }
@@ -82,7 +104,8 @@ Sender::Answer Sender::SendOnce(DeliveryAttempt::Kind kind, HttpRequest& request
     throttled_ += clock_.Monotonic() - sent;
     return {};
   }
-  const std::string body = WithoutSecrets(response->body.substr(0, kShownAnswer), request);
+  // Cut after the secrets are out: a cut through one would leave its first half.
+  const std::string body = WithoutSecrets(response->body, request).substr(0, kShownAnswer);
   return {.status = absl::UnknownError(absl::StrCat("status ", response->status,
                                                     IsValidUtf8(body) && !body.empty() ? ": " : "",
                                                     IsValidUtf8(body) ? body : "")),

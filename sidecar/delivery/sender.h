@@ -12,6 +12,9 @@
 
 namespace flowmesh::sidecar {
 
+// A URL without its user name and password.
+std::string WithoutUserInfo(std::string url);
+
 // One task's sending: all of it shares the retry time of DELIVERY_TIMEOUT_SEC. Not thread-safe.
 class Sender {
  public:
