@@ -147,7 +147,7 @@ std::optional<ExitStatus> Subprocess::Wait(absl::Duration timeout) {
     const absl::Duration left = deadline - clock.Monotonic();
     if (left <= absl::ZeroDuration()) return std::nullopt;
     pollfd wait{pidfd.get(), POLLIN, 0};
-    const int64_t ms = std::min<int64_t>(absl::ToInt64Milliseconds(left) + 1, 1000 * 1000);
+    const int64_t ms = std::min<int64_t>(absl::ToInt64Milliseconds(left), 1000 * 1000) + 1;
     ::poll(&wait, pidfd.valid() ? 1 : 0,
            static_cast<int>(pidfd.valid() ? ms : std::min<int64_t>(ms, 10)));
   }

@@ -1,5 +1,6 @@
 #include "common/redis/address.h"
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/strings.h"
@@ -14,8 +15,11 @@ absl::StatusOr<std::string> PercentDecode(std::string_view text) {
       out += text[i];
       continue;
     }
+    // SimpleHexAtoi alone would take a sign, spaces and `0x` too.
+    const std::string_view digits = text.substr(i + 1, 2);
     int code = 0;
-    if (i + 2 >= text.size() || !absl::SimpleHexAtoi(ToAbsl(text.substr(i + 1, 2)), &code)) {
+    if (digits.size() != 2 || !absl::ascii_isxdigit(digits[0]) ||
+        !absl::ascii_isxdigit(digits[1]) || !absl::SimpleHexAtoi(ToAbsl(digits), &code)) {
       return absl::InvalidArgumentError("a bad percent escape");
     }
     out += static_cast<char>(code);
@@ -36,7 +40,7 @@ absl::Status ParseCredentials(std::string_view text, Address& address) {
 absl::Status ParseDatabase(std::string_view text, Address& address) {
   if (text.empty()) return absl::OkStatus();
   if (!absl::SimpleAtoi(ToAbsl(text), &address.database) || address.database < 0) {
-    return absl::InvalidArgumentError("a database number that is no integer");
+    return absl::InvalidArgumentError("a database that is no number from 0 on");
   }
   return absl::OkStatus();
 }
@@ -61,6 +65,13 @@ absl::Status ParseHostAndPort(std::string_view text, Address& address) {
   return absl::OkStatus();
 }
 
+// The place of the @ behind user and password. It is the last one, because a password may hold one
+// that nobody escaped; but a socket's path may hold one as well, and always begins with a slash.
+size_t CredentialsEnd(std::string_view rest, bool is_unix) {
+  if (!is_unix) return rest.rfind('@');
+  return rest.substr(0, 1) == "/" ? std::string_view::npos : rest.find("@/");
+}
+
 absl::StatusOr<Address> ParseParts(std::string_view url) {
   Address address;
   const size_t scheme_end = url.find("://");
@@ -71,28 +82,28 @@ absl::StatusOr<Address> ParseParts(std::string_view url) {
     return absl::InvalidArgumentError(absl::StrCat("the scheme \"", scheme, "\""));
   }
   address.tls = scheme == "rediss";
-  // The user's part ends at the last @: a password may hold one that nobody escaped.
-  if (const size_t at = rest.rfind('@'); at != std::string_view::npos) {
+  if (const size_t at = CredentialsEnd(rest, scheme == "unix"); at != std::string_view::npos) {
     RETURN_IF_ERROR(ParseCredentials(rest.substr(0, at), address));
     rest = rest.substr(at + 1);
   }
-  if (const size_t query = rest.find('?'); query != std::string_view::npos) {
-    for (const std::string& parameter : SplitTrimmed(rest.substr(query + 1), '&')) {
-      if (parameter.rfind("db=", 0) != 0) continue;
-      RETURN_IF_ERROR(ParseDatabase(std::string_view(parameter).substr(3), address));
-    }
-    rest = rest.substr(0, query);
-  }
-  const size_t slash = rest.find('/');
+  const size_t mark = rest.find('?');
+  const std::string_view place = rest.substr(0, mark);
+  const size_t slash = place.find('/');
   if (scheme == "unix") {
     if (slash != 0) return absl::InvalidArgumentError("a socket path that is not absolute");
-    ASSIGN_OR_RETURN(address.unix_path, PercentDecode(rest));
-    return address;
+    ASSIGN_OR_RETURN(address.unix_path, PercentDecode(place));
+  } else {
+    RETURN_IF_ERROR(ParseHostAndPort(place.substr(0, slash), address));
+    if (slash != std::string_view::npos) {
+      RETURN_IF_ERROR(ParseDatabase(place.substr(slash + 1), address));
+    }
   }
-  if (slash != std::string_view::npos) {
-    RETURN_IF_ERROR(ParseDatabase(rest.substr(slash + 1), address));
+  // `?db=` wins over the path, as in other clients.
+  if (mark == std::string_view::npos) return address;
+  for (const std::string& parameter : SplitTrimmed(rest.substr(mark + 1), '&')) {
+    if (parameter.rfind("db=", 0) != 0) continue;
+    RETURN_IF_ERROR(ParseDatabase(std::string_view(parameter).substr(3), address));
   }
-  RETURN_IF_ERROR(ParseHostAndPort(rest.substr(0, slash), address));
   return address;
 }
 

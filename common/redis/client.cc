@@ -15,10 +15,6 @@ namespace {
 
 absl::Duration Now() { return Clock::Real().Monotonic(); }
 
-int PollMilliseconds(absl::Duration left) {
-  return static_cast<int>(std::clamp<int64_t>(absl::ToInt64Milliseconds(left) + 1, 0, 60 * 1000));
-}
-
 }  // namespace
 
 Client::Client(Address address, ClientOptions options)
@@ -53,6 +49,10 @@ uint64_t Client::reconnects() const {
 
 void Client::Post(const std::vector<Command>& commands, Done done) {
   absl::Status refused;
+  if (commands.empty()) {  // nothing would ever answer it
+    if (done) done(std::vector<Reply>());
+    return;
+  }
   {
     absl::MutexLock lock(&mutex_);
     if (state_ != State::kReady) {
@@ -86,6 +86,11 @@ Replies Client::Run(const std::vector<Command>& commands, absl::Duration timeout
     return absl::DeadlineExceededError("no answer from Redis in time");
   }
   return std::move(answer->replies);
+}
+
+absl::StatusOr<Reply> Client::Ask(const Command& command, absl::Duration timeout) {
+  ASSIGN_OR_RETURN(std::vector<Reply> replies, WithoutErrors(Run({command}, timeout)));
+  return std::move(replies.front());
 }
 
 void Client::SetState(State state, const std::string& reason) {
@@ -146,16 +151,19 @@ absl::Status Client::Serve(Connection& connection, State& state) {
   std::string unsent;
   absl::Duration heard = Now();
   while (true) {
-    absl::Duration oldest = absl::InfiniteDuration();
+    absl::Duration oldest = heard;
+    bool idle = true;
     {
       absl::MutexLock lock(&mutex_);
       if (stopping_) return absl::UnavailableError("the client is stopping");
       if (unsent.empty()) unsent.swap(outgoing_);
-      if (!waiting_.empty()) oldest = waiting_.front().posted;
+      idle = waiting_.empty();
+      if (!idle) oldest = waiting_.front().posted;
     }
     RETURN_IF_ERROR(Send(connection, unsent));
+    // The replies to a long batch are signs of life, however old the batch is.
     const absl::Duration due =
-        std::min(oldest + options_.command_timeout, heard + options_.idle_ping);
+        idle ? heard + options_.idle_ping : std::max(oldest, heard) + options_.command_timeout;
     pollfd waits[] = {
         {connection.fd(), static_cast<short>(unsent.empty() ? POLLIN : POLLIN | POLLOUT), 0},
         {wake_.get(), POLLIN, 0}};
@@ -168,10 +176,8 @@ absl::Status Client::Serve(Connection& connection, State& state) {
     if ((waits[0].revents & ~POLLOUT) != 0) {
       heard = now;
       RETURN_IF_ERROR(Receive(connection, state));
-    } else if (now - oldest > options_.command_timeout && now - heard > options_.command_timeout) {
-      return absl::UnavailableError("the server does not answer");
-    } else if (now - heard >= options_.idle_ping) {
-      heard = now;
+    } else if (now >= due) {
+      if (!idle) return absl::UnavailableError("the server does not answer");
       Post({{"PING"}});
     }
   }

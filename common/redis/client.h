@@ -35,7 +35,8 @@ class Client {
   using Done = std::function<void(const Replies& replies)>;
 
   Client(Address address, ClientOptions options);
-  // What is still waiting ends with Unavailable first.
+  // What is still waiting ends with Unavailable first; an attempt to connect that is under way is
+  // waited for.
   ~Client();
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
@@ -44,11 +45,14 @@ class Client {
   // per command, error replies included, in the order of the posts. Unavailable: there is no
   // connection (`done` is then called before this returns), or it broke (the commands may have been
   // executed). ResourceExhausted: max_waiting. Never blocks; `done` runs on the I/O thread and must
-  // not block either.
+  // not block either. No commands: `done` gets no replies, at once.
   void Post(const std::vector<Command>& commands, Done done = nullptr);
 
   // The same, waited for. DeadlineExceeded: no answer within `timeout`.
   Replies Run(const std::vector<Command>& commands, absl::Duration timeout = absl::Seconds(5));
+
+  // One command; Internal with the server's words when it was refused.
+  absl::StatusOr<Reply> Ask(const Command& command, absl::Duration timeout = absl::Seconds(5));
 
   State state() const;
   uint64_t reconnects() const;  // connections that were lost after they had been ready

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <utility>
 
@@ -48,10 +49,13 @@ absl::Duration Now() { return Clock::Real().Monotonic(); }
 // Waits for `events` on a socket until `deadline`.
 absl::Status Wait(int fd, short events, absl::Duration deadline) {
   pollfd wait{fd, events, 0};
-  const int64_t left = absl::ToInt64Milliseconds(deadline - Now());
-  const int ready = left <= 0 ? 0 : ::poll(&wait, 1, static_cast<int>(left) + 1);
-  if (ready > 0) return absl::OkStatus();
-  return Broken(ready == 0 ? "no answer in time" : std::strerror(errno));
+  while (true) {
+    const absl::Duration left = deadline - Now();
+    if (left <= absl::ZeroDuration()) return Broken("no answer in time");
+    const int ready = ::poll(&wait, 1, PollMilliseconds(left));
+    if (ready > 0) return absl::OkStatus();
+    if (ready < 0 && errno != EINTR) return BrokenByErrno("poll");
+  }
 }
 
 absl::StatusOr<UniqueFd> ConnectTo(const sockaddr* address, socklen_t size, int family,
@@ -177,7 +181,8 @@ absl::Status SocketConnection::StartTls(const std::string& host, absl::Duration 
     if (result == 1) return absl::OkStatus();
     const int error = SSL_get_error(ssl_.get(), result);
     if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
-      RETURN_IF_ERROR(Wait(fd_.get(), error == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT, deadline));
+      RETURN_IF_ERROR(Annotate(
+          Wait(fd_.get(), error == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT, deadline), "TLS"));
       continue;
     }
     const long verified = SSL_get_verify_result(ssl_.get());
@@ -197,7 +202,10 @@ absl::StatusOr<size_t> SocketConnection::TlsResult(int result) {
 }
 
 absl::StatusOr<size_t> SocketConnection::Write(std::string_view bytes) {
-  if (ssl_) return TlsResult(SSL_write(ssl_.get(), bytes.data(), static_cast<int>(bytes.size())));
+  if (ssl_) {
+    const size_t size = std::min<size_t>(bytes.size(), std::numeric_limits<int>::max());
+    return TlsResult(SSL_write(ssl_.get(), bytes.data(), static_cast<int>(size)));
+  }
   const ssize_t sent = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
   if (sent >= 0) return static_cast<size_t>(sent);
   if (errno == EAGAIN || errno == EINTR) return size_t{0};
@@ -254,7 +262,8 @@ absl::StatusOr<Reply> SocketConnection::Ask(const Command& command, absl::Durati
 absl::Status SocketConnection::Greet(const Address& address, absl::Duration deadline,
                                      State& state) {
   std::vector<Command> commands;
-  if (!address.password.empty()) {
+  // A user without a password logs in too: `nopass` users take any.
+  if (!address.user.empty() || !address.password.empty()) {
     commands.push_back(address.user.empty() ? Command{"AUTH", address.password}
                                             : Command{"AUTH", address.user, address.password});
   }
@@ -301,6 +310,11 @@ std::optional<State> StateOfError(std::string_view error) {
   if (word == "READONLY") return State::kReadOnly;
   if (word == "MASTERDOWN") return State::kMasterDown;
   return std::nullopt;
+}
+
+int PollMilliseconds(absl::Duration left) {
+  constexpr int64_t kLongest = 60 * 1000;
+  return static_cast<int>(std::clamp<int64_t>(absl::ToInt64Milliseconds(left), -1, kLongest)) + 1;
 }
 
 std::unique_ptr<Connection> Connection::Open(const Address& address, absl::Duration timeout,

@@ -41,8 +41,9 @@ struct ConnectError {
 // Not thread-safe. The socket does not block.
 class Connection {
  public:
-  // Connects, logs in, selects the database and proves by PING that commands are taken; blocks, at
-  // most `timeout`. Null with `error` filled in.
+  // Connects, logs in, selects the database and proves by PING that commands are taken. Blocks, at
+  // most `timeout` beside what the system's resolver takes. Null with `error` filled in. TLS trusts
+  // the system's certificates or those of SSL_CERT_FILE; it needs SIGPIPE ignored.
   static std::unique_ptr<Connection> Open(const Address& address, absl::Duration timeout,
                                           ConnectError& error);
   virtual ~Connection() = default;
@@ -55,6 +56,9 @@ class Connection {
   // The next whole reply of what was read. Unavailable: that is no Redis protocol.
   virtual absl::StatusOr<std::optional<Reply>> Next() = 0;
 };
+
+// For poll(2): `left` in milliseconds, rounded up; a long wait comes back after a minute.
+int PollMilliseconds(absl::Duration left);
 
 // The pauses between tries to connect: 0.1 s doubling to 5 s, each drawn from its upper half, so
 // that a fleet does not come back at one instant. Reset by success only.

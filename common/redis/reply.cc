@@ -15,7 +15,19 @@ const Reply* FirstError(const std::vector<Reply>& replies) {
   return nullptr;
 }
 
+absl::Status ErrorStatus(const Replies& replies) {
+  if (!replies.ok()) return replies.status();
+  const Reply* error = FirstError(*replies);
+  if (error == nullptr) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("Redis: ", error->text));
+}
+
 }  // namespace
+
+Replies WithoutErrors(Replies replies) {
+  RETURN_IF_ERROR(ErrorStatus(replies));
+  return replies;
+}
 
 std::vector<Command> Transaction(std::vector<Command> commands) {
   commands.insert(commands.begin(), Command{"MULTI"});
@@ -24,10 +36,7 @@ std::vector<Command> Transaction(std::vector<Command> commands) {
 }
 
 absl::Status TransactionStatus(const Replies& replies) {
-  if (!replies.ok()) return replies.status();
-  if (const Reply* error = FirstError(*replies)) {
-    return absl::InternalError(absl::StrCat("Redis: ", error->text));
-  }
+  RETURN_IF_ERROR(ErrorStatus(replies));
   if (replies->empty() || replies->back().kind != Reply::Kind::kArray) {
     return absl::InternalError("Redis: the transaction was not executed");
   }

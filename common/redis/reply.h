@@ -25,6 +25,10 @@ struct Reply {
 
 using Replies = absl::StatusOr<std::vector<Reply>>;
 
+// `replies` as they are, or Internal with the server's words when one of them, at any depth, is an
+// error.
+Replies WithoutErrors(Replies replies);
+
 // `commands` between MULTI and EXEC.
 std::vector<Command> Transaction(std::vector<Command> commands);
 

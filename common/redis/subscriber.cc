@@ -15,10 +15,6 @@ namespace {
 
 absl::Duration Now() { return Clock::Real().Monotonic(); }
 
-int PollMilliseconds(absl::Duration left) {
-  return static_cast<int>(std::clamp<int64_t>(absl::ToInt64Milliseconds(left) + 1, 0, 60 * 1000));
-}
-
 }  // namespace
 
 Subscriber::Subscriber(Address address, std::vector<std::string> channels,
@@ -48,15 +44,20 @@ void Subscriber::Loop() {
     ConnectError error;
     const std::unique_ptr<Connection> connection =
         Connection::Open(address_, options_.connect_timeout, error);
-    if (connection == nullptr) continue;
+    if (connection == nullptr) {
+      TellDead(Message(error.status));
+      continue;
+    }
     confirmed_ = 0;
     const absl::Status ended = Listen(*connection);
     if (ended.ok()) return;
-    if (confirmed_ == channels_.size()) {
-      pause.Reset();
-      on_alive_(false, Message(ended));
-    }
+    if (confirmed_ == channels_.size()) pause.Reset();
+    TellDead(Message(ended));
   } while (Pause(pause.Next()));
+}
+
+void Subscriber::TellDead(const std::string& reason) {
+  if (std::exchange(told_, reason) != reason) on_alive_(false, reason);
 }
 
 absl::Status Subscriber::Send(Connection& connection, const Command& command) {
@@ -107,7 +108,10 @@ absl::Status Subscriber::Handle(const Reply& reply) {
     on_message_(reply.elements[1].text, reply.elements[2].text);
   } else if (kind == "subscribe") {
     confirmed_ = static_cast<size_t>(reply.elements[2].integer);
-    if (confirmed_ == channels_.size()) on_alive_(true, "");
+    if (confirmed_ == channels_.size()) {
+      told_.clear();
+      on_alive_(true, "");
+    }
   }
   return absl::OkStatus();
 }

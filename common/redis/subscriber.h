@@ -25,13 +25,13 @@ struct SubscriberOptions {
 class Subscriber {
  public:
   using OnMessage = std::function<void(std::string_view channel, std::string_view payload)>;
-  // True: every channel is confirmed on a live connection. False: messages may be missed from now
-  // on; `reason` says why.
+  // True: every channel is confirmed on a live connection. False: messages are missed; `reason`
+  // says why, once until it is another one.
   using OnAlive = std::function<void(bool alive, const std::string& reason)>;
 
   Subscriber(Address address, std::vector<std::string> channels, SubscriberOptions options,
              OnMessage on_message, OnAlive on_alive);
-  ~Subscriber();
+  ~Subscriber();  // waits for an attempt to connect that is under way
   Subscriber(const Subscriber&) = delete;
   Subscriber& operator=(const Subscriber&) = delete;
 
@@ -42,6 +42,7 @@ class Subscriber {
   absl::Status Send(Connection& connection, const Command& command);
   absl::Status Handle(const Reply& reply);
   bool Pause(absl::Duration duration) const;  // false when stopping
+  void TellDead(const std::string& reason);
 
   const Address address_;
   const std::vector<std::string> channels_;
@@ -50,6 +51,7 @@ class Subscriber {
   const OnAlive on_alive_;
   const UniqueFd stop_;  // an eventfd, readable once this stops
   size_t confirmed_ = 0;
+  std::string told_;  // the last reason; empty while alive
   std::thread thread_;
 };
 

@@ -62,9 +62,10 @@ RedisServer::RedisServer(std::vector<std::string> settings) : settings_(std::mov
 
 bool RedisServer::Launch() {
   SubprocessOptions options;
-  options.argv = {"redis-server", "--port",       absl::StrCat(port_), "--bind",
-                  "127.0.0.1",    "--unixsocket", socket(),            "--save",
-                  "",             "--appendonly", "no",                "--dir",
+  options.argv = {"redis-server", "--port",    absl::StrCat(port_),
+                  "--bind",       "127.0.0.1", "--unixsocket",
+                  socket(),       "--save",    "",
+                  "--appendonly", "no",        "--dir",
                   dir_.path()};
   options.argv.insert(options.argv.end(), settings_.begin(), settings_.end());
   const UniqueFd log(
@@ -89,9 +90,7 @@ bool RedisServer::Launch() {
   return up;
 }
 
-void RedisServer::Kill() {
-  process_->Terminate(absl::ZeroDuration());
-}
+void RedisServer::Kill() { process_->Terminate(absl::ZeroDuration()); }
 
 void RedisServer::Start() {
   if (Launch()) return;
@@ -127,6 +126,13 @@ Json RedisPeer::Command(const std::vector<std::string>& arguments) {
 std::string RedisPeer::HashField(const std::string& key, const std::string& field) {
   const Json value = Command({"HGET", key, field});
   return value.is_string() ? value.get<std::string>() : "";
+}
+
+int64_t RedisPeer::Calls(const std::string& command) {
+  const std::string stats = Command({"INFO", "commandstats"}).get<std::string>();
+  const std::string label = absl::StrCat("cmdstat_", command, ":calls=");
+  const size_t at = stats.find(label);
+  return at == std::string::npos ? 0 : std::atoll(stats.c_str() + at + label.size());
 }
 
 int64_t RedisPeer::Publish(const std::string& channel, const Json& message) {

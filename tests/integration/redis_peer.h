@@ -51,6 +51,8 @@ class RedisPeer {
   // The reply: null, a number, a string, or a list of those; an error reply is {"error": text}.
   Json Command(const std::vector<std::string>& arguments);
   std::string HashField(const std::string& key, const std::string& field);
+  // How often clients have run `command`.
+  int64_t Calls(const std::string& command);
   // PUBLISH; returns the number of receivers.
   int64_t Publish(const std::string& channel, const Json& message);
 
