@@ -1,6 +1,6 @@
-// Greedy decoding of a model in bfloat16 by this project's engine; peer_transformers.py is its peer.
-// Prints name<TAB>value: load in seconds, tokens per second by batch (prefill included), peak
-// memory in MB, and how many times the weights that is.
+// Greedy decoding of a model in bfloat16 by this project's engine; peer_transformers.py is its
+// peer. Prints name<TAB>value: load in seconds; by batch tokens per second (prefill included), peak
+// memory so far in MB, and how many times the weights that is.
 //
 //   decode_bench MODEL IDS TOKENS BATCHES RUNS THREADS     (IDS and BATCHES joined by commas)
 #include <ATen/Parallel.h>
@@ -36,10 +36,8 @@ double TokensPerSecond(engine::Engine& engine, const std::vector<int>& prompt, i
   request.params.greedy = true;
   request.params.max_tokens = tokens;
   const double begin = Now();
-  const auto completions =
-      engine.Generate(std::vector(static_cast<size_t>(batch), request), [](const auto&) {
-        return true;
-      });
+  const auto completions = engine.Generate(std::vector(static_cast<size_t>(batch), request),
+                                           [](const auto&) { return true; });
   const double seconds = Now() - begin;
   for (const engine::Completion& completion : completions.value()) {
     if (completion.token_ids.size() != static_cast<size_t>(tokens)) {
@@ -48,6 +46,12 @@ double TokensPerSecond(engine::Engine& engine, const std::vector<int>& prompt, i
     }
   }
   return batch * tokens / seconds;
+}
+
+double PeakMegabytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / 1024;
 }
 
 int Main(char** argv) {
@@ -63,6 +67,7 @@ int Main(char** argv) {
   std::printf("load\t%.3f\n", Now() - begin);
   const auto engine = engine::Engine::Create(&*model, {});
   TokensPerSecond(*engine, prompt, 1, 4);
+  const double weights = static_cast<double>(model->model->info().num_parameters) * 2 / (1 << 20);
   for (const int batch : Numbers(argv[4])) {
     std::vector<double> values;
     for (int i = 0; i < runs; ++i) {
@@ -70,13 +75,11 @@ int Main(char** argv) {
     }
     std::nth_element(values.begin(), values.begin() + runs / 2, values.end());
     std::printf("batch %d\t%.2f\n", batch, values[static_cast<size_t>(runs) / 2]);
+    const double peak = PeakMegabytes();
+    std::printf("memory %d\t%.0f\nmemory over weights %d\t%.2f\n", batch, peak, batch,
+                peak / weights);
     std::fflush(stdout);
   }
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const double peak = static_cast<double>(usage.ru_maxrss) / 1024;
-  const double weights = static_cast<double>(model->model->info().num_parameters) * 2 / (1 << 20);
-  std::printf("memory\t%.0f\nmemory over weights\t%.2f\n", peak, peak / weights);
   return 0;
 }
 

@@ -1,6 +1,6 @@
 // The sidecar's figures: memory when idle, time from exec to IDLE, latency from publish to
 // TASK_STARTED, and echo tasks per second through Redis, sidecar and executor with results on disk.
-// Prints one line per figure: name, median, minimum and maximum of the runs.
+// Prints name<TAB>median<TAB>unit<TAB>minimum<TAB>maximum of the runs.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -21,8 +21,8 @@ double Seconds() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
 
 void Report(const char* name, const char* unit, std::vector<double> runs) {
   std::sort(runs.begin(), runs.end());
-  std::printf("%-44s %10.1f %s   (%.1f to %.1f, %zu runs)\n", name, runs[runs.size() / 2], unit,
-              runs.front(), runs.back(), runs.size());
+  std::printf("%s\t%.1f\t%s\t%.1f\t%.1f\n", name, runs[runs.size() / 2], unit, runs.front(),
+              runs.back());
   std::fflush(stdout);
 }
 
@@ -90,21 +90,15 @@ std::vector<double> Runs(int count, const std::function<double(int)>& run) {
 int Main() {
   {
     Line line({.sidecar_env = kQuiet, .executor_env = kQuiet});
-    Report("sidecar: exec to IDLE in Redis", "ms",
-           Runs(9, [&](int) { return StartMilliseconds(line); }));
+    Report("start", "ms", Runs(9, [&](int) { return StartMilliseconds(line); }));
     absl::SleepFor(absl::Seconds(2));
-    Report("sidecar: resident memory, idle", "MB",
-           {ResidentMegabytes(line.sidecar().process().pid())});
-    Report("executor: resident memory, idle", "MB",
-           {ResidentMegabytes(line.executor("e0").process().pid())});
-    Report("publish to TASK_STARTED", "ms",
-           Runs(101, [&](int) { return StartedLatencyMilliseconds(line); }));
+    Report("sidecar idle", "MB", {ResidentMegabytes(line.sidecar().process().pid())});
+    Report("executor idle", "MB", {ResidentMegabytes(line.executor("e0").process().pid())});
+    Report("latency", "ms", Runs(101, [&](int) { return StartedLatencyMilliseconds(line); }));
   }
   Line line({.sidecar_env = kQuiet, .executor_env = kQuiet});
-  Report("echo, back to back, results on disk", "tasks/s",
-         Runs(kRuns, [&](int run) { return EchoTasksPerSecond(line, run); }));
-  Report("sidecar: resident memory after them", "MB",
-         {ResidentMegabytes(line.sidecar().process().pid())});
+  Report("echo", "tasks/s", Runs(kRuns, [&](int run) { return EchoTasksPerSecond(line, run); }));
+  Report("sidecar after", "MB", {ResidentMegabytes(line.sidecar().process().pid())});
   return 0;
 }
 

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
+#include "common/clock.h"
 #include "common/endpoint.h"
 #include "common/http.h"
 #include "common/strings.h"
