@@ -23,7 +23,7 @@ struct Transfer {
   bool disk_full = false;
   bool cancelled = false;
   bool silent = false;
-  absl::Duration last_activity;
+  absl::Duration begun, last_activity;
   curl_off_t last_bytes = -1;
 };
 
@@ -97,8 +97,11 @@ absl::Status TransferError(CURLcode code, const Transfer& transfer, const char* 
     return ErrnoError("cannot write", transfer.request->download_to);
   }
   if (transfer.silent || code == CURLE_OPERATION_TIMEDOUT) {
-    return absl::DeadlineExceededError(absl::StrCat(
-        where, ": no answer within ", absl::FormatDuration(transfer.request->timeout)));
+    const absl::Duration total = transfer.request->total_timeout;
+    const bool over = !transfer.silent && Clock::Real().Monotonic() - transfer.begun >= total;
+    return absl::DeadlineExceededError(
+        absl::StrCat(where, over ? ": not over within " : ": no answer within ",
+                     absl::FormatDuration(over ? total : transfer.request->timeout)));
   }
   const std::string text = detail[0] != '\0' ? detail : curl_easy_strerror(code);
   if (code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL) {
@@ -184,7 +187,7 @@ absl::StatusOr<HttpResponse> HttpClient::SendOnce(const HttpRequest& request) {
   char detail[CURL_ERROR_SIZE] = "";
   Transfer transfer;
   transfer.request = &request;
-  transfer.last_activity = Clock::Real().Monotonic();
+  transfer.begun = transfer.last_activity = Clock::Real().Monotonic();
 
   curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, detail);
   curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);

@@ -1,5 +1,7 @@
 #include "common/json.h"
 
+#include <cmath>
+
 #include "absl/strings/str_cat.h"
 #include "common/strings.h"
 
@@ -62,7 +64,7 @@ void AppendSpaced(const Json& value, std::string& out) {
       AppendSpaced(value[i], out);
     }
     out += ']';
-  } else if (value.is_number_float()) {
+  } else if (value.is_number_float() && std::isfinite(value.get<double>())) {
     out += PythonFloat(value.get<double>());
   } else {
     out += DumpJson(value);
