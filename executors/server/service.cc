@@ -48,8 +48,8 @@ grpc::Status ExecutorService::Attach(grpc::ServerContext* context, const v1::Att
 
 grpc::Status ExecutorService::Stream(grpc::ServerContext* context, const EventLog& log,
                                      uint64_t from, grpc::ServerWriter<v1::TaskEvent>* writer) {
-  // On its own: a first message that may wait in the transport's buffer would make the metadata, and
-  // so the write itself, wait with it.
+  // On its own: a first message that may wait in the transport's buffer would make the metadata,
+  // and so the write itself, wait with it.
   writer->SendInitialMetadata();
   while (true) {
     const EventLog::Batch batch = log.Read(from, kLookAround);
