@@ -6,15 +6,13 @@ namespace flowmesh::orchestrator {
 
 Config ReadConfig(EnvReader& env) {
   Config config;
-  const std::string redis =
-      env.String("REDIS_URL", "redis://localhost:6379/0", "Redis server: redis:// or unix://");
-  if (const auto address = ParseRedisUrl(redis); address.ok()) {
-    config.redis = *address;
+  const std::string url = env.String("REDIS_URL", "redis://localhost:6379/0",
+                                     "Redis server: redis://, rediss:// or unix://");
+  if (auto address = redis::ParseRedisUrl(url); address.ok()) {
+    config.redis = *std::move(address);
   } else {
     // The text says what is wrong without repeating the URL, which may hold a password.
-    env.Reject("REDIS_URL", "redis://[user:password@]host[:port][/db] or unix:///path",
-               ToStd(address.status().message())
-                   .substr(ToStd(address.status().message()).rfind("got ") + 4));
+    env.RejectWith("REDIS_URL", Message(address.status()));
   }
   config.results_dir = std::filesystem::absolute(
       env.String("RESULTS_DIR", "./results_host", "folder of the stored results"));

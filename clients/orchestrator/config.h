@@ -6,15 +6,15 @@
 #include <string>
 
 #include "absl/time/time.h"
-#include "clients/orchestrator/redis.h"
 #include "common/endpoint.h"
 #include "common/env.h"
 #include "common/log.h"
+#include "common/redis/address.h"
 
 namespace flowmesh::orchestrator {
 
 struct Config {
-  RedisAddress redis;
+  redis::Address redis;
   std::filesystem::path results_dir;
   Endpoint listen;    // TCP; port 0: the system chooses
   std::string token;  // empty: no check

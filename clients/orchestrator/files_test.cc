@@ -5,7 +5,6 @@
 
 #include "clients/orchestrator/config.h"
 #include "clients/orchestrator/file_answer.h"
-#include "clients/orchestrator/redis.h"
 #include "clients/orchestrator/result_store.h"
 #include "common/clock.h"
 
@@ -81,25 +80,6 @@ TEST(ParseRangeTest, FollowsTheStandard) {
        {"", "lines=1-2", "bytes=", "bytes=-", "bytes=5-3", "bytes=a-b", "bytes=0-1,3-4"}) {
     EXPECT_EQ(range(all, 10), "all") << all;
   }
-}
-
-TEST(RedisUrlTest, ReadsEveryForm) {
-  const auto parse = [](const char* url) { return ParseRedisUrl(url).value(); };
-  EXPECT_EQ(parse("redis://localhost:6379/0").ToString(), "localhost:6379");
-  EXPECT_EQ(parse("redis://h/3").ToString(), "h:6379 db 3");
-  EXPECT_EQ(parse("redis://[::1]:7000?db=2").host, "::1");
-  EXPECT_EQ(parse("redis://[::1]:7000?db=2").port, 7000);
-  EXPECT_EQ(parse("redis://:p%40ss@h").password, "p@ss");
-  EXPECT_EQ(parse("redis://ann:s:x@h:1").user, "ann");
-  EXPECT_EQ(parse("redis://ann:s:x@h:1").password, "s:x");
-  EXPECT_EQ(parse("unix:///run/r.sock?db=4").unix_path, "/run/r.sock");
-  EXPECT_EQ(parse("unix://u:p@/run/r.sock").user, "u");
-  for (const char* bad : {"localhost", "http://x", "rediss://x", "redis://h:0", "redis://h:x",
-                          "redis://h/x", "unix://r.sock", "redis://u:%zz@h"}) {
-    const auto address = ParseRedisUrl(bad);
-    EXPECT_EQ(address.status().code(), absl::StatusCode::kInvalidArgument) << bad;
-  }
-  EXPECT_THAT(Message(ParseRedisUrl("redis://u:secret@h:bad").status()), Not(HasSubstr("secret")));
 }
 
 TEST(ConfigTest, ReadsChecksAndKeepsSecrets) {

@@ -66,6 +66,7 @@ int HttpStatus(const absl::Status& status) {
     case absl::StatusCode::kNotFound:
       return 404;
     case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
       return 503;
     default:
       return 500;

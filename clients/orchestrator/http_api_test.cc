@@ -241,7 +241,7 @@ TEST_F(HttpApiTest, ChecksTheToken) {
 TEST_F(HttpApiTest, ASecondServerOnThePortIsRefused) {
   const int port = std::stoi(orchestrator_.url().substr(orchestrator_.url().rfind(':') + 1));
   Config config;
-  config.redis = redis_.address();
+  config.redis = redis::ParseRedisUrl(redis_.url()).value();
   TempDir dir;
   config.results_dir = dir.path();
   config.listen.host = "127.0.0.1";

@@ -23,33 +23,63 @@ std::vector<std::string> DeclaredArtifacts(const Json& document) {
 Orchestrator::Orchestrator(Config config, const Clock& clock)
     : config_(std::move(config)),
       clock_(clock),
-      redis_(config_.redis),
-      workers_(redis_, clock),
       store_(config_.results_dir, clock),
-      watchdog_(config_.watchdog_grace) {}
+      watchdog_(config_.watchdog_grace),
+      redis_(config_.redis,
+             {.on_state = [this](redis::State state,
+                                 const std::string& reason) { OnRedisState(state, reason); }}),
+      workers_(redis_, clock) {}
 
 Orchestrator::~Orchestrator() { Stop(); }
 
 absl::Status Orchestrator::Start() {
   RETURN_IF_ERROR(MakeDirectories(config_.results_dir));
-  const Clock& real = Clock::Real();
-  const absl::Duration deadline = real.Monotonic() + kStartLimit;
-  absl::Status reached = redis_.Run({"PING"}).status();
-  while (absl::IsUnavailable(reached) && real.Monotonic() < deadline) {
-    absl::SleepFor(absl::Milliseconds(50));  // the server may still be starting
-    reached = redis_.Run({"PING"}).status();
-  }
-  RETURN_IF_ERROR(reached);
+  RETURN_IF_ERROR(AwaitRedis());
   RETURN_IF_ERROR(workers_.LoadElastic());
-  subscriber_ = std::make_unique<RedisSubscriber>(
+  subscriber_ = std::make_unique<redis::Subscriber>(
       config_.redis, std::vector<std::string>{"workers.events", "tasks.events"},
-      [this](std::string_view, std::string_view message) { OnMessage(message); });
-  if (!subscriber_->WaitSubscribed(kStartLimit)) {
-    return absl::UnavailableError("Redis did not confirm the subscription to the event channels");
-  }
+      redis::SubscriberOptions{},
+      [this](std::string_view, std::string_view message) { OnMessage(message); },
+      [this](bool alive, const std::string& reason) { OnSubscription(alive, reason); });
+  RETURN_IF_ERROR(AwaitSubscription());
   dispatcher_thread_ = std::thread([this] { DispatchLoop(); });
   if (config_.watchdog) watchdog_thread_ = std::thread([this] { WatchdogLoop(); });
   return absl::OkStatus();
+}
+
+absl::Status Orchestrator::AwaitRedis() {
+  // A server that starts or loads its data is waited for; one that refuses us will not change its
+  // mind.
+  const auto settled = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return redis_state_ == redis::State::kReady || redis_state_ == redis::State::kNoAuth ||
+           redis_state_ == redis::State::kNoPermission;
+  };
+  absl::MutexLock lock(&mutex_);
+  mutex_.AwaitWithTimeout(absl::Condition(&settled), kStartLimit);
+  if (redis_state_ == redis::State::kReady) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("Redis at ", config_.redis.ToString(), ": ", redis_reason_));
+}
+
+absl::Status Orchestrator::AwaitSubscription() {
+  absl::MutexLock lock(&mutex_);
+  if (mutex_.AwaitWithTimeout(absl::Condition(&subscribed_), kStartLimit)) return absl::OkStatus();
+  return absl::UnavailableError("Redis did not confirm the subscription to the event channels");
+}
+
+void Orchestrator::OnRedisState(redis::State state, const std::string& reason) {
+  if (state != redis::State::kReady) {
+    LogWarning("Redis at {}: {}", config_.redis.ToString(), reason);
+  }
+  absl::MutexLock lock(&mutex_);
+  redis_state_ = state;
+  redis_reason_ = reason;
+}
+
+void Orchestrator::OnSubscription(bool alive, const std::string& reason) {
+  if (!alive) LogWarning("no subscription, events are missed: {}", reason);
+  absl::MutexLock lock(&mutex_);
+  subscribed_ = alive;
 }
 
 void Orchestrator::Stop() {
@@ -63,7 +93,7 @@ void Orchestrator::Stop() {
   subscriber_.reset();
   if (config_.flushdb_on_exit) {
     LogWarning("wiping the Redis database, as ORCHESTRATOR_FLUSHDB_ON_EXIT asks");
-    if (const absl::Status status = redis_.Run({"FLUSHDB"}).status(); !status.ok()) {
+    if (const absl::Status status = redis_.Ask({"FLUSHDB"}).status(); !status.ok()) {
       LogError("FLUSHDB failed: {}", Message(status));
     }
   }
@@ -344,8 +374,9 @@ bool Orchestrator::Publish(const Dispatch& dispatch) {
   // The record is marked first, so that no event can find it unmarked; the reference marks it after
   // PUBLISH has returned, which `late_order_delay` reproduces.
   if (!config_.late_order_delay) MarkDispatched(dispatch);
-  const absl::StatusOr<RedisReply> receivers = redis_.Run({"PUBLISH", "tasks", dispatch.envelope});
-  if (!receivers.ok() || (*receivers)->integer == 0) {
+  const absl::StatusOr<redis::Reply> receivers =
+      redis_.Ask({"PUBLISH", "tasks", dispatch.envelope});
+  if (!receivers.ok() || receivers->integer == 0) {
     const std::string reason =
         receivers.ok() ? "nobody listens on `tasks`" : Message(receivers.status());
     LogWarning("task {} not dispatched: {}", dispatch.task_id, reason);

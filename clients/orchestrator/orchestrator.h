@@ -16,7 +16,6 @@
 #include "absl/synchronization/mutex.h"
 #include "clients/orchestrator/config.h"
 #include "clients/orchestrator/events.h"
-#include "clients/orchestrator/redis.h"
 #include "clients/orchestrator/result_store.h"
 #include "clients/orchestrator/substitution.h"
 #include "clients/orchestrator/task_table.h"
@@ -24,6 +23,8 @@
 #include "clients/orchestrator/workers.h"
 #include "common/clock.h"
 #include "common/json.h"
+#include "common/redis/client.h"
+#include "common/redis/subscriber.h"
 #include "common/status.h"
 
 namespace flowmesh::orchestrator {
@@ -90,6 +91,12 @@ class Orchestrator {
   bool Publish(const Dispatch& dispatch);
   void MarkDispatched(const Dispatch& dispatch);
 
+  void OnRedisState(redis::State state, const std::string& reason);
+  void OnSubscription(bool alive, const std::string& reason);
+  // Waits for Redis at the start; says why it cannot be used.
+  absl::Status AwaitRedis();
+  absl::Status AwaitSubscription();
+
   void OnMessage(std::string_view message);
   void OnTaskEvent(const Event& event);
   void OnWorkerEvent(const Event& event);
@@ -103,11 +110,12 @@ class Orchestrator {
 
   const Config config_;
   const Clock& clock_;
-  Redis redis_;
-  Workers workers_;
   ResultStore store_;
 
   mutable absl::Mutex mutex_;
+  redis::State redis_state_ ABSL_GUARDED_BY(mutex_) = redis::State::kConnecting;
+  std::string redis_reason_ ABSL_GUARDED_BY(mutex_);  // for a state that is not ready
+  bool subscribed_ ABSL_GUARDED_BY(mutex_) = false;
   TaskTable table_ ABSL_GUARDED_BY(mutex_);
   Watchdog watchdog_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
@@ -117,7 +125,9 @@ class Orchestrator {
   int64_t heartbeats_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t malformed_events_ ABSL_GUARDED_BY(mutex_) = 0;
 
-  std::unique_ptr<RedisSubscriber> subscriber_;
+  redis::Client redis_;  // behind all that its callback touches
+  Workers workers_;
+  std::unique_ptr<redis::Subscriber> subscriber_;
   std::thread dispatcher_thread_;
   std::thread watchdog_thread_;
 };

@@ -281,15 +281,13 @@ TEST_F(OrchestratorTest, WorkersCanBeSwitchedOffAndOn) {
 
 TEST_F(OrchestratorTest, GarbageOnTheChannelsIsCounted) {
   TestOrchestrator orchestrator(redis_);
-  Redis raw(redis_.address());
+  testing::RedisPeer raw(redis_.port());
   for (const char* garbage :
        {"", "[]", "\xff", "{\"type\":\"TASK_FAILED\",\"worker_id\":\"w\",\"task_id\":3}"}) {
-    ASSERT_TRUE(raw.Run({"PUBLISH", "tasks.events", garbage}).ok());
+    ASSERT_EQ(raw.Command({"PUBLISH", "tasks.events", garbage}), 1);
   }
-  ASSERT_TRUE(raw.Run({"SADD", "workers:ids", "bad", "ghost"}).ok());
-  ASSERT_TRUE(
-      raw.Run({"HSET", "worker:bad", "status", "IDLE", "hardware_json", "[3", "tags_json", "7"})
-          .ok());
+  raw.Command({"SADD", "workers:ids", "bad", "ghost"});
+  raw.Command({"HSET", "worker:bad", "status", "IDLE", "hardware_json", "[3", "tags_json", "7"});
   EXPECT_TRUE(Eventually(
       [&] { return orchestrator.core().Metrics()["counters"]["malformed_events"] == 4; }));
   EXPECT_EQ(orchestrator.core().WorkerList().value().size(), 1u);
@@ -299,15 +297,32 @@ TEST_F(OrchestratorTest, GarbageOnTheChannelsIsCounted) {
   EXPECT_EQ(worker.TakeEnvelope()["task_id"], id);
 }
 
+TEST_F(OrchestratorTest, SaysAtOnceWhyRedisRefusesIt) {
+  testing::RedisPeer raw(redis_.port());
+  raw.Command({"ACL", "SETUSER", "ann", "on", ">right", "+@all"});
+  TempDir dir;
+  Config config;
+  config.results_dir = dir.path();
+  config.redis = redis::ParseRedisUrl(redis_.url()).value();
+  config.redis.user = "ann";
+  config.redis.password = "canary";
+  Orchestrator orchestrator(std::move(config), Clock::Real());
+  const absl::Status refused = orchestrator.Start();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(Message(refused), HasSubstr("WRONGPASS"));
+  EXPECT_THAT(Message(refused), HasSubstr(redis::ParseRedisUrl(redis_.url())->ToString()));
+  EXPECT_THAT(Message(refused), ::testing::Not(HasSubstr("canary")));
+}
+
 TEST_F(OrchestratorTest, OutlivesARestartOfRedis) {
   TestOrchestrator orchestrator(redis_);
-  redis_.Restart();
+  redis_.Kill();
+  redis_.Start();
   ScriptedWorker worker(redis_, "w");
   worker.Register();
-  Redis raw(redis_.address());
+  testing::RedisPeer raw(redis_.port());
   ASSERT_TRUE(Eventually([&] {
-    const auto reply = raw.Run({"PUBSUB", "NUMSUB", "tasks.events"});
-    return reply.ok() && (*reply)->element[1]->integer == 1;
+    return raw.Command({"PUBSUB", "NUMSUB", "tasks.events"})[1] == 1;
   }));
   const std::string id = orchestrator.Submit(kEcho).at(0);
   EXPECT_EQ(worker.TakeEnvelope()["task_id"], id);
@@ -329,13 +344,13 @@ TEST_F(OrchestratorTest, TheReferencesLateOrderSticks) {
 }
 
 TEST_F(OrchestratorTest, WipesRedisAtTheEndOnlyWhenAsked) {
-  Redis raw(redis_.address());
+  testing::RedisPeer raw(redis_.port());
   for (const bool wipe : {false, true}) {
-    ASSERT_TRUE(raw.Run({"SET", "canary", "alive"}).ok());
+    raw.Command({"SET", "canary", "alive"});
     {
       TestOrchestrator orchestrator(redis_, [&](Config& config) { config.flushdb_on_exit = wipe; });
     }
-    EXPECT_EQ(raw.Run({"EXISTS", "canary"}).value()->integer, wipe ? 0 : 1);
+    EXPECT_EQ(raw.Command({"EXISTS", "canary"}), wipe ? 0 : 1);
   }
 }
 

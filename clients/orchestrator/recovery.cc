@@ -153,9 +153,9 @@ void Orchestrator::DeclareDead(const std::string& worker) {
                           {"synthetic", true},
                           {"attempt", task->attempts + 1}}}};
     // It comes back through our own subscription and takes the ordinary way of a failure.
-    const absl::StatusOr<RedisReply> receivers =
-        redis_.Run({"PUBLISH", "tasks.events", DumpJson(event)});
-    if (receivers.ok() && (*receivers)->integer > 0) continue;
+    const absl::StatusOr<redis::Reply> receivers =
+        redis_.Ask({"PUBLISH", "tasks.events", DumpJson(event)});
+    if (receivers.ok() && receivers->integer > 0) continue;
     absl::MutexLock lock(&mutex_);
     table_.AttemptFailed(task->task_id, worker, "worker_heartbeat_expired", clock_.Now());
     work_ = true;

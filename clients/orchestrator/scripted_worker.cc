@@ -1,62 +1,34 @@
 #include "clients/orchestrator/scripted_worker.h"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
-
-#include "absl/strings/str_cat.h"
-#include "common/endpoint.h"
 
 namespace flowmesh::orchestrator {
 
-bool Eventually(const std::function<bool()>& holds) {
-  const Clock& clock = Clock::Real();
-  const absl::Duration deadline = clock.Monotonic() + absl::Seconds(20);
-  while (!holds()) {
-    if (clock.Monotonic() > deadline) return false;
-    absl::SleepFor(absl::Milliseconds(2));
-  }
-  return true;
-}
-
-RedisServer::RedisServer() : port_(FreeLoopbackPort().value()) { Launch(); }
-
-RedisAddress RedisServer::address() const {
-  RedisAddress address;
-  address.host = "127.0.0.1";
-  address.port = port_;
-  return address;
-}
-
-void RedisServer::Launch() {
-  const UniqueFd log(
-      ::open((dir_ / "redis.log").c_str(), O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600));
-  SubprocessOptions options;
-  options.argv = {"redis-server", "--port", absl::StrCat(port_), "--bind", "127.0.0.1",
-                  "--save",       "",       "--appendonly",      "no",     "--dir",
-                  dir_.path()};
-  options.stdout_fd = log.get();
-  options.stderr_fd = log.get();
-  process_ = Subprocess::Start(options).value();
-  Redis redis(address());
-  EXPECT_TRUE(Eventually([&] { return redis.Run({"PING"}).ok(); }))
-      << "redis-server does not start";
-}
-
-void RedisServer::Restart() {
-  process_->Terminate(absl::Seconds(5));
-  Launch();
-}
-
 ScriptedWorker::ScriptedWorker(const RedisServer& server, std::string id)
     : id_(std::move(id)),
-      redis_(server.address()),
-      subscriber_(server.address(), {"tasks"}, [this](std::string_view, std::string_view message) {
-        Json envelope = ParseJson(message).value();
-        if (envelope["assigned_worker"] != id_) return;
-        absl::MutexLock lock(&mutex_);
-        envelopes_.push_back(std::move(envelope));
-      }) {
-  EXPECT_TRUE(subscriber_.WaitSubscribed(absl::Seconds(10)));
+      redis_(server.port()),
+      subscriber_(
+          redis::ParseRedisUrl(server.url()).value(), {"tasks"}, {},
+          [this](std::string_view, std::string_view message) {
+            Json envelope = ParseJson(message).value();
+            if (envelope["assigned_worker"] != id_) return;
+            absl::MutexLock lock(&mutex_);
+            envelopes_.push_back(std::move(envelope));
+          },
+          [this](bool alive, const std::string&) {
+            absl::MutexLock lock(&mutex_);
+            listening_ = alive;
+          }) {
+  absl::MutexLock lock(&mutex_);
+  EXPECT_TRUE(mutex_.AwaitWithTimeout(absl::Condition(&listening_), absl::Seconds(10)));
+}
+
+void ScriptedWorker::Transaction(std::vector<redis::Command> commands) {
+  Json reply;
+  for (const redis::Command& command : redis::Transaction(std::move(commands))) {
+    reply = redis_.Command(command);
+  }
+  EXPECT_TRUE(reply.is_array()) << DumpJson(reply);
 }
 
 void ScriptedWorker::Register(const Json& hardware) {
@@ -64,14 +36,12 @@ void ScriptedWorker::Register(const Json& hardware) {
                       {"worker_id", id_},         {"status", "STARTING"},
                       {"tags", Json::array()},    {"metrics", Json::object()},
                       {"payload", Json::object()}};
-  EXPECT_TRUE(redis_
-                  .Transaction({{"SADD", "workers:ids", id_},
-                                {"HSET", "worker:" + id_, "worker_id", id_, "status", "STARTING",
-                                 "pid", "7", "env_json", "{}", "tags_json", R"(["lab"])",
-                                 "hardware_json", DumpJson(hardware), "cost_per_hour", "1.5"},
-                                {"PUBLISH", "workers.events", DumpJson(event)}})
-                  .ok());
-  EXPECT_TRUE(redis_.Run({"SETEX", "worker:" + id_ + ":hb", "120", "now"}).ok());
+  Transaction({{"SADD", "workers:ids", id_},
+               {"HSET", "worker:" + id_, "worker_id", id_, "status", "STARTING", "pid", "7",
+                "env_json", "{}", "tags_json", R"(["lab"])", "hardware_json", DumpJson(hardware),
+                "cost_per_hour", "1.5"},
+               {"PUBLISH", "workers.events", DumpJson(event)}});
+  redis_.Command({"SETEX", "worker:" + id_ + ":hb", "120", "now"});
   SetStatus("IDLE");
 }
 
@@ -79,27 +49,21 @@ void ScriptedWorker::Unregister() {
   const Json event = {{"type", "UNREGISTER"},     {"ts", ""},        {"worker_id", id_},
                       {"status", nullptr},        {"tags", nullptr}, {"metrics", Json::object()},
                       {"payload", Json::object()}};
-  EXPECT_TRUE(redis_
-                  .Transaction({{"SREM", "workers:ids", id_},
-                                {"DEL", "worker:" + id_},
-                                {"DEL", "worker:" + id_ + ":hb"},
-                                {"PUBLISH", "workers.events", DumpJson(event)}})
-                  .ok());
+  Transaction({{"SREM", "workers:ids", id_},
+               {"DEL", "worker:" + id_},
+               {"DEL", "worker:" + id_ + ":hb"},
+               {"PUBLISH", "workers.events", DumpJson(event)}});
 }
 
-void ScriptedWorker::DropHeartbeat() {
-  EXPECT_TRUE(redis_.Run({"DEL", "worker:" + id_ + ":hb"}).ok());
-}
+void ScriptedWorker::DropHeartbeat() { redis_.Command({"DEL", "worker:" + id_ + ":hb"}); }
 
 void ScriptedWorker::SetStatus(const std::string& status) {
   const Json event = {{"type", "STATUS"},         {"ts", FormatTimestamp(absl::Now())},
                       {"worker_id", id_},         {"status", status},
                       {"tags", nullptr},          {"metrics", Json::object()},
                       {"payload", Json::object()}};
-  EXPECT_TRUE(redis_
-                  .Transaction({{"HSET", "worker:" + id_, "status", status},
-                                {"PUBLISH", "workers.events", DumpJson(event)}})
-                  .ok());
+  Transaction({{"HSET", "worker:" + id_, "status", status},
+               {"PUBLISH", "workers.events", DumpJson(event)}});
 }
 
 bool ScriptedWorker::HasEnvelope() {
@@ -126,7 +90,7 @@ void ScriptedWorker::TaskEvent(const char* type, const std::string& task_id, con
                       {"status", nullptr},
                       {"error", error},
                       {"payload", {{"taskType", "echo"}}}};
-  EXPECT_TRUE(redis_.Run({"PUBLISH", "tasks.events", DumpJson(event)}).ok());
+  redis_.Publish("tasks.events", event);
 }
 
 void ScriptedWorker::Succeed(const std::string& task_id) {
@@ -139,14 +103,12 @@ void ScriptedWorker::Fail(const std::string& task_id, const std::string& error) 
   SetStatus("IDLE");
 }
 
-std::string ScriptedWorker::StatusInRedis() {
-  return ReplyText(*redis_.Run({"HGET", "worker:" + id_, "status"}).value());
-}
+std::string ScriptedWorker::StatusInRedis() { return redis_.HashField("worker:" + id_, "status"); }
 
 TestOrchestrator::TestOrchestrator(const RedisServer& server,
                                    const std::function<void(Config&)>& change, const Clock& clock) {
   Config config;
-  config.redis = server.address();
+  config.redis = redis::ParseRedisUrl(server.url()).value();
   config.results_dir = dir_.path();
   config.listen.host = "127.0.0.1";
   config.listen.port = 0;

@@ -1,5 +1,5 @@
-// For tests: a real redis-server, a worker that does what the test says, and the orchestrator with
-// its HTTP server in this process.
+// For tests with a real redis-server: a worker that does what the test says, and the orchestrator
+// with its HTTP server in this process.
 #pragma once
 
 #include <httplib.h>
@@ -12,30 +12,16 @@
 
 #include "clients/orchestrator/http_api.h"
 #include "clients/orchestrator/orchestrator.h"
-#include "clients/orchestrator/redis.h"
 #include "common/clock.h"
 #include "common/files.h"
-#include "common/subprocess.h"
+#include "common/redis/subscriber.h"
+#include "tests/integration/eventually.h"
+#include "tests/integration/redis_peer.h"
 
 namespace flowmesh::orchestrator {
 
-// Polls until `holds` or 20 s have passed; returns whether it held.
-bool Eventually(const std::function<bool()>& holds);
-
-// redis-server on a free loopback port, without persistence.
-class RedisServer {
- public:
-  RedisServer();
-  RedisAddress address() const;
-  void Restart();  // same port, empty
-
- private:
-  void Launch();
-
-  TempDir dir_;
-  int port_ = 0;
-  std::optional<Subprocess> process_;
-};
+using testing::Eventually;
+using testing::RedisServer;
 
 // Speaks the worker's side of Redis; every step is a call.
 class ScriptedWorker {
@@ -60,11 +46,15 @@ class ScriptedWorker {
   std::string StatusInRedis();
 
  private:
+  // MULTI ... EXEC; a failed test when the server refuses it.
+  void Transaction(std::vector<redis::Command> commands);
+
   std::string id_;
-  Redis redis_;
+  testing::RedisPeer redis_;
   absl::Mutex mutex_;
   std::deque<Json> envelopes_ ABSL_GUARDED_BY(mutex_);
-  RedisSubscriber subscriber_;
+  bool listening_ ABSL_GUARDED_BY(mutex_) = false;
+  redis::Subscriber subscriber_;
 };
 
 // An orchestrator that serves on a free port.

@@ -22,13 +22,20 @@ Json ParseOr(const std::string& text, Json fallback) {
 
 Json TextOrNull(const std::string& text) { return text.empty() ? Json() : Json(text); }
 
-std::vector<std::string> Members(const redisReply& reply) {
+std::vector<std::string> Members(const redis::Reply& reply) {
   std::vector<std::string> members;
-  for (size_t i = 0; reply.type == REDIS_REPLY_ARRAY && i < reply.elements; ++i) {
-    members.push_back(ReplyText(*reply.element[i]));
-  }
+  for (const redis::Reply& element : reply.elements) members.push_back(element.text);
   std::sort(members.begin(), members.end());
   return members;
+}
+
+// Field and value pairs of a flat list.
+std::map<std::string, std::string> Fields(const redis::Reply& reply) {
+  std::map<std::string, std::string> fields;
+  for (size_t i = 0; i + 1 < reply.elements.size(); i += 2) {
+    fields[reply.elements[i].text] = reply.elements[i + 1].text;
+  }
+  return fields;
 }
 
 }  // namespace
@@ -41,26 +48,27 @@ std::string WorkerEntry::Field(const std::string& name) const {
 Json WorkerEntry::Hardware() const { return ParseOr(Field("hardware_json"), Json::object()); }
 
 absl::Status Workers::LoadElastic() {
-  ASSIGN_OR_RETURN(const RedisReply reply, redis_.Run({"SMEMBERS", kElasticDisabled}));
-  const std::vector<std::string> ids = Members(*reply);
+  ASSIGN_OR_RETURN(const redis::Reply reply, redis_.Ask({"SMEMBERS", kElasticDisabled}));
+  const std::vector<std::string> ids = Members(reply);
   absl::MutexLock lock(&mutex_);
   elastic_disabled_.insert(ids.begin(), ids.end());
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<WorkerEntry>> Workers::Read(const std::vector<std::string>& ids) const {
-  std::vector<RedisCommand> commands;
+  std::vector<redis::Command> commands;
   for (const std::string& id : ids) {
     commands.push_back({"HGETALL", HashKey(id)});
     commands.push_back({"TTL", BeatKey(id)});
   }
-  ASSIGN_OR_RETURN(const std::vector<RedisReply> replies, redis_.Pipeline(commands));
+  ASSIGN_OR_RETURN(const std::vector<redis::Reply> replies,
+                   redis::WithoutErrors(redis_.Run(commands)));
   std::vector<WorkerEntry> workers;
   absl::MutexLock lock(&mutex_);
   for (size_t i = 0; i < ids.size(); ++i) {
-    WorkerEntry worker{.id = ids[i], .hash = ReplyMap(*replies[2 * i])};
+    WorkerEntry worker{.id = ids[i], .hash = Fields(replies[2 * i])};
     if (worker.hash.empty()) continue;
-    worker.stale = replies[2 * i + 1]->integer < 0;
+    worker.stale = replies[2 * i + 1].integer < 0;
     worker.elastic_disabled = elastic_disabled_.contains(ids[i]);
     workers.push_back(std::move(worker));
   }
@@ -68,10 +76,8 @@ absl::StatusOr<std::vector<WorkerEntry>> Workers::Read(const std::vector<std::st
 }
 
 absl::StatusOr<std::vector<WorkerEntry>> Workers::List() const {
-  ASSIGN_OR_RETURN(const RedisReply reply, redis_.Run({"SMEMBERS", kIds}));
-  const std::vector<std::string> ids = Members(*reply);
-  if (ids.empty()) return std::vector<WorkerEntry>{};
-  return Read(ids);
+  ASSIGN_OR_RETURN(const redis::Reply reply, redis_.Ask({"SMEMBERS", kIds}));
+  return Read(Members(reply));
 }
 
 absl::StatusOr<std::optional<WorkerEntry>> Workers::Find(const std::string& id) const {
@@ -91,19 +97,20 @@ absl::StatusOr<std::vector<Candidate>> Workers::Candidates() const {
 }
 
 absl::StatusOr<bool> Workers::IsStale(const std::string& id) const {
-  ASSIGN_OR_RETURN(const RedisReply reply, redis_.Run({"TTL", BeatKey(id)}));
-  return reply->integer < 0;
+  ASSIGN_OR_RETURN(const redis::Reply reply, redis_.Ask({"TTL", BeatKey(id)}));
+  return reply.integer < 0;
 }
 
 absl::Status Workers::SetStatus(const std::string& id, std::string_view status) {
   const std::string now = FormatTimestamp(clock_.Now());
   const Json event = {{"type", "STATUS"}, {"worker_id", id}, {"status", status}, {"ts", now}};
-  return redis_.Transaction({{"HSET", HashKey(id), "status", std::string(status), "last_seen", now},
-                             {"PUBLISH", "workers.events", DumpJson(event)}});
+  return redis::TransactionStatus(redis_.Run(
+      redis::Transaction({{"HSET", HashKey(id), "status", std::string(status), "last_seen", now},
+                          {"PUBLISH", "workers.events", DumpJson(event)}})));
 }
 
 absl::Status Workers::SetElastic(const std::string& id, bool enabled) {
-  RETURN_IF_ERROR(redis_.Run({enabled ? "SREM" : "SADD", kElasticDisabled, id}).status());
+  RETURN_IF_ERROR(redis_.Ask({enabled ? "SREM" : "SADD", kElasticDisabled, id}).status());
   absl::MutexLock lock(&mutex_);
   if (enabled) {
     elastic_disabled_.erase(id);

@@ -11,9 +11,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "clients/orchestrator/placement.h"
-#include "clients/orchestrator/redis.h"
 #include "common/clock.h"
 #include "common/json.h"
+#include "common/redis/client.h"
 #include "common/status.h"
 
 namespace flowmesh::orchestrator {
@@ -28,10 +28,10 @@ struct WorkerEntry {
   Json Hardware() const;                             // an empty map when it cannot be read
 };
 
-// Thread-safe. Redis errors come back as Unavailable or Internal.
+// Thread-safe. Errors are those of redis::Client::Ask.
 class Workers {
  public:
-  Workers(Redis& redis, const Clock& clock) : redis_(redis), clock_(clock) {}
+  Workers(redis::Client& redis, const Clock& clock) : redis_(redis), clock_(clock) {}
 
   // Takes `workers:elastic_disabled` over from an earlier life of the orchestrator.
   absl::Status LoadElastic();
@@ -55,7 +55,7 @@ class Workers {
  private:
   absl::StatusOr<std::vector<WorkerEntry>> Read(const std::vector<std::string>& ids) const;
 
-  Redis& redis_;
+  redis::Client& redis_;
   const Clock& clock_;
   mutable absl::Mutex mutex_;
   std::set<std::string> elastic_disabled_ ABSL_GUARDED_BY(mutex_);

@@ -97,8 +97,9 @@ void Client::SetState(State state, const std::string& reason) {
   {
     absl::MutexLock lock(&mutex_);
     if (state_ == state) return;
-    if (state_ == State::kReady) ++reconnects_;
-    state_ = state;
+    const bool was_ready = std::exchange(state_, state) == State::kReady;
+    if (stopping_) return;  // an end is no loss
+    if (was_ready) ++reconnects_;
   }
   if (options_.on_state) options_.on_state(state, reason);
 }

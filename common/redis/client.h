@@ -23,7 +23,7 @@ struct ClientOptions {
   absl::Duration command_timeout = absl::Seconds(5);  // a server that is silent longer is lost
   absl::Duration idle_ping = absl::Seconds(10);
   size_t max_waiting = 100000;  // posts without an answer
-  // From the I/O thread, whenever the state changed; `reason` is empty for kReady.
+  // From the I/O thread, whenever the state changed before the end; `reason` is empty for kReady.
   std::function<void(State state, const std::string& reason)> on_state;
 };
 

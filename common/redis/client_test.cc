@@ -192,14 +192,15 @@ TEST_F(ClientTest, RunGivesUpAloneAndTheConnectionGoesOn) {
 
 TEST_F(ClientTest, WhatStillWaitsAtTheEndIsTold) {
   absl::Status told;
+  StateLog states;
   {
-    StateLog states;
     Client client(ParseRedisUrl(server_.url()).value(), states.Listen());
     ASSERT_TRUE(states.WaitFor(State::kReady));
     client.Post({{"BLPOP", "nothing", "0"}},
                 [&](const Replies& replies) { told = replies.status(); });
   }
   EXPECT_EQ(told, absl::UnavailableError("the client is stopping"));
+  EXPECT_FALSE(states.Told(State::kLost));  // an end is no loss
 }
 
 TEST_F(ClientTest, TheUrlsDatabaseUserAndSocketAreUsed) {

@@ -30,6 +30,11 @@ class StateLog {
     return mutex_.AwaitWithTimeout(absl::Condition(&told), absl::Seconds(20));
   }
 
+  bool Told(State state) {
+    absl::MutexLock lock(&mutex_);
+    return Count(state) > 0;
+  }
+
   // The reason that was last told for `state`; empty when there was none.
   std::string Reason(State state) {
     absl::MutexLock lock(&mutex_);
