@@ -68,6 +68,12 @@ ExecutorConfig ReadExecutorConfig(EnvReader& env, const std::filesystem::path& p
   }
   env.String("CUDA_VISIBLE_DEVICES", "", "GPUs that may be seen: all; empty hides every GPU");
   config.visible_devices = env.Raw("CUDA_VISIBLE_DEVICES");
+  // Ranks inherit the environment and read these themselves; here they only join the help.
+  env.String("HF_HOME", "~/.cache/huggingface", "folder of models of the hub, in its hub/");
+  env.String("HF_HUB_CACHE", "", "that hub/ folder itself, instead of HF_HOME's");
+  env.String("VLLM_MODEL", "",
+             "model of an inference task on GPUs that names none, else HF_MODEL's");
+  env.String("HF_MODEL", "", "the same on the CPU, else VLLM_MODEL's");
   return config;
 }
 
