@@ -204,6 +204,20 @@ TEST_F(SenderTest, TheTimeForRetriesIsBoundedAndShared) {
   EXPECT_EQ(clock_.Monotonic(), before) << "it waited although the time was over";
 }
 
+TEST_F(SenderTest, EverySendStartsFromTheFirstPause) {
+  options_.delivery_timeout = absl::Hours(1);
+  Throttle throttle(std::nullopt);
+  Sender sender(options_, clock_, throttle, nullptr);
+  std::vector<int> statuses(10, 503);
+  statuses.push_back(200);
+  TestHttpServer server(Statuses(statuses));
+  EXPECT_TRUE(sender.Send(Kind::kUpload, Post(server.url("/a")), 1).ok());
+  TestHttpServer next(Statuses({503, 200}));
+  const absl::Duration before = clock_.Monotonic();
+  EXPECT_TRUE(sender.Send(Kind::kResult, Post(next.url("/b")), 1).ok());
+  EXPECT_LE(clock_.Monotonic() - before, absl::Milliseconds(500));
+}
+
 TEST_F(SenderTest, RetryAfterIsHonoured) {
   for (const std::string& value :
        {std::string("7"),
