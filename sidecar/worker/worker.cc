@@ -303,13 +303,14 @@ void Worker::Conclude(const TaskPtr& task, const absl::Status& status, const Jso
   } else {
     LogWarning("task {} failed: {}", task->id(), error);
   }
+  // First the record: the event may bring the task's next attempt within a millisecond.
+  parts_.tasks.SetFinished(task->id(), error, now);
   parts_.announcer.Add({.worker_id = id(),
                         .task_id = task->id(),
                         .json = TaskEndedEvent(id(), task->id(), task->times, error, details, now,
                                                monotonic - task->started, now),
                         .received = task->received,
                         .on_tried = [this, task, monotonic] { OnAnnounced(task, monotonic); }});
-  parts_.tasks.SetFinished(task->id(), error, now);
 }
 
 void Worker::OnAnnounced(const TaskPtr& task, absl::Duration concluded) {
