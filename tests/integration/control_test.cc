@@ -43,6 +43,22 @@ TEST(ControlTest, RegistersAsTheProtocolSays) {
   EXPECT_EQ((*idle)["payload"], Json::object());
 }
 
+// The rule as README gives it, with everything else of Redis forbidden to the worker.
+TEST(ControlTest, ReadmesAclRuleIsEnough) {
+  const std::string readme =
+      ReadFile(std::filesystem::path(std::getenv("FLOWMESH_SOURCE_DIR")) / "README.md").value();
+  const size_t begin = readme.find("ACL SETUSER worker");
+  ASSERT_NE(begin, std::string::npos);
+  const std::string rule = readme.substr(begin, readme.find('`', begin) - begin);
+  Line line({.redis_setup = SplitTrimmed(rule, ' '), .redis_login = "worker:PASSWORD@"});
+  const std::string id = line.Dispatch(kEcho);
+  EXPECT_EQ((*line.events().WaitForTerminal(id))["type"], "TASK_SUCCEEDED");
+  line.sidecar().process().Signal(SIGTERM);
+  ASSERT_TRUE(line.sidecar().process().Wait(absl::Seconds(15)));
+  EXPECT_TRUE(line.events().WaitFor([](const Json& e) { return e["type"] == "UNREGISTER"; }));
+  EXPECT_EQ(line.redis().Command({"ACL", "LOG"}), Json::array()) << "refused commands";
+}
+
 TEST(ControlTest, SigtermUnregistersAndExitsWithZero) {
   Line line;
   line.sidecar().process().Signal(SIGTERM);

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "common/clock.h"
 #include "common/endpoint.h"
 #include "common/http.h"
@@ -71,6 +72,7 @@ bool Program::WaitForOutput(const std::string& text, absl::Duration timeout) {
 
 Line::Line(LineOptions options) : options_(std::move(options)) {
   redis_ = std::make_unique<RedisPeer>(server_.port());
+  if (!options_.redis_setup.empty()) EXPECT_EQ(redis_->Command(options_.redis_setup), "OK");
   events_ = std::make_unique<EventRecorder>(server_.port());
   metrics_port_ = FreeLoopbackPort().value();
   if (options_.orchestrator) {
@@ -122,7 +124,8 @@ void Line::StartSidecar() {
     absl::StrAppend(&endpoints, endpoints.empty() ? "" : ",", name,
                     "=unix:", (dir_ / absl::StrCat(name, ".sock")).string());
   }
-  env.emplace("REDIS_URL", server_.url());
+  env.emplace("REDIS_URL", absl::StrReplaceAll(
+                               server_.url(), {{"://", "://" + options_.redis_login}}));
   env.emplace("RESULTS_DIR", results().string());
   env.emplace("STATE_DIR", (dir_ / "state").string());
   env.emplace("WORKER_ID", "w");

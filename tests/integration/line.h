@@ -42,6 +42,8 @@ struct LineOptions {
   std::map<std::string, std::string> sidecar_env;
   std::map<std::string, std::string> executor_env;
   std::map<std::string, std::string> orchestrator_env;
+  std::vector<std::string> redis_setup;  // a command for the server, before all else
+  std::string redis_login;               // `user:password@`, the sidecar's
 };
 
 class Line {
