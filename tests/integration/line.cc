@@ -124,8 +124,8 @@ void Line::StartSidecar() {
     absl::StrAppend(&endpoints, endpoints.empty() ? "" : ",", name,
                     "=unix:", (dir_ / absl::StrCat(name, ".sock")).string());
   }
-  env.emplace("REDIS_URL", absl::StrReplaceAll(
-                               server_.url(), {{"://", "://" + options_.redis_login}}));
+  env.emplace("REDIS_URL",
+              absl::StrReplaceAll(server_.url(), {{"://", "://" + options_.redis_login}}));
   env.emplace("RESULTS_DIR", results().string());
   env.emplace("STATE_DIR", (dir_ / "state").string());
   env.emplace("WORKER_ID", "w");
