@@ -11,62 +11,26 @@
 #include "executors/model/decoder.h"
 #include "executors/model/layers.h"
 #include "executors/model/rotary.h"
+#include "executors/model/self_attention.h"
 
 namespace flowmesh::model {
 namespace {
 
+using kernels::NormWeight;
+
 class GemmaNorm : public RmsNorm {
  public:
   GemmaNorm(const ParameterScope& scope, int64_t width, double eps)
-      : RmsNorm(scope, width, eps, kernels::NormWeight::kOnePlus) {}
-};
-
-class GemmaAttention : public Layer {
- public:
-  GemmaAttention(const ParameterScope& scope, const ModelConfig& c, int layer)
-      : head_dim_(c.head_dim),
-        params_({.layer = layer,
-                 .scale = c.attention_scale,
-                 .sliding_window = c.windows[layer],
-                 .logit_soft_cap = c.attention_soft_cap}),
-        qkv_proj_(
-            scope, {"q_proj", "k_proj", "v_proj"}, c.hidden_size,
-            {c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim, c.num_kv_heads * c.head_dim},
-            c.qkv_bias),
-        o_proj_(scope / "o_proj", c.num_heads * c.head_dim, c.hidden_size, c.output_bias,
-                Split::kColumns) {
-    if (c.family == Family::kGemma3) {
-      q_norm_.emplace(scope / "q_norm", c.head_dim, c.norm_eps);
-      k_norm_.emplace(scope / "k_norm", c.head_dim, c.norm_eps);
-    }
-  }
-
-  // x: [tokens, hidden]
-  at::Tensor operator()(const at::Tensor& x, const Rotation& rotation, Attention& attention) const {
-    const std::vector<at::Tensor> qkv = qkv_proj_(x);
-    at::Tensor q = qkv[0].unflatten(-1, {-1, head_dim_});  // [tokens, heads, head_dim]
-    at::Tensor k = qkv[1].unflatten(-1, {-1, head_dim_});  // [tokens, kv_heads, head_dim]
-    const at::Tensor v = qkv[2].unflatten(-1, {-1, head_dim_});
-    if (q_norm_) {
-      q = (*q_norm_)(q);
-      k = (*k_norm_)(k);
-    }
-    return o_proj_(attention.Run(rotation.Apply(q), rotation.Apply(k), v, params_).flatten(1));
-  }
-
- private:
-  const int64_t head_dim_;
-  const AttentionParams params_;
-  StackedLinear qkv_proj_;
-  Linear o_proj_;
-  std::optional<GemmaNorm> q_norm_, k_norm_;  // gemma3
+      : RmsNorm(scope, width, eps, NormWeight::kOnePlus) {}
 };
 
 class GemmaLayer : public Layer {
  public:
   GemmaLayer(const ParameterScope& scope, const ModelConfig& c, int layer)
       : input_norm_(scope / "input_layernorm", c.hidden_size, c.norm_eps),
-        attention_(scope / "self_attn", c, layer),
+        attention_(
+            scope / "self_attn", c, layer,
+            c.family == Family::kGemma3 ? std::optional(NormWeight::kOnePlus) : std::nullopt),
         attention_norm_(scope / "post_attention_layernorm", c.hidden_size, c.norm_eps),
         mlp_input_norm_(scope / "pre_feedforward_layernorm", c.hidden_size, c.norm_eps),
         mlp_(scope / "mlp", c),
@@ -79,7 +43,7 @@ class GemmaLayer : public Layer {
 
  private:
   GemmaNorm input_norm_;
-  GemmaAttention attention_;
+  SelfAttention attention_;
   GemmaNorm attention_norm_, mlp_input_norm_;
   GatedMlp mlp_;
   GemmaNorm mlp_norm_;
