@@ -72,7 +72,9 @@ bool Program::WaitForOutput(const std::string& text, absl::Duration timeout) {
 
 Line::Line(LineOptions options) : options_(std::move(options)) {
   redis_ = std::make_unique<RedisPeer>(server_.port());
-  if (!options_.redis_setup.empty()) EXPECT_EQ(redis_->Command(options_.redis_setup), "OK");
+  if (!options_.redis_setup.empty()) {
+    EXPECT_EQ(redis_->Command(options_.redis_setup), "OK");
+  }
   events_ = std::make_unique<EventRecorder>(server_.port());
   metrics_port_ = FreeLoopbackPort().value();
   if (options_.orchestrator) {
