@@ -1,11 +1,12 @@
-// Part of builds with the thread sanitizer alone: tells it of Abseil's locks. Debian's Abseil is
-// built without the sanitizer, so that everything guarded by an absl::Mutex would look like a race.
-// The functions here stand in front of the library's, call them, and say when memory is handed
-// over. Those that this project does not call are left out.
+// Part of builds with the thread sanitizer alone: tells it of Abseil's locks and counted
+// references. Debian's Abseil is built without the sanitizer, so that all they guard would look
+// like a race. The functions here stand in front of the library's, call them, and say when memory
+// is handed over. Those that this project does not call are left out.
 #include <dlfcn.h>
 
 #include <cstdlib>
 
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 
@@ -53,6 +54,7 @@ constexpr char kNotify[] = "_ZN4absl7debian312Notification6NotifyEv";
 constexpr char kWait[] = "_ZNK4absl7debian312Notification19WaitForNotificationEv";
 constexpr char kWaitWithTimeout[] =
     "_ZNK4absl7debian312Notification30WaitForNotificationWithTimeoutENS0_8DurationE";
+constexpr char kUnref[] = "_ZN4absl7debian36Status15UnrefNonInlinedEm";
 
 }  // namespace
 
@@ -107,4 +109,12 @@ bool absl::Notification::WaitForNotificationWithTimeout(absl::Duration timeout) 
   const bool notified = CallNext<kWaitWithTimeout, bool>(this, timeout);
   Acquire(this);
   return notified;
+}
+
+// Whoever gives the last reference up deletes what the others have read.
+void absl::Status::UnrefNonInlined(uintptr_t rep) {
+  const auto* shared = reinterpret_cast<const void*>(rep);
+  Release(shared);
+  Acquire(shared);
+  CallNext<kUnref, void>(shared);
 }
