@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -56,6 +57,8 @@ absl::StatusOr<RankProcess> StartRankProcess(const RankGroupOptions& options, in
   start.env["MASTER_PORT"] = absl::StrCat(master_port);
   start.env["CUDA_VISIBLE_DEVICES"] = options.use_cuda ? options.visible_devices : "";
   start.env["OMP_NUM_THREADS"] = absl::StrCat(std::max(1, options.threads / options.world_size));
+  // Short: a thread that spins while the processors are shared costs far more than it saves.
+  if (std::getenv("GOMP_SPINCOUNT") == nullptr) start.env["GOMP_SPINCOUNT"] = "1000";
   start.env[kRankFdVariable] = absl::StrCat(kSocketInRank);
   start.env[kRankParentVariable] = absl::StrCat(::getpid());
   start.env[kRankDeviceVariable] = options.use_cuda ? "cuda" : "cpu";

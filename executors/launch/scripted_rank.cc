@@ -39,8 +39,9 @@ void Send(const v1::FromRank& message) { (void)WriteFrame(kSocket, message); }
 Json Result() {
   Json result = {
       {"ok", true}, {"pid", ::getpid()}, {"tasks", tasks_run}, {"grandchild", grandchild}};
-  for (const char* name : {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
-                           "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "FLOWMESH_RANK_DEVICE"}) {
+  for (const char* name :
+       {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES",
+        "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "FLOWMESH_RANK_DEVICE"}) {
     result[name] = Environment(name);
   }
   return result;

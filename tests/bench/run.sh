@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/flowmesh
 BENCH=$PWD/build/release/bench
+export GOMP_SPINCOUNT=1000   # as the executor sets it for its ranks
 export FLOWMESH_BIN_DIR=$PWD/build/release/bin FLOWMESH_SOURCE_DIR=$PWD
 ROUNDS=3
 
