@@ -98,7 +98,9 @@ absl::Status TransferError(CURLcode code, const Transfer& transfer, const char* 
   }
   if (transfer.silent || code == CURLE_OPERATION_TIMEDOUT) {
     const absl::Duration total = transfer.request->total_timeout;
-    const bool over = !transfer.silent && Clock::Real().Monotonic() - transfer.begun >= total;
+    // libcurl counts whole milliseconds.
+    const absl::Duration taken = Clock::Real().Monotonic() - transfer.begun + absl::Milliseconds(2);
+    const bool over = !transfer.silent && taken >= total;
     return absl::DeadlineExceededError(
         absl::StrCat(where, over ? ": not over within " : ": no answer within ",
                      absl::FormatDuration(over ? total : transfer.request->timeout)));
