@@ -76,6 +76,8 @@ Json ScriptedWorker::TakeEnvelope() {
     ADD_FAILURE() << "worker " << id_ << " got no task";
     return Json::object();
   }
+  // The orchestrator marks the worker after it has published; a status of ours must come later.
+  EXPECT_TRUE(Eventually([this] { return StatusInRedis() == "RUNNING"; }));
   absl::MutexLock lock(&mutex_);
   Json envelope = std::move(envelopes_.front());
   envelopes_.pop_front();
@@ -94,8 +96,7 @@ void ScriptedWorker::TaskEvent(const char* type, const std::string& task_id, con
 }
 
 void ScriptedWorker::Succeed(const std::string& task_id) {
-  TaskEvent("TASK_SUCCEEDED", task_id, nullptr);
-  SetStatus("IDLE");
+  TaskEvent("TASK_SUCCEEDED", task_id, nullptr);  // the orchestrator marks the worker IDLE
 }
 
 void ScriptedWorker::Fail(const std::string& task_id, const std::string& error) {
