@@ -1,9 +1,9 @@
 // A group of rank processes that work on one task together, started the way torchrun does: each in
 // a process group of its own, with RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
-// CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS and GOMP_SPINCOUNT in its environment, a socket for frames
-// (frames.h), and its output captured. One thread of the group watches everything: frames, output
-// and deaths, and ends the whole group in bounded time when one rank fails or the group is told to
-// stop.
+// CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS and settings of libgomp and malloc in its environment, a
+// socket for frames (frames.h), and its output captured. One thread of the group watches
+// everything: frames, output and deaths, and ends the whole group in bounded time when one rank
+// fails or the group is told to stop.
 //
 // Threads: Start, WaitReady, Run, and the destructor belong to one thread, which must outlive the
 // group, because the kernel ends the ranks when the thread that started them ends. Other methods:

@@ -101,6 +101,7 @@ TEST_F(RankGroupTest, RanksFindTheirPlaceInTheEnvironment) {
   EXPECT_EQ(result["CUDA_VISIBLE_DEVICES"], "GPU-a,GPU-b");
   EXPECT_EQ(result["OMP_NUM_THREADS"], "2");
   EXPECT_EQ(result["GOMP_SPINCOUNT"], "1000");
+  EXPECT_EQ(result["MALLOC_MMAP_THRESHOLD_"], "1048576");
   EXPECT_EQ(result["FLOWMESH_RANK_DEVICE"], "cuda");
 }
 

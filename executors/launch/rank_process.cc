@@ -59,6 +59,10 @@ absl::StatusOr<RankProcess> StartRankProcess(const RankGroupOptions& options, in
   start.env["OMP_NUM_THREADS"] = absl::StrCat(std::max(1, options.threads / options.world_size));
   // Short: a thread that spins while the processors are shared costs far more than it saves.
   if (std::getenv("GOMP_SPINCOUNT") == nullptr) start.env["GOMP_SPINCOUNT"] = "1000";
+  // Large tensors go back to the system when they are freed, instead of staying in glibc's heap.
+  if (std::getenv("MALLOC_MMAP_THRESHOLD_") == nullptr) {
+    start.env["MALLOC_MMAP_THRESHOLD_"] = "1048576";
+  }
   start.env[kRankFdVariable] = absl::StrCat(kSocketInRank);
   start.env[kRankParentVariable] = absl::StrCat(::getpid());
   start.env[kRankDeviceVariable] = options.use_cuda ? "cuda" : "cpu";

@@ -41,7 +41,7 @@ Json Result() {
       {"ok", true}, {"pid", ::getpid()}, {"tasks", tasks_run}, {"grandchild", grandchild}};
   for (const char* name :
        {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES",
-        "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "FLOWMESH_RANK_DEVICE"}) {
+        "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "MALLOC_MMAP_THRESHOLD_", "FLOWMESH_RANK_DEVICE"}) {
     result[name] = Environment(name);
   }
   return result;

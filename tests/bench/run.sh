@@ -6,7 +6,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/flowmesh
 BENCH=$PWD/build/release/bench
-export GOMP_SPINCOUNT=1000   # as the executor sets it for its ranks
 export FLOWMESH_BIN_DIR=$PWD/build/release/bin FLOWMESH_SOURCE_DIR=$PWD
 ROUNDS=3
 
@@ -64,7 +63,8 @@ decode() {
   trap 'rm -rf "$work"' RETURN
   local model=$FLOWMESH_GEMMA_GGUF ids=2,9366,236787,2900,563,506,7488,13401 round
   for round in $(seq $ROUNDS); do
-    "$BENCH/decode_bench" "$model" $ids 64 1,32 3 2 >>"$work/ours"
+    # The environment is the one that the executor gives its ranks.
+    GOMP_SPINCOUNT=1000 MALLOC_MMAP_THRESHOLD_=1048576 "$BENCH/decode_bench" "$model" $ids 64 1,32 3 2 >>"$work/ours"
     python tests/bench/peer_transformers.py "$model" --prompt $ids --tokens 64 --batches 1,32 --runs 3 --threads 2 \
       2>/dev/null >>"$work/peer"
   done
