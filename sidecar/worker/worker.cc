@@ -51,8 +51,11 @@ Worker::Worker(WorkerOptions options, Registration registration, WorkerParts par
     : options_(std::move(options)),
       parts_(parts),
       registration_(std::move(registration)),
-      lane_([this] { RunLane(); }),
-      delivery_([this] { RunDeliveries(); }) {}
+      lane_([this] { RunLane(); }) {
+  for (size_t i = 0; i < options_.delivery_threads; ++i) {
+    delivery_.emplace_back([this] { RunDeliveries(); });
+  }
+}
 
 Worker::~Worker() { Stop(); }
 
@@ -104,8 +107,10 @@ bool Worker::Cancel(const std::string& task_id, const std::string& reason) {
       queue_.erase(waiting);
     } else if (running_ && running_->id() == task_id) {
       active = running_;
-    } else if (delivering_ && delivering_->id() == task_id) {
-      active = delivering_;
+    } else {
+      for (const TaskPtr& task : delivering_) {
+        if (task->id() == task_id) active = task;
+      }
     }
     if (active) {
       active->cancel_reason = reason;
@@ -240,21 +245,19 @@ Worker::Outcome Worker::FromEnd(TaskEnd end, DeliveryJob job) {
 bool Worker::DeliveryMayGoOnLocked() const { return stopping_ || !deliveries_.empty(); }
 
 void Worker::RunDeliveries() {
+  absl::MutexLock lock(&mutex_);
   while (true) {
-    Delivery delivery;
-    {
-      absl::MutexLock lock(&mutex_);
-      if (delivering_) {
-        delivering_.reset();
-        SyncStatusLocked();
-      }
-      mutex_.Await(absl::Condition(this, &Worker::DeliveryMayGoOnLocked));
-      if (deliveries_.empty()) return;
-      delivery = std::move(deliveries_.front());
-      deliveries_.pop_front();
-      delivering_ = delivery.task;
-    }
+    mutex_.Await(absl::Condition(this, &Worker::DeliveryMayGoOnLocked));
+    if (deliveries_.empty()) return;
+    Delivery delivery = std::move(deliveries_.front());
+    deliveries_.pop_front();
+    const TaskPtr task = delivery.task;
+    delivering_.insert(task);
+    mutex_.Unlock();
     Deliver(std::move(delivery));
+    mutex_.Lock();
+    delivering_.erase(task);
+    SyncStatusLocked();
   }
 }
 
@@ -331,7 +334,7 @@ WorkerStatus Worker::TrueStatusLocked() const {
                      .subscribed = subscribed_,
                      .can_work = parts_.executor.available(),
                      .has_work = !queue_.empty() || running_ != nullptr || !deliveries_.empty() ||
-                                 delivering_ != nullptr || untold_ > 0});
+                                 !delivering_.empty() || untold_ > 0});
 }
 
 WorkerStatus Worker::true_status() const {
@@ -471,7 +474,7 @@ void Worker::StartDrain() {
 }
 
 bool Worker::DrainedLocked() const {
-  return running_ == nullptr && deliveries_.empty() && delivering_ == nullptr && untold_ == 0;
+  return running_ == nullptr && deliveries_.empty() && delivering_.empty() && untold_ == 0;
 }
 
 bool Worker::WaitDrained(absl::Duration timeout) const {
@@ -485,7 +488,7 @@ void Worker::GiveUp() {
     absl::MutexLock lock(&mutex_);
     giving_up_ = true;
     running = running_;
-    if (delivering_) delivering_->cancelled = true;
+    for (const TaskPtr& task : delivering_) task->cancelled = true;
     for (const Delivery& delivery : deliveries_) delivery.task->cancelled = true;
   }
   if (!running) return;
@@ -512,7 +515,9 @@ void Worker::Stop() {
     stopping_ = true;
   }
   if (lane_.joinable()) lane_.join();
-  if (delivery_.joinable()) delivery_.join();
+  for (std::thread& thread : delivery_) {
+    if (thread.joinable()) thread.join();
+  }
 }
 
 }  // namespace flowmesh::sidecar

@@ -3,16 +3,19 @@
 //
 //   Accept → queue → [lane: run on the executor] → [delivery: files, HTTP] → announcer → IDLE
 //
-// The lane and the delivery are one thread each, so that the executor computes the next task while
-// the last one's result is on its way; each keeps the order of arrival.
+// The lane is one thread and keeps the order of arrival. A few threads deliver, so that the
+// executor computes the next task while results are on their way, and one that meets a slow
+// receiver holds no other up: tasks may end in another order than they ran.
 #pragma once
 
 #include <atomic>
 #include <deque>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -37,7 +40,8 @@ struct WorkerOptions {
   absl::Duration process_start;  // monotonic
   size_t max_queued_tasks = 10000;
   uint64_t max_queued_bytes = 64u << 20;  // of their documents; one task always fits
-  size_t max_waiting_deliveries = 16;     // then the lane waits
+  size_t delivery_threads = 4;
+  size_t max_waiting_deliveries = 16;  // then the lane waits
   absl::Duration cancel_grace = absl::Seconds(5);
 };
 
@@ -182,11 +186,12 @@ class Worker {
   uint64_t attempts_ ABSL_GUARDED_BY(mutex_) = 0;
   TaskPtr running_ ABSL_GUARDED_BY(mutex_);
   std::deque<Delivery> deliveries_ ABSL_GUARDED_BY(mutex_);
-  TaskPtr delivering_ ABSL_GUARDED_BY(mutex_);
+  std::set<TaskPtr> delivering_ ABSL_GUARDED_BY(mutex_);
   size_t untold_ ABSL_GUARDED_BY(mutex_) = 0;                  // concluded, the event not tried yet
   std::deque<absl::Duration> checks_ ABSL_GUARDED_BY(mutex_);  // due times
 
-  std::thread lane_, delivery_;
+  std::thread lane_;
+  std::vector<std::thread> delivery_;
 };
 
 }  // namespace flowmesh::sidecar
