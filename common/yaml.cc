@@ -1,10 +1,12 @@
 #include "common/yaml.h"
 
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <charconv>
 #include <cmath>
 #include <regex>
+#include <sstream>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -213,18 +215,44 @@ class Converter {
   int values_ = 0;
 };
 
+// Looks at documents without building them.
+class NoEvents : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+};
+
+// How many documents there are, counted to two: YAML::LoadAll never ends on a text like `, b`, in
+// which it sees one empty document after another.
+int CountDocuments(const std::string& text) {
+  std::istringstream stream(text);
+  YAML::Parser parser(stream);
+  NoEvents events;
+  int count = 0;
+  while (count < 2 && parser.HandleNextDocument(events)) ++count;
+  return count;
+}
+
 }  // namespace
 
 absl::StatusOr<Json> ParseYaml(std::string_view text) {
   if (!IsValidUtf8(text)) return absl::InvalidArgumentError("YAML is not valid UTF-8");
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
-    if (documents.empty()) return Json(nullptr);
-    if (documents.size() > 1) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("expected one YAML document, got ", documents.size()));
-    }
-    return Converter().Convert(documents[0], 1);
+    const std::string document(text);
+    const int count = CountDocuments(document);
+    if (count == 0) return Json(nullptr);
+    if (count > 1) return absl::InvalidArgumentError("expected one YAML document, got several");
+    return Converter().Convert(YAML::Load(document), 1);
   } catch (const YAML::Exception& e) {
     return absl::InvalidArgumentError(ErrorAt(e.mark, e.msg));
   }

@@ -117,7 +117,9 @@ TEST(YamlTest, KeysBecomeText) {
 TEST(YamlTest, DocumentsAreOne) {
   EXPECT_EQ(Read(""), "null");
   EXPECT_EQ(Read("--- 5\n...\n"), "5");
-  EXPECT_EQ(Error("--- 1\n--- 2\n--- 3\n"), "expected one YAML document, got 3");
+  EXPECT_EQ(Error("--- 1\n--- 2\n--- 3\n"), "expected one YAML document, got several");
+  // yaml-cpp reads empty documents without end from this.
+  EXPECT_EQ(Error(", b\n"), "expected one YAML document, got several");
 }
 
 TEST(YamlTest, MistakesHaveLineAndColumn) {
