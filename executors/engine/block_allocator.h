@@ -10,6 +10,11 @@ namespace flowmesh::engine {
 
 class BlockAllocator;
 
+// Blocks that hold `tokens` tokens.
+inline int64_t BlocksFor(int64_t tokens, int64_t block_tokens) {
+  return (tokens + block_tokens - 1) / block_tokens;
+}
+
 // Owns one block. Movable; must not outlive its allocator.
 class Block {
  public:

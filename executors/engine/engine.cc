@@ -145,11 +145,7 @@ class EngineImpl : public Engine {
                ? options_.max_model_len
                : prompt + request.params.max_tokens;
   }
-  int64_t BlocksFor(int64_t tokens) const {
-    return (tokens + options_.block_tokens - 1) / options_.block_tokens;
-  }
-  absl::StatusOr<KvCache> AllocateCache(const std::vector<GenerationRequest>& requests,
-                                        int64_t* num_blocks) const;
+  absl::StatusOr<KvCache> AllocateCache(const std::vector<GenerationRequest>& requests) const;
   std::vector<uint64_t> CacheBudgets() const;
   void Step(Run& run);
 
@@ -171,24 +167,24 @@ std::vector<uint64_t> EngineImpl::CacheBudgets() const {
   return budgets;
 }
 
-absl::StatusOr<KvCache> EngineImpl::AllocateCache(const std::vector<GenerationRequest>& requests,
-                                                  int64_t* num_blocks) const {
+absl::StatusOr<KvCache> EngineImpl::AllocateCache(
+    const std::vector<GenerationRequest>& requests) const {
   std::vector<int64_t> lengths;
   for (const GenerationRequest& request : requests) lengths.push_back(MaxLength(request));
   std::sort(lengths.begin(), lengths.end(), std::greater<>());
   int64_t wanted = 0;
   for (size_t i = 0; i < lengths.size() && i < static_cast<size_t>(options_.max_sequences); ++i) {
-    wanted += BlocksFor(lengths[i]);
+    wanted += BlocksFor(lengths[i], options_.block_tokens);
   }
-  const int64_t needed = BlocksFor(lengths.front());
+  const int64_t needed = BlocksFor(lengths.front(), options_.block_tokens);
   const uint64_t block_bytes = KvCache::BytesPerBlock(model_, options_.block_tokens);
   std::string tries;
   for (const uint64_t budget : CacheBudgets()) {
-    *num_blocks = std::min(wanted, static_cast<int64_t>(budget / block_bytes));
+    const int64_t num_blocks = std::min(wanted, static_cast<int64_t>(budget / block_bytes));
     absl::StrAppend(&tries, tries.empty() ? "" : ", ", budget >> 20, " MiB");
-    if (*num_blocks < needed) continue;
+    if (num_blocks < needed) continue;
     try {
-      return KvCache(model_, *num_blocks, options_.block_tokens);
+      return KvCache(model_, num_blocks, options_.block_tokens);
     } catch (const c10::OutOfMemoryError&) {
       absl::StrAppend(&tries, " (out of memory)");
     }
@@ -236,10 +232,9 @@ absl::StatusOr<std::vector<Completion>> EngineImpl::Generate(
     const std::function<bool(const GenerationProgress&)>& on_progress) {
   if (requests.empty()) return std::vector<Completion>();
   const c10::InferenceMode inference;
-  int64_t num_blocks = 0;
-  ASSIGN_OR_RETURN(KvCache cache, AllocateCache(requests, &num_blocks));
+  ASSIGN_OR_RETURN(KvCache cache, AllocateCache(requests));
   Run run{.scheduler = Scheduler({.block_tokens = options_.block_tokens,
-                                  .num_blocks = num_blocks,
+                                  .num_blocks = cache.num_blocks(),
                                   .max_batch_tokens = options_.max_batch_tokens,
                                   .max_sequences = options_.max_sequences}),
           .cache = std::move(cache)};

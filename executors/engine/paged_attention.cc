@@ -74,7 +74,7 @@ void PagedAttention::AddTiles(const Chunk& chunk, int64_t row, const at::Tensor&
     const int64_t keys = chunk.begin + chunk.count;
     const int64_t count = std::min(chunk.count - done, std::max<int64_t>(1, kMaxTileScores / keys));
     const int64_t end = chunk.begin + done + count;
-    const int64_t needed = (end + cache_->block_tokens() - 1) / cache_->block_tokens();
+    const int64_t needed = BlocksFor(end, cache_->block_tokens());
     tiles_.push_back({row + done, count, chunk.begin + done, blocks.narrow(0, 0, needed)});
     done += count;
   }

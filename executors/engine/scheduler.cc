@@ -5,7 +5,8 @@
 namespace flowmesh::engine {
 
 bool KvCapacity::Reserve(SequenceState& sequence, int64_t tokens) {
-  const int64_t missing = BlocksFor(tokens) - static_cast<int64_t>(sequence.blocks.size());
+  const int64_t missing =
+      BlocksFor(tokens, block_tokens_) - static_cast<int64_t>(sequence.blocks.size());
   if (missing > allocator_.num_free()) return false;
   for (int64_t i = 0; i < missing; ++i) sequence.blocks.push_back(*allocator_.Allocate());
   return true;

@@ -37,9 +37,10 @@ class KvCapacity {
   KvCapacity(int64_t num_blocks, int64_t block_tokens)
       : block_tokens_(block_tokens), allocator_(num_blocks) {}
 
-  int64_t BlocksFor(int64_t tokens) const { return (tokens + block_tokens_ - 1) / block_tokens_; }
   // Whether `tokens` tokens of a sequence without blocks would fit now.
-  bool Fits(int64_t tokens) const { return BlocksFor(tokens) <= allocator_.num_free(); }
+  bool Fits(int64_t tokens) const {
+    return BlocksFor(tokens, block_tokens_) <= allocator_.num_free();
+  }
   // Makes room for the first `tokens` tokens of `sequence`; false, and nothing changed, if there is
   // too little.
   bool Reserve(SequenceState& sequence, int64_t tokens);

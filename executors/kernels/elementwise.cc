@@ -9,71 +9,65 @@
 
 #include <cmath>
 
-#include "executors/kernels/bfloat16.h"
+#include "executors/kernels/portable.h"
 
 namespace flowmesh::kernels {
 namespace {
 
-#define INLINE inline __attribute__((always_inline))
-#define EVERY_CPU __attribute__((target_clones("avx512f", "arch=haswell", "default")))
-
 // Elements that a thread should at least have.
 constexpr int64_t kGrain = 16384;
 
-INLINE float Load(float value) { return value; }
-INLINE float Load(uint16_t bits) { return FromBf16(bits); }
-INLINE void Store(float* to, float value) { *to = value; }
-INLINE void Store(uint16_t* to, float value) { *to = ToBf16(value); }
 // To the precision of T and back.
 template <typename T>
-INLINE float Rounded(float value) {
+FLOWMESH_INLINE float Rounded(float value) {
   T stored;
   Store(&stored, value);
-  return Load(stored);
+  return Load(&stored, 0);
 }
 
-INLINE void NormRow(const uint16_t* x, const uint16_t* w, uint16_t* y, int64_t width, float eps,
-                    NormWeight form) {
+FLOWMESH_INLINE void NormRow(const uint16_t* x, const uint16_t* w, uint16_t* y, int64_t width,
+                             float eps, NormWeight form) {
   float squares = 0;
 #pragma omp simd reduction(+ : squares)
-  for (int64_t i = 0; i < width; ++i) squares += Load(x[i]) * Load(x[i]);
+  for (int64_t i = 0; i < width; ++i) squares += Load(x, i) * Load(x, i);
   const float scale = 1.0f / std::sqrt(squares / static_cast<float>(width) + eps);
   if (form == NormWeight::kOnePlus) {
 #pragma omp simd
-    for (int64_t i = 0; i < width; ++i) Store(y + i, Load(x[i]) * scale * (Load(w[i]) + 1.0f));
+    for (int64_t i = 0; i < width; ++i) Store(y + i, Load(x, i) * scale * (Load(w, i) + 1.0f));
   } else {
 #pragma omp simd
     for (int64_t i = 0; i < width; ++i) {
-      Store(y + i, Load(w[i]) * Rounded<uint16_t>(Load(x[i]) * scale));
+      Store(y + i, Load(w, i) * Rounded<uint16_t>(Load(x, i) * scale));
     }
   }
 }
 
-EVERY_CPU void NormRows(const uint16_t* x, const uint16_t* w, uint16_t* y, int64_t width, float eps,
-                        NormWeight form, int64_t begin, int64_t end) {
+FLOWMESH_EVERY_CPU void NormRows(const uint16_t* x, const uint16_t* w, uint16_t* y, int64_t width,
+                                 float eps, NormWeight form, int64_t begin, int64_t end) {
   for (int64_t r = begin; r < end; ++r) NormRow(x + r * width, w, y + r * width, width, eps, form);
 }
 
 template <typename T>
-INLINE void RotateRow(const T* x, const T* cos, const T* sin, T* y, int64_t half) {
+FLOWMESH_INLINE void RotateRow(const T* x, const T* cos, const T* sin, T* y, int64_t half) {
 #pragma omp simd
   for (int64_t i = 0; i < half; ++i) {
-    const float a = Load(x[i]), b = Load(x[i + half]);
-    Store(y + i, Rounded<T>(a * Load(cos[i])) - Rounded<T>(b * Load(sin[i])));
-    Store(y + i + half, Rounded<T>(b * Load(cos[i + half])) + Rounded<T>(a * Load(sin[i + half])));
+    const float a = Load(x, i), b = Load(x, i + half);
+    Store(y + i, Rounded<T>(a * Load(cos, i)) - Rounded<T>(b * Load(sin, i)));
+    Store(y + i + half, Rounded<T>(b * Load(cos, i + half)) + Rounded<T>(a * Load(sin, i + half)));
   }
 }
 
 // Rows begin..end-1 of [tokens * heads, 2 * half].
-EVERY_CPU void RotateRows(const float* x, const float* cos, const float* sin, float* y,
-                          int64_t heads, int64_t half, int64_t begin, int64_t end) {
+FLOWMESH_EVERY_CPU void RotateRows(const float* x, const float* cos, const float* sin, float* y,
+                                   int64_t heads, int64_t half, int64_t begin, int64_t end) {
   for (int64_t r = begin; r < end; ++r) {
     const int64_t angles = r / heads * 2 * half;
     RotateRow(x + r * 2 * half, cos + angles, sin + angles, y + r * 2 * half, half);
   }
 }
-EVERY_CPU void RotateRows(const uint16_t* x, const uint16_t* cos, const uint16_t* sin, uint16_t* y,
-                          int64_t heads, int64_t half, int64_t begin, int64_t end) {
+FLOWMESH_EVERY_CPU void RotateRows(const uint16_t* x, const uint16_t* cos, const uint16_t* sin,
+                                   uint16_t* y, int64_t heads, int64_t half, int64_t begin,
+                                   int64_t end) {
   for (int64_t r = begin; r < end; ++r) {
     const int64_t angles = r / heads * 2 * half;
     RotateRow(x + r * 2 * half, cos + angles, sin + angles, y + r * 2 * half, half);

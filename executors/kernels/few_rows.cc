@@ -5,22 +5,14 @@
 #include <algorithm>
 #include <cstring>
 
-#include "executors/kernels/bfloat16.h"
+#include "executors/kernels/portable.h"
 
 namespace flowmesh::kernels {
 namespace {
 
-inline __attribute__((always_inline)) float Load(const float* p, int64_t i) { return p[i]; }
-inline __attribute__((always_inline)) float Load(const uint16_t* p, int64_t i) {
-  return FromBf16(p[i]);
-}
-inline void Store(float* p, float value) { *p = value; }
-inline void Store(uint16_t* p, float value) { *p = ToBf16(value); }
-
 // One row by four outputs, for the compiler to vectorise.
 template <typename T>
-inline __attribute__((always_inline)) void DotFour(const T* x, const T* w, int64_t in,
-                                                   float sums[4]) {
+FLOWMESH_INLINE void DotFour(const T* x, const T* w, int64_t in, float sums[4]) {
   float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
   const T *w0 = w, *w1 = w + in, *w2 = w + 2 * in, *w3 = w + 3 * in;
 #pragma omp simd reduction(+ : s0, s1, s2, s3)
@@ -35,7 +27,7 @@ inline __attribute__((always_inline)) void DotFour(const T* x, const T* w, int64
 }
 
 template <typename T>
-inline __attribute__((always_inline)) float Dot(const T* x, const T* w, int64_t in) {
+FLOWMESH_INLINE float Dot(const T* x, const T* w, int64_t in) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < in; ++i) sum += Load(x, i) * Load(w, i);
@@ -44,9 +36,8 @@ inline __attribute__((always_inline)) float Dot(const T* x, const T* w, int64_t 
 
 // Four weight rows stay in the first-level cache while all rows of x pass over them.
 template <typename T>
-inline __attribute__((always_inline)) void Portable(const T* x, const T* w, const T* bias, T* y,
-                                                    const FewRowsShape& s, int64_t begin,
-                                                    int64_t end) {
+FLOWMESH_INLINE void Portable(const T* x, const T* w, const T* bias, T* y, const FewRowsShape& s,
+                              int64_t begin, int64_t end) {
   int64_t o = begin;
   for (; o + 4 <= end; o += 4) {
     for (int64_t r = 0; r < s.rows; ++r) {
@@ -172,16 +163,14 @@ bool HasNativeBf16() {
   return has;
 }
 
-#define EVERY_CPU __attribute__((target_clones("avx512f", "arch=haswell", "default")))
-
-EVERY_CPU void FewRowsBf16Portable(const uint16_t* x, const uint16_t* w, const uint16_t* bias,
-                                   uint16_t* y, const FewRowsShape& shape, int64_t begin,
-                                   int64_t end) {
+FLOWMESH_EVERY_CPU void FewRowsBf16Portable(const uint16_t* x, const uint16_t* w,
+                                            const uint16_t* bias, uint16_t* y,
+                                            const FewRowsShape& shape, int64_t begin, int64_t end) {
   Portable(x, w, bias, y, shape, begin, end);
 }
 
-EVERY_CPU void FewRowsFp32(const float* x, const float* w, const float* bias, float* y,
-                           const FewRowsShape& shape, int64_t begin, int64_t end) {
+FLOWMESH_EVERY_CPU void FewRowsFp32(const float* x, const float* w, const float* bias, float* y,
+                                    const FewRowsShape& shape, int64_t begin, int64_t end) {
   Portable(x, w, bias, y, shape, begin, end);
 }
 

@@ -4,38 +4,31 @@
 #include <cmath>
 #include <vector>
 
-#include "executors/kernels/bfloat16.h"
+#include "executors/kernels/portable.h"
 
 namespace flowmesh::kernels {
 namespace {
 
-#define INLINE inline __attribute__((always_inline))
-
-INLINE float Load(const float* p, int64_t i) { return p[i]; }
-INLINE float Load(const uint16_t* p, int64_t i) { return FromBf16(p[i]); }
-INLINE void Store(float* p, float value) { *p = value; }
-INLINE void Store(uint16_t* p, float value) { *p = ToBf16(value); }
-
-INLINE float Dot(const float* a, const float* b, int64_t n) {
+FLOWMESH_INLINE float Dot(const float* a, const float* b, int64_t n) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
   return sum;
 }
 
-INLINE void Axpy(float a, const float* x, float* y, int64_t n) {
+FLOWMESH_INLINE void Axpy(float a, const float* x, float* y, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) y[i] += a * x[i];
 }
 
 template <typename T>
-INLINE void Widen(const T* from, float* to, int64_t n) {
+FLOWMESH_INLINE void Widen(const T* from, float* to, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) to[i] = Load(from, i);
 }
 
 // Scores to weights that sum to one, in place.
-INLINE void Softmax(float* scores, int64_t n) {
+FLOWMESH_INLINE void Softmax(float* scores, int64_t n) {
   const float highest = *std::max_element(scores, scores + n);
   float sum = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -49,8 +42,9 @@ INLINE void Softmax(float* scores, int64_t n) {
 
 // All query heads of one key-value head, for one token: each key and value is widened once.
 template <typename T>
-INLINE void Item(const T* q, const T* keys, const T* values, T* out, const PagedToken& token,
-                 const PagedShape& s, int64_t kv_head, std::vector<float>& scratch) {
+FLOWMESH_INLINE void Item(const T* q, const T* keys, const T* values, T* out,
+                          const PagedToken& token, const PagedShape& s, int64_t kv_head,
+                          std::vector<float>& scratch) {
   const int64_t group = s.heads / s.kv_heads;
   const int64_t first = s.window > 0 ? std::max<int64_t>(0, token.position + 1 - s.window) : 0;
   const int64_t seen = token.position + 1 - first;
@@ -84,8 +78,9 @@ INLINE void Item(const T* q, const T* keys, const T* values, T* out, const Paged
 }
 
 template <typename T>
-INLINE void Items(const T* q, const T* keys, const T* values, T* out, const PagedToken* tokens,
-                  const PagedShape& s, int64_t begin, int64_t end) {
+FLOWMESH_INLINE void Items(const T* q, const T* keys, const T* values, T* out,
+                           const PagedToken* tokens, const PagedShape& s, int64_t begin,
+                           int64_t end) {
   std::vector<float> scratch;
   const int64_t stride = s.heads * s.head_dim;
   for (int64_t item = begin; item < end; ++item) {
@@ -96,17 +91,16 @@ INLINE void Items(const T* q, const T* keys, const T* values, T* out, const Page
 
 }  // namespace
 
-#define EVERY_CPU __attribute__((target_clones("avx512f", "arch=haswell", "default")))
-
-EVERY_CPU void PagedAttentionFp32(const float* q, const float* keys, const float* values,
-                                  float* out, const PagedToken* tokens, const PagedShape& shape,
-                                  int64_t begin, int64_t end) {
+FLOWMESH_EVERY_CPU void PagedAttentionFp32(const float* q, const float* keys, const float* values,
+                                           float* out, const PagedToken* tokens,
+                                           const PagedShape& shape, int64_t begin, int64_t end) {
   Items(q, keys, values, out, tokens, shape, begin, end);
 }
 
-EVERY_CPU void PagedAttentionBf16(const uint16_t* q, const uint16_t* keys, const uint16_t* values,
-                                  uint16_t* out, const PagedToken* tokens, const PagedShape& shape,
-                                  int64_t begin, int64_t end) {
+FLOWMESH_EVERY_CPU void PagedAttentionBf16(const uint16_t* q, const uint16_t* keys,
+                                           const uint16_t* values, uint16_t* out,
+                                           const PagedToken* tokens, const PagedShape& shape,
+                                           int64_t begin, int64_t end) {
   Items(q, keys, values, out, tokens, shape, begin, end);
 }
 

@@ -1,7 +1,6 @@
 #include "executors/tasks/inference.h"
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <span>
 #include <utility>
@@ -9,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/clock.h"
 #include "executors/engine/engine.h"
 #include "executors/model/resolve.h"
 
@@ -17,16 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Seconds since it was made.
-class Stopwatch {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
-
- private:
-  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
+double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
 
 // Sizes and times of a model's files: a folder that was written anew is another model.
 std::string Stamp(const fs::path& path) {
@@ -151,7 +142,7 @@ absl::Status InferenceRunner::Load(const InferenceSpec& spec, const TaskContext&
   // The old one goes first: two may not fit.
   model_key_.clear();
   model_ = {};
-  const Stopwatch watch;
+  const double begin = Now();
   auto loaded = model::LoadModel(
       *resolved,
       {.dtype = spec.model.dtype, .device = device, .progress = [&](uint64_t done, uint64_t total) {
@@ -166,7 +157,7 @@ absl::Status InferenceRunner::Load(const InferenceSpec& spec, const TaskContext&
       LogLevel::kInfo,
       absl::StrFormat("loaded model %s in %.2f s: path %s, revision %s, device %s, dtype "
                       "%s, parallel size 1",
-                      spec.model.identifier, watch.seconds(), model_.path.string(),
+                      spec.model.identifier, Now() - begin, model_.path.string(),
                       spec.model.revision, device.str(), DtypeName(model_.model->dtype())));
   return absl::OkStatus();
 }
@@ -179,7 +170,7 @@ absl::StatusOr<TaskOutcome> InferenceRunner::Answer(const InferenceSpec& spec,
   const auto engine = engine::Engine::Create(
       &model_,
       {.max_model_len = limit, .gpu_memory_utilization = spec.model.gpu_memory_utilization});
-  const Stopwatch watch;
+  const double begin = Now();
   ASSIGN_OR_RETURN(
       const std::vector<engine::Completion> completions,
       engine->Generate(requests, [&](const engine::GenerationProgress& progress) {
@@ -188,10 +179,10 @@ absl::StatusOr<TaskOutcome> InferenceRunner::Answer(const InferenceSpec& spec,
                              .done = progress.finished,
                              .total = progress.total,
                              .unit = "items",
-                             .tokens_per_second = tokens / std::max(watch.seconds(), 1e-9)});
+                             .tokens_per_second = tokens / std::max(Now() - begin, 1e-9)});
         return !context.is_stopped();
       }));
-  const double seconds = watch.seconds();
+  const double seconds = Now() - begin;
 
   TaskOutcome outcome;
   size_t first = 0;

@@ -87,7 +87,7 @@ absl::StatusOr<std::string> ReadIdentifier(const Field& field, bool use_cuda,
 }
 
 absl::StatusOr<ModelSpec> ReadModel(const Field& spec, bool has_cuda, bool enforce_cpu,
-                                    const EnvLookup& env) {
+                                    const EnvLookup& env, const Warn& warn) {
   const bool use_cuda = has_cuda && !enforce_cpu;
   const Field model = spec["model"], source = model["source"];
   RETURN_IF_ERROR(model.CheckMap());
@@ -110,8 +110,12 @@ absl::StatusOr<ModelSpec> ReadModel(const Field& spec, bool has_cuda, bool enfor
   if (result.gpu_memory_utilization <= 0 || result.gpu_memory_utilization > 1) {
     return share.Expected("a number above 0 and at most 1");
   }
-  // One device for now, whatever the number asked for.
-  RETURN_IF_ERROR(blocks["tensor_parallel_size"].IntOr(1, 1).status());
+  const Field parallel = blocks["tensor_parallel_size"];
+  ASSIGN_OR_RETURN(const int64_t devices, parallel.IntOr(1, 1));
+  if (devices > 1) {
+    warn(absl::StrCat(parallel.path(), ": lowered from ", devices,
+                      " to 1: this version of the worker runs a model on one device"));
+  }
   RETURN_IF_ERROR(CheckDeviceMap(blocks["device_map"], has_cuda, enforce_cpu));
   RETURN_IF_ERROR(RefuseQuantised(blocks, use_cuda));
   RETURN_IF_ERROR(Refuse(model["adapters"], "adapters are"));
@@ -147,8 +151,7 @@ absl::StatusOr<engine::SamplingParams> ReadSampling(const Field& spec, bool use_
   const auto any = [](double) { return true; };
   engine::SamplingParams params;
   const Field max_tokens = use_cuda ? block.FirstOf({"max_tokens", "max_new_tokens"})
-                           : block["max_new_tokens"].present() ? block["max_new_tokens"]
-                                                               : block["max_tokens"];
+                                    : block.FirstOf({"max_new_tokens", "max_tokens"});
   ASSIGN_OR_RETURN(params.max_tokens, max_tokens.IntOr(512, 1));
   ASSIGN_OR_RETURN(params.temperature,
                    ReadNumber(block["temperature"], 0.7, "a number of at least 0",
@@ -167,8 +170,7 @@ absl::StatusOr<engine::SamplingParams> ReadSampling(const Field& spec, bool use_
   params.greedy = !do_sample;
   ASSIGN_OR_RETURN(params.stop, ReadStop(block["stop"]));
   const EngineBlocks engine(spec["model"], use_cuda);
-  const Field seed =
-      block["seed"].present() || !engine["seed"].present() ? block["seed"] : engine["seed"];
+  const Field seed = block["seed"].present() ? block["seed"] : engine["seed"];
   ASSIGN_OR_RETURN(const int64_t number, seed.IntOr(0));
   params.seed = static_cast<uint64_t>(number);
   return params;
@@ -274,7 +276,7 @@ absl::StatusOr<InferenceSpec> ReadInferenceSpec(const Json& document, bool has_c
   ASSIGN_OR_RETURN(const bool enforce_cpu, spec["enforce_cpu"].BoolOr(false));
   InferenceSpec result;
   result.use_cuda = has_cuda && !enforce_cpu;
-  ASSIGN_OR_RETURN(result.model, ReadModel(spec, has_cuda, enforce_cpu, env));
+  ASSIGN_OR_RETURN(result.model, ReadModel(spec, has_cuda, enforce_cpu, env, warn));
   ASSIGN_OR_RETURN(const std::string task_id, root["task_id"].StringOr(""));
   ASSIGN_OR_RETURN(InferenceUnit parent, ReadUnit(spec, task_id, result.use_cuda));
   result.units.push_back(std::move(parent));

@@ -202,6 +202,15 @@ TEST_F(InferenceSpecTest, AChildThatCannotBeRunIsNamed) {
             "merge_children[0] (task C1): spec.model differs from the parent's");
 }
 
+TEST_F(InferenceSpecTest, OneDeviceIsSaid) {
+  EXPECT_TRUE(Read("model: {source: {identifier: m}, vllm: {tensor_parallel_size: 1}}", true).ok());
+  EXPECT_THAT(warnings_, IsEmpty());
+  EXPECT_TRUE(Read("model: {source: {identifier: m}, vllm: {tensor_parallel_size: 4}}", true).ok());
+  EXPECT_THAT(warnings_,
+              ElementsAre("spec.model.vllm.tensor_parallel_size: lowered from 4 to 1: this version "
+                          "of the worker runs a model on one device"));
+}
+
 TEST_F(InferenceSpecTest, UnreadKeysAreNamed) {
   EXPECT_TRUE(Read("model: {source: {identifier: m}}, inference: {num_beams: 4, top_k: 1}").ok());
   EXPECT_THAT(warnings_, ElementsAre("ignored field spec.inference.num_beams"));

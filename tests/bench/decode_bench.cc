@@ -7,21 +7,19 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vector>
 
+#include "common/clock.h"
 #include "common/strings.h"
 #include "executors/engine/engine.h"
 
 namespace flowmesh {
 namespace {
 
-double Now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
 
 std::vector<int> Numbers(const std::string& joined) {
   std::vector<int> numbers;
