@@ -52,6 +52,7 @@ absl::Status Orchestrator::AwaitRedis() {
   // mind.
   const auto settled = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return redis_state_ == redis::State::kReady || redis_state_ == redis::State::kNoAuth ||
+           redis_state_ == redis::State::kWrongPassword ||
            redis_state_ == redis::State::kNoPermission;
   };
   absl::MutexLock lock(&mutex_);

@@ -1,12 +1,20 @@
 #include "common/redis/address.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/files.h"
 #include "common/strings.h"
 
 namespace flowmesh::redis {
 namespace {
+
+constexpr int kSentinelPort = 26379;
+constexpr uint64_t kMaxPasswordBytes = 64 << 10;
 
 absl::StatusOr<std::string> PercentDecode(std::string_view text) {
   std::string out;
@@ -72,38 +80,101 @@ size_t CredentialsEnd(std::string_view rest, bool is_unix) {
   return rest.substr(0, 1) == "/" ? std::string_view::npos : rest.find("@/");
 }
 
+// `place` is what stands behind the credentials: `host:port,host:port/master/db`.
+absl::Status ParseSentinels(std::string_view place, Address& address) {
+  const size_t slash = std::min(place.find('/'), place.size());
+  for (const std::string& host : SplitTrimmed(place.substr(0, slash), ',')) {
+    Address& sentinel = address.sentinels.emplace_back();
+    sentinel.port = kSentinelPort;
+    RETURN_IF_ERROR(ParseHostAndPort(host, sentinel));
+  }
+  if (address.sentinels.empty()) return absl::InvalidArgumentError("no sentinel");
+  std::string_view name = slash == place.size() ? "" : place.substr(slash + 1);
+  if (const size_t end = name.find('/'); end != std::string_view::npos) {
+    RETURN_IF_ERROR(ParseDatabase(name.substr(end + 1), address));
+    name = name.substr(0, end);
+  }
+  ASSIGN_OR_RETURN(address.master, PercentDecode(name));
+  return address.master.empty() ? absl::InvalidArgumentError("no name of a master")
+                                : absl::OkStatus();
+}
+
+absl::Status ParseServer(std::string_view place, Address& address) {
+  const size_t slash = place.find('/');
+  RETURN_IF_ERROR(ParseHostAndPort(place.substr(0, slash), address));
+  return slash == std::string_view::npos ? absl::OkStatus()
+                                         : ParseDatabase(place.substr(slash + 1), address);
+}
+
+// `sentinel` takes what concerns all of them.
+absl::Status ParseParameter(std::string_view text, Address& address, Address& sentinel) {
+  const size_t equals = std::min(text.find('='), text.size());
+  const std::string_view name = text.substr(0, equals);
+  ASSIGN_OR_RETURN(std::string value,
+                   PercentDecode(equals == text.size() ? "" : text.substr(equals + 1)));
+  if (name == "db") return ParseDatabase(value, address);
+  if (name == "ssl_ca_certs") address.tls_ca_file = std::move(value);
+  if (name == "ssl_certfile") address.tls_certificate_file = std::move(value);
+  if (name == "ssl_keyfile") address.tls_key_file = std::move(value);
+  if (name == "sentinel_username") sentinel.user = std::move(value);
+  if (name == "sentinel_password") sentinel.password = std::move(value);
+  return absl::OkStatus();
+}
+
+absl::Status CheckTlsFiles(const Address& address) {
+  if (!address.tls && !(address.tls_ca_file + address.tls_certificate_file).empty()) {
+    return absl::InvalidArgumentError("files for TLS with a scheme without TLS");
+  }
+  if (!address.tls_key_file.empty() && address.tls_certificate_file.empty()) {
+    return absl::InvalidArgumentError("ssl_keyfile without ssl_certfile");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ParseParameters(std::string_view text, Address& address) {
+  Address common;
+  for (const std::string& parameter : SplitTrimmed(text, '&')) {
+    RETURN_IF_ERROR(ParseParameter(parameter, address, common));
+  }
+  RETURN_IF_ERROR(CheckTlsFiles(address));
+  for (Address& sentinel : address.sentinels) {
+    sentinel.user = common.user;
+    sentinel.password = common.password;
+    sentinel.tls = address.tls;
+    sentinel.tls_ca_file = address.tls_ca_file;
+    sentinel.tls_certificate_file = address.tls_certificate_file;
+    sentinel.tls_key_file = address.tls_key_file;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Address> ParseParts(std::string_view url) {
   Address address;
   const size_t scheme_end = url.find("://");
   if (scheme_end == std::string_view::npos) return absl::InvalidArgumentError("no scheme");
   const std::string scheme = ToLower(url.substr(0, scheme_end));
   std::string_view rest = url.substr(scheme_end + 3);
-  if (scheme != "redis" && scheme != "rediss" && scheme != "unix") {
+  const bool is_unix = scheme == "unix";
+  const bool is_sentinel = scheme == "redis+sentinel" || scheme == "rediss+sentinel";
+  if (scheme != "redis" && scheme != "rediss" && !is_unix && !is_sentinel) {
     return absl::InvalidArgumentError(absl::StrCat("the scheme \"", scheme, "\""));
   }
-  address.tls = scheme == "rediss";
-  if (const size_t at = CredentialsEnd(rest, scheme == "unix"); at != std::string_view::npos) {
+  address.tls = scheme.rfind("rediss", 0) == 0;
+  if (const size_t at = CredentialsEnd(rest, is_unix); at != std::string_view::npos) {
     RETURN_IF_ERROR(ParseCredentials(rest.substr(0, at), address));
     rest = rest.substr(at + 1);
   }
-  const size_t mark = rest.find('?');
+  const size_t mark = std::min(rest.find('?'), rest.size());
   const std::string_view place = rest.substr(0, mark);
-  const size_t slash = place.find('/');
-  if (scheme == "unix") {
-    if (slash != 0) return absl::InvalidArgumentError("a socket path that is not absolute");
+  if (is_unix) {
+    if (place.substr(0, 1) != "/") {
+      return absl::InvalidArgumentError("a socket path that is not absolute");
+    }
     ASSIGN_OR_RETURN(address.unix_path, PercentDecode(place));
   } else {
-    RETURN_IF_ERROR(ParseHostAndPort(place.substr(0, slash), address));
-    if (slash != std::string_view::npos) {
-      RETURN_IF_ERROR(ParseDatabase(place.substr(slash + 1), address));
-    }
+    RETURN_IF_ERROR(is_sentinel ? ParseSentinels(place, address) : ParseServer(place, address));
   }
-  // `?db=` wins over the path, as in other clients.
-  if (mark == std::string_view::npos) return address;
-  for (const std::string& parameter : SplitTrimmed(rest.substr(mark + 1), '&')) {
-    if (parameter.rfind("db=", 0) != 0) continue;
-    RETURN_IF_ERROR(ParseDatabase(std::string_view(parameter).substr(3), address));
-  }
+  RETURN_IF_ERROR(ParseParameters(mark == rest.size() ? "" : rest.substr(mark + 1), address));
   return address;
 }
 
@@ -111,6 +182,10 @@ absl::StatusOr<Address> ParseParts(std::string_view url) {
 
 std::string Address::ToString() const {
   std::string where = unix_path.empty() ? absl::StrCat(host, ":", port) : unix_path;
+  if (!sentinels.empty()) {
+    const auto append = [](std::string* out, const Address& one) { *out += one.ToString(); };
+    where = absl::StrCat(master, " of ", absl::StrJoin(sentinels, ",", append));
+  }
   if (database != 0) absl::StrAppend(&where, " db ", database);
   return where;
 }
@@ -119,8 +194,18 @@ absl::StatusOr<Address> ParseRedisUrl(std::string_view url) {
   absl::StatusOr<Address> address = ParseParts(Trim(url));
   if (address.ok()) return address;
   return absl::InvalidArgumentError(
-      absl::StrCat("expected redis[s]://[user:password@]host[:port][/db] or unix:///path, got ",
+      absl::StrCat("expected redis[s]://[user:password@]host[:port][/db], unix:///path or "
+                   "redis[s]+sentinel://[user:password@]host[:port],.../master[/db], got ",
                    address.status().message()));
+}
+
+absl::StatusOr<std::string> PasswordOf(const Address& address) {
+  if (address.password_file.empty()) return address.password;
+  absl::StatusOr<std::string> text = ReadFile(address.password_file, kMaxPasswordBytes);
+  if (!text.ok()) return absl::UnavailableError(text.status().message());
+  while (!text->empty() && (text->back() == '\n' || text->back() == '\r')) text->pop_back();
+  if (!text->empty()) return text;
+  return absl::UnavailableError(absl::StrCat(address.password_file, ": no password in it"));
 }
 
 }  // namespace flowmesh::redis

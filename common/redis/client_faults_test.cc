@@ -190,10 +190,10 @@ TEST(ClientFaultsTest, APasswordThatIsRotatedLaterLetsItIn) {
   address.password = "canary";
   StateLog states;
   Client client(address, states.Listen());
-  ASSERT_TRUE(states.WaitFor(State::kNoAuth));
-  EXPECT_THAT(states.Reason(State::kNoAuth), HasSubstr("WRONGPASS"));
-  EXPECT_THAT(states.Reason(State::kNoAuth), Not(HasSubstr("canary")));
-  EXPECT_EQ(client.state(), State::kNoAuth);
+  ASSERT_TRUE(states.WaitFor(State::kWrongPassword));
+  EXPECT_THAT(states.Reason(State::kWrongPassword), HasSubstr("WRONGPASS"));
+  EXPECT_THAT(states.Reason(State::kWrongPassword), Not(HasSubstr("canary")));
+  EXPECT_EQ(client.state(), State::kWrongPassword);
   EXPECT_EQ(client.Ask({"PING"}).status().code(), absl::StatusCode::kUnavailable);
 
   peer.Command({"ACL", "SETUSER", "ann", ">canary"});
@@ -202,10 +202,48 @@ TEST(ClientFaultsTest, APasswordThatIsRotatedLaterLetsItIn) {
 
   // A user that is deleted loses its connections, and comes back with the user.
   peer.Command({"ACL", "DELUSER", "ann"});
-  ASSERT_TRUE(states.WaitFor(State::kNoAuth, 2));
+  ASSERT_TRUE(states.WaitFor(State::kWrongPassword, 2));
   peer.Command({"ACL", "SETUSER", "ann", "on", ">canary", "~*", "+@all"});
   ASSERT_TRUE(states.WaitFor(State::kReady, 2));
   EXPECT_TRUE(Answers(client));
+}
+
+TEST(ClientFaultsTest, ARotatedPasswordIsReadFromItsFile) {
+  const testing::RedisServer server;
+  testing::RedisPeer peer(server.port());
+  const TempDir dir;
+  Address address = AddressOf(server);
+  address.user = "ann";
+  address.password_file = dir / "password";
+  peer.Command({"ACL", "SETUSER", "ann", "on", ">first", "~*", "+@all"});
+  StateLog states;
+  Client client(address, states.Listen());
+  // No file is no password; the reason says which.
+  ASSERT_TRUE(states.WaitFor(State::kNoAuth));
+  EXPECT_THAT(states.Reason(State::kNoAuth), HasSubstr(address.password_file));
+  ASSERT_TRUE(WriteFileAtomically(address.password_file, "first\n").ok());
+  ASSERT_TRUE(states.WaitFor(State::kReady));
+
+  // Rotated on the server first: the old one is refused until the file follows.
+  peer.Command({"ACL", "SETUSER", "ann", "resetpass", ">second"});
+  peer.Command({"CLIENT", "KILL", "USER", "ann"});
+  ASSERT_TRUE(states.WaitFor(State::kWrongPassword));
+  EXPECT_THAT(states.Reason(State::kWrongPassword), HasSubstr("WRONGPASS"));
+  EXPECT_THAT(states.Reason(State::kWrongPassword), Not(HasSubstr("first")));
+  ASSERT_TRUE(WriteFileAtomically(address.password_file, "second\n").ok());
+  ASSERT_TRUE(states.WaitFor(State::kReady, 2));
+  EXPECT_TRUE(Answers(client));
+}
+
+TEST(ClientFaultsTest, APasswordThatIsMissingIsToldApartFromAWrongOne) {
+  const testing::RedisServer server;
+  testing::RedisPeer peer(server.port());
+  peer.Command({"CONFIG", "SET", "requirepass", "canary"});
+  StateLog states;
+  Client client(AddressOf(server), states.Listen());
+  ASSERT_TRUE(states.WaitFor(State::kNoAuth));
+  EXPECT_THAT(states.Reason(State::kNoAuth), HasSubstr("PING: NOAUTH"));
+  EXPECT_FALSE(states.Told(State::kWrongPassword));
 }
 
 TEST(ClientFaultsTest, AMissingPermissionIsTheCommandsOwn) {

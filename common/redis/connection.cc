@@ -21,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
 #include "common/files.h"
+#include "common/redis/sentinel.h"
 #include "common/strings.h"
 
 namespace flowmesh::redis {
@@ -134,7 +135,7 @@ class SocketConnection final : public Connection {
  public:
   explicit SocketConnection(UniqueFd fd) : fd_(std::move(fd)), reader_(redisReaderCreate()) {}
 
-  absl::Status StartTls(const std::string& host, absl::Duration deadline);
+  absl::Status StartTls(const Address& address, absl::Duration deadline);
   absl::Status Greet(const Address& address, absl::Duration deadline, State& state);
 
   int fd() const override { return fd_.get(); }
@@ -143,7 +144,6 @@ class SocketConnection final : public Connection {
   absl::StatusOr<std::optional<Reply>> Next() override;
 
  private:
-  absl::StatusOr<Reply> Ask(const Command& command, absl::Duration deadline);
   // Bytes moved; 0: would block. `result` is what SSL_read or SSL_write returned.
   absl::StatusOr<size_t> TlsResult(int result);
 
@@ -162,19 +162,43 @@ std::string TlsErrorText() {
   return text;
 }
 
-absl::Status SocketConnection::StartTls(const std::string& host, absl::Duration deadline) {
+// Whom to trust and who we are.
+absl::Status LoadTlsFiles(const Address& address, SSL_CTX* context) {
+  const auto failed = [](std::string_view what, const std::string& file) {
+    return Broken(absl::StrCat("TLS: ", ToAbsl(what), " ", file, ": ", TlsErrorText()));
+  };
+  const std::string& ca = address.tls_ca_file;
+  if (ca.empty()) {
+    SSL_CTX_set_default_verify_paths(context);
+  } else if (SSL_CTX_load_verify_locations(context, ca.c_str(), nullptr) != 1) {
+    return failed("cannot use the certificates in", ca);
+  }
+  const std::string& certificate = address.tls_certificate_file;
+  if (certificate.empty()) return absl::OkStatus();
+  if (SSL_CTX_use_certificate_chain_file(context, certificate.c_str()) != 1) {
+    return failed("cannot use the certificate in", certificate);
+  }
+  const std::string& key = address.tls_key_file.empty() ? certificate : address.tls_key_file;
+  if (SSL_CTX_use_PrivateKey_file(context, key.c_str(), SSL_FILETYPE_PEM) != 1) {
+    return failed("cannot use the key in", key);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SocketConnection::StartTls(const Address& address, absl::Duration deadline) {
   context_.reset(SSL_CTX_new(TLS_client_method()));
   SSL_CTX_set_min_proto_version(context_.get(), TLS1_2_VERSION);
-  SSL_CTX_set_default_verify_paths(context_.get());
+  RETURN_IF_ERROR(LoadTlsFiles(address, context_.get()));
   SSL_CTX_set_verify(context_.get(), SSL_VERIFY_PEER, nullptr);
   SSL_CTX_set_mode(context_.get(),
                    SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   ssl_.reset(SSL_new(context_.get()));
   SSL_set_fd(ssl_.get(), fd_.get());
   // The certificate must name the host, or the address when that is what we were given.
-  if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl_.get()), host.c_str()) != 1) {
-    SSL_set_tlsext_host_name(ssl_.get(), host.c_str());
-    SSL_set1_host(ssl_.get(), host.c_str());
+  const char* host = address.host.c_str();
+  if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl_.get()), host) != 1) {
+    SSL_set_tlsext_host_name(ssl_.get(), host);
+    SSL_set1_host(ssl_.get(), host);
   }
   while (true) {
     const int result = SSL_connect(ssl_.get());
@@ -242,30 +266,18 @@ absl::StatusOr<std::optional<Reply>> SocketConnection::Next() {
   return value;
 }
 
-absl::StatusOr<Reply> SocketConnection::Ask(const Command& command, absl::Duration deadline) {
-  std::string bytes;
-  AppendCommand(command, bytes);
-  std::string_view left = bytes;
-  while (!left.empty()) {
-    ASSIGN_OR_RETURN(const size_t sent, Write(left));
-    left.remove_prefix(sent);
-    if (!left.empty()) RETURN_IF_ERROR(Wait(fd_.get(), POLLOUT, deadline));
-  }
-  while (true) {
-    ASSIGN_OR_RETURN(std::optional<Reply> reply, Next());
-    if (reply) return *std::move(reply);
-    RETURN_IF_ERROR(Wait(fd_.get(), POLLIN, deadline));
-    RETURN_IF_ERROR(Read());
-  }
-}
-
 absl::Status SocketConnection::Greet(const Address& address, absl::Duration deadline,
                                      State& state) {
   std::vector<Command> commands;
+  const absl::StatusOr<std::string> password = PasswordOf(address);
+  if (!password.ok()) {
+    state = State::kNoAuth;
+    return password.status();
+  }
   // A user without a password logs in too: `nopass` users take any.
-  if (!address.user.empty() || !address.password.empty()) {
-    commands.push_back(address.user.empty() ? Command{"AUTH", address.password}
-                                            : Command{"AUTH", address.user, address.password});
+  if (!address.user.empty() || !password->empty()) {
+    commands.push_back(address.user.empty() ? Command{"AUTH", *password}
+                                            : Command{"AUTH", address.user, *password});
   }
   if (address.database != 0) commands.push_back({"SELECT", absl::StrCat(address.database)});
   commands.push_back({"PING"});
@@ -290,6 +302,8 @@ std::string_view ToText(State state) {
       return "lost";
     case State::kNoAuth:
       return "no_auth";
+    case State::kWrongPassword:
+      return "wrong_password";
     case State::kNoPermission:
       return "no_permission";
     case State::kLoading:
@@ -304,7 +318,8 @@ std::string_view ToText(State state) {
 
 std::optional<State> StateOfError(std::string_view error) {
   const std::string_view word = error.substr(0, error.find(' '));
-  if (word == "NOAUTH" || word == "WRONGPASS") return State::kNoAuth;
+  if (word == "NOAUTH") return State::kNoAuth;
+  if (word == "WRONGPASS") return State::kWrongPassword;
   if (word == "NOPERM") return State::kNoPermission;
   if (word == "LOADING") return State::kLoading;
   if (word == "READONLY") return State::kReadOnly;
@@ -319,6 +334,7 @@ int PollMilliseconds(absl::Duration left) {
 
 std::unique_ptr<Connection> Connection::Open(const Address& address, absl::Duration timeout,
                                              ConnectError& error) {
+  if (!address.sentinels.empty()) return OpenMaster(address, timeout, error);
   const absl::Duration deadline = Now() + timeout;
   error = {};
   absl::StatusOr<UniqueFd> fd = address.unix_path.empty()
@@ -327,10 +343,27 @@ std::unique_ptr<Connection> Connection::Open(const Address& address, absl::Durat
   error.status = fd.status();
   if (!fd.ok()) return nullptr;
   auto connection = std::make_unique<SocketConnection>(*std::move(fd));
-  if (address.tls) error.status = connection->StartTls(address.host, deadline);
+  if (address.tls) error.status = connection->StartTls(address, deadline);
   if (error.status.ok()) error.status = connection->Greet(address, deadline, error.state);
   if (!error.status.ok()) return nullptr;
   return connection;
+}
+
+absl::StatusOr<Reply> Connection::Ask(const Command& command, absl::Duration deadline) {
+  std::string bytes;
+  AppendCommand(command, bytes);
+  std::string_view left = bytes;
+  while (!left.empty()) {
+    ASSIGN_OR_RETURN(const size_t sent, Write(left));
+    left.remove_prefix(sent);
+    if (!left.empty()) RETURN_IF_ERROR(Wait(fd(), POLLOUT, deadline));
+  }
+  while (true) {
+    ASSIGN_OR_RETURN(std::optional<Reply> reply, Next());
+    if (reply) return *std::move(reply);
+    RETURN_IF_ERROR(Wait(fd(), POLLIN, deadline));
+    RETURN_IF_ERROR(Read());
+  }
 }
 
 absl::Duration ReconnectPause::Next() {

@@ -18,12 +18,13 @@ namespace flowmesh::redis {
 enum class State {
   kConnecting,
   kReady,
-  kLost,          // no connection: refused, broken, silent
-  kNoAuth,        // NOAUTH, WRONGPASS: the password is missing or wrong
-  kNoPermission,  // NOPERM: an ACL rule is missing
-  kLoading,       // it still reads its data
-  kReadOnly,      // a replica
-  kMasterDown,    // a replica without its master
+  kLost,           // no connection: refused, broken, silent
+  kNoAuth,         // NOAUTH: a password is missing
+  kWrongPassword,  // WRONGPASS: user or password are wrong
+  kNoPermission,   // NOPERM: an ACL rule is missing
+  kLoading,        // it still reads its data
+  kReadOnly,       // a replica
+  kMasterDown,     // a replica without its master
 };
 
 // `ready`, `lost`, `no_auth`, ...
@@ -41,9 +42,11 @@ struct ConnectError {
 // Not thread-safe. The socket does not block.
 class Connection {
  public:
-  // Connects, logs in, selects the database and proves by PING that commands are taken. Blocks, at
-  // most `timeout` beside what the system's resolver takes. Null with `error` filled in. TLS trusts
-  // the system's certificates or those of SSL_CERT_FILE; it needs SIGPIPE ignored.
+  // Connects, logs in, selects the database and proves by PING that commands are taken; asks the
+  // address's sentinels first where it has any, and proves by ROLE that the server is a master.
+  // Blocks, at most `timeout` beside what the system's resolver takes. Null with `error` filled in.
+  // TLS trusts the address's tls_ca_file, else the system's certificates or those of SSL_CERT_FILE;
+  // it needs SIGPIPE ignored.
   static std::unique_ptr<Connection> Open(const Address& address, absl::Duration timeout,
                                           ConnectError& error);
   virtual ~Connection() = default;
@@ -55,6 +58,10 @@ class Connection {
   virtual absl::Status Read() = 0;
   // The next whole reply of what was read. Unavailable: that is no Redis protocol.
   virtual absl::StatusOr<std::optional<Reply>> Next() = 0;
+
+  // One command, sent and waited for until `deadline` (monotonic) while nothing else is under way.
+  // Unavailable: no answer.
+  absl::StatusOr<Reply> Ask(const Command& command, absl::Duration deadline);
 };
 
 // For poll(2): `left` in milliseconds, rounded up; a long wait comes back after a minute.

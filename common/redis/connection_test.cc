@@ -51,7 +51,7 @@ class Listener {
 
 TEST(StateTest, ErrorsThatTellOfTheServer) {
   EXPECT_EQ(StateOfError("NOAUTH Authentication required."), State::kNoAuth);
-  EXPECT_EQ(StateOfError("WRONGPASS invalid username-password pair"), State::kNoAuth);
+  EXPECT_EQ(StateOfError("WRONGPASS invalid username-password pair"), State::kWrongPassword);
   EXPECT_EQ(StateOfError("NOPERM this user has no permissions"), State::kNoPermission);
   EXPECT_EQ(StateOfError("LOADING Redis is loading the dataset in memory"), State::kLoading);
   EXPECT_EQ(StateOfError("READONLY You can't write against a read only replica."),
@@ -68,6 +68,7 @@ TEST(StateTest, HasNames) {
   EXPECT_EQ(ToText(State::kReady), "ready");
   EXPECT_EQ(ToText(State::kLost), "lost");
   EXPECT_EQ(ToText(State::kNoAuth), "no_auth");
+  EXPECT_EQ(ToText(State::kWrongPassword), "wrong_password");
   EXPECT_EQ(ToText(State::kNoPermission), "no_permission");
   EXPECT_EQ(ToText(State::kLoading), "loading");
   EXPECT_EQ(ToText(State::kReadOnly), "read_only");
@@ -164,7 +165,7 @@ TEST(ConnectionTest, SaysWhyALoginFailedWithoutTheSecret) {
   address.user = "ann";
   address.password = "canary";
   const ConnectError wrong = ErrorOf(address);
-  EXPECT_EQ(wrong.state, State::kNoAuth);
+  EXPECT_EQ(wrong.state, State::kWrongPassword);
   EXPECT_THAT(Message(wrong.status), HasSubstr("AUTH: WRONGPASS"));
   EXPECT_THAT(Message(wrong.status), ::testing::Not(HasSubstr("canary")));
 
