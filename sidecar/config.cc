@@ -25,6 +25,19 @@ std::filesystem::path ReadFolder(EnvReader& env, std::string_view name, std::str
   return std::filesystem::absolute(env.String(name, fallback, help)).lexically_normal();
 }
 
+// The password of `address` is in a file, unless `file` is empty.
+void SetPasswordFile(EnvReader& env, std::string_view name, const std::string& file,
+                     redis::Address& address) {
+  if (file.empty()) return;
+  if (!address.password.empty()) {
+    return env.RejectWith(name, "expected no password in REDIS_URL beside it, got one");
+  }
+  address.password_file = std::filesystem::absolute(file).lexically_normal();
+  if (!redis::PasswordOf(address).ok()) {
+    env.Reject(name, "a file with a password in it that can be read", file);
+  }
+}
+
 void ReadRedis(EnvReader& env, SidecarConfig& config) {
   const std::string host =
       env.String("REDIS_HOST", "", "with REDIS_PORT and REDIS_DB: used when REDIS_URL is unset");
@@ -34,13 +47,22 @@ void ReadRedis(EnvReader& env, SidecarConfig& config) {
                                    ? "redis://localhost:6379/0"
                                    : absl::StrCat("redis://", host, ":", port, "/", database);
   const std::string url =
-      env.String("REDIS_URL", fallback, "redis://, rediss:// or unix:// address; none: standalone");
+      env.String("REDIS_URL", fallback,
+                 "redis[s]://, redis[s]+sentinel:// or unix:// address; none: standalone");
+  const std::string password_file = env.String(
+      "REDIS_PASSWORD_FILE", "", "file with Redis' password, read again for each connection");
+  const std::string sentinel_password_file =
+      env.String("REDIS_SENTINEL_PASSWORD_FILE", "", "the same for the sentinels' own password");
   if (!env.IsSet("REDIS_URL")) {
     env.Warn(absl::StrCat("REDIS_URL is not set; ", fallback, " is used"));
   }
   if (ToLower(Trim(url)) == "none") return;
   absl::StatusOr<redis::Address> address = redis::ParseRedisUrl(url);
   if (address.ok()) {
+    SetPasswordFile(env, "REDIS_PASSWORD_FILE", password_file, *address);
+    for (redis::Address& sentinel : address->sentinels) {
+      SetPasswordFile(env, "REDIS_SENTINEL_PASSWORD_FILE", sentinel_password_file, sentinel);
+    }
     config.redis = *std::move(address);
     return;
   }

@@ -5,6 +5,8 @@
 
 #include <map>
 
+#include "common/files.h"
+
 namespace flowmesh::sidecar {
 namespace {
 
@@ -79,6 +81,31 @@ TEST(ConfigTest, AContainersRedisVariablesMakeTheUrl) {
   EXPECT_EQ(config.redis->host, "redis");
   EXPECT_EQ(config.redis->port, 7000);
   EXPECT_EQ(config.redis->database, 3);
+}
+
+TEST(ConfigTest, PasswordsOfRedisMayStandInFiles) {
+  const TempDir dir;
+  const std::string ours = dir / "ours", theirs = dir / "theirs", empty = dir / "empty";
+  ASSERT_TRUE(WriteFileAtomically(ours, "a\n").ok());
+  ASSERT_TRUE(WriteFileAtomically(theirs, "b\n").ok());
+  ASSERT_TRUE(WriteFileAtomically(empty, "\n").ok());
+  const SidecarConfig config = Read({{"REDIS_URL", "redis+sentinel://ann@h1,h2/m"},
+                                     {"REDIS_PASSWORD_FILE", ours},
+                                     {"REDIS_SENTINEL_PASSWORD_FILE", theirs}});
+  EXPECT_EQ(config.redis->user, "ann");
+  EXPECT_EQ(redis::PasswordOf(*config.redis).value(), "a");
+  ASSERT_EQ(config.redis->sentinels.size(), 2u);
+  EXPECT_EQ(redis::PasswordOf(config.redis->sentinels[1]).value(), "b");
+
+  EXPECT_EQ(Error({{"REDIS_URL", "redis://:canary@h"}, {"REDIS_PASSWORD_FILE", ours}}),
+            "REDIS_PASSWORD_FILE: expected no password in REDIS_URL beside it, got one");
+  EXPECT_EQ(Error({{"REDIS_PASSWORD_FILE", dir / "none"}}),
+            "REDIS_PASSWORD_FILE: expected a file with a password in it that can be read, got \"" +
+                (dir / "none").string() + "\"");
+  EXPECT_THAT(Error({{"REDIS_PASSWORD_FILE", empty}}), StartsWith("REDIS_PASSWORD_FILE: "));
+  EXPECT_THAT(Error({{"REDIS_URL", "redis+sentinel://h/m"},
+                     {"REDIS_SENTINEL_PASSWORD_FILE", dir / "none"}}),
+              StartsWith("REDIS_SENTINEL_PASSWORD_FILE: "));
 }
 
 TEST(ConfigTest, ALenientVariableWarns) {

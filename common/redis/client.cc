@@ -21,6 +21,7 @@ Client::Client(Address address, ClientOptions options)
     : address_(std::move(address)),
       options_(std::move(options)),
       wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      watch_(std::make_unique<MasterWatch>(address_, [this] { OnMoved(); })),
       thread_([this] { Loop(); }) {}
 
 Client::~Client() {
@@ -116,12 +117,21 @@ void Client::FailAll(const absl::Status& why) {
   }
 }
 
+void Client::OnMoved() {
+  {
+    absl::MutexLock lock(&mutex_);
+    moved_ = true;
+  }
+  Wake();
+}
+
 bool Client::Pause(absl::Duration duration) {
   const absl::Duration deadline = Now() + duration;
   while (true) {
     {
       absl::MutexLock lock(&mutex_);
       if (stopping_) return false;
+      if (moved_) return true;
     }
     const absl::Duration left = deadline - Now();
     if (left <= absl::ZeroDuration()) return true;
@@ -133,6 +143,10 @@ bool Client::Pause(absl::Duration duration) {
 void Client::Loop() {
   ReconnectPause pause;
   do {
+    {
+      absl::MutexLock lock(&mutex_);
+      moved_ = false;  // what is opened now is where it has moved to
+    }
     ConnectError error;
     const std::unique_ptr<Connection> connection =
         Connection::Open(address_, options_.connect_timeout, error);
@@ -157,6 +171,7 @@ absl::Status Client::Serve(Connection& connection, State& state) {
     {
       absl::MutexLock lock(&mutex_);
       if (stopping_) return absl::UnavailableError("the client is stopping");
+      if (moved_) return absl::UnavailableError("the master has moved");
       if (unsent.empty()) unsent.swap(outgoing_);
       idle = waiting_.empty();
       if (!idle) oldest = waiting_.front().posted;

@@ -15,6 +15,7 @@
 #include "common/redis/address.h"
 #include "common/redis/connection.h"
 #include "common/redis/reply.h"
+#include "common/redis/sentinel.h"
 
 namespace flowmesh::redis {
 
@@ -28,8 +29,8 @@ struct ClientOptions {
 };
 
 // Thread-safe. One thread of its own connects, and connects again after a pause (ReconnectPause)
-// whenever the connection broke or the server turned it away; it sends what was posted and hands
-// out the replies.
+// whenever the connection broke, the server turned it away or the address's sentinels tell of a
+// failover; it sends what was posted and hands out the replies.
 class Client {
  public:
   using Done = std::function<void(const Replies& replies)>;
@@ -74,7 +75,8 @@ class Client {
   void FailAll(const absl::Status& why);
   void SetState(State state, const std::string& reason);
   void Wake() const;
-  bool Pause(absl::Duration duration);  // false when stopping
+  void OnMoved();
+  bool Pause(absl::Duration duration);  // false when stopping; short when the master moved
 
   const Address address_;
   const ClientOptions options_;
@@ -83,9 +85,11 @@ class Client {
   mutable absl::Mutex mutex_;
   State state_ ABSL_GUARDED_BY(mutex_) = State::kConnecting;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool moved_ ABSL_GUARDED_BY(mutex_) = false;  // the master, since the connection was opened
   std::string outgoing_ ABSL_GUARDED_BY(mutex_);
   std::deque<Waiting> waiting_ ABSL_GUARDED_BY(mutex_);
   uint64_t reconnects_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::unique_ptr<MasterWatch> watch_;
   std::thread thread_;
 };
 

@@ -2,7 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
 
@@ -10,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
+#include "common/redis/listener.h"
 #include "tests/integration/redis_peer.h"
 
 namespace flowmesh::redis {
@@ -26,28 +26,6 @@ ConnectError ErrorOf(const Address& address, absl::Duration timeout = absl::Seco
   EXPECT_EQ(error.status.code(), absl::StatusCode::kUnavailable);
   return error;
 }
-
-// A port on loopback with nothing behind it but the kernel.
-class Listener {
- public:
-  Listener() : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof(address);
-    EXPECT_EQ(::bind(fd_.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
-    EXPECT_EQ(::getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
-    EXPECT_EQ(::listen(fd_.get(), 8), 0);
-    port_ = ntohs(address.sin_port);
-  }
-  int port() const { return port_; }
-  // The next connection.
-  UniqueFd Accept() { return UniqueFd(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC)); }
-
- private:
-  UniqueFd fd_;
-  int port_ = 0;
-};
 
 TEST(StateTest, ErrorsThatTellOfTheServer) {
   EXPECT_EQ(StateOfError("NOAUTH Authentication required."), State::kNoAuth);

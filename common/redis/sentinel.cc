@@ -82,4 +82,18 @@ std::unique_ptr<Connection> OpenMaster(const Address& address, absl::Duration ti
   return nullptr;
 }
 
+MasterWatch::MasterWatch(const Address& address, std::function<void()> on_moved)
+    : on_moved_(std::move(on_moved)) {
+  // `<name> <old host> <old port> <new host> <new port>`.
+  const auto hear = [this, name = address.master + " "](std::string_view, std::string_view text) {
+    if (text.substr(0, name.size()) == name) on_moved_();
+  };
+  // A sentinel that cannot be heard is no news: the connection to the master tells of its loss.
+  const auto ignore = [](bool, const std::string&) {};
+  for (const Address& sentinel : address.sentinels) {
+    listeners_.push_back(std::make_unique<Subscriber>(
+        sentinel, std::vector<std::string>{"+switch-master"}, SubscriberOptions{}, hear, ignore));
+  }
+}
+
 }  // namespace flowmesh::redis

@@ -9,11 +9,22 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
+#include "common/redis/sentinel.h"
 
 namespace flowmesh::redis {
 namespace {
 
 absl::Duration Now() { return Clock::Real().Monotonic(); }
+
+void Raise(const UniqueFd& event) {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(event.get(), &one, sizeof(one));
+}
+
+void Clear(const UniqueFd& event) {
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t got = ::read(event.get(), &count, sizeof(count));
+}
 
 }  // namespace
 
@@ -25,22 +36,25 @@ Subscriber::Subscriber(Address address, std::vector<std::string> channels,
       on_message_(std::move(on_message)),
       on_alive_(std::move(on_alive)),
       stop_(::eventfd(0, EFD_CLOEXEC)),
+      moved_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      watch_(std::make_unique<MasterWatch>(address_, [this] { Raise(moved_); })),
       thread_([this] { Loop(); }) {}
 
 Subscriber::~Subscriber() {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = ::write(stop_.get(), &one, sizeof(one));
+  Raise(stop_);
   thread_.join();
 }
 
 bool Subscriber::Pause(absl::Duration duration) const {
-  pollfd wait{stop_.get(), POLLIN, 0};
-  return ::poll(&wait, 1, PollMilliseconds(duration)) == 0;
+  pollfd waits[] = {{stop_.get(), POLLIN, 0}, {moved_.get(), POLLIN, 0}};
+  ::poll(waits, 2, PollMilliseconds(duration));
+  return waits[0].revents == 0;
 }
 
 void Subscriber::Loop() {
   ReconnectPause pause;
   do {
+    Clear(moved_);  // what is opened now is where it has moved to
     ConnectError error;
     const std::unique_ptr<Connection> connection =
         Connection::Open(address_, options_.connect_timeout, error);
@@ -78,9 +92,11 @@ absl::Status Subscriber::Listen(Connection& connection) {
   while (true) {
     const absl::Duration due =
         std::min(pinged + options_.ping_interval, heard + options_.deaf_limit);
-    pollfd waits[] = {{connection.fd(), POLLIN, 0}, {stop_.get(), POLLIN, 0}};
-    ::poll(waits, 2, PollMilliseconds(due - Now()));
+    pollfd waits[] = {
+        {connection.fd(), POLLIN, 0}, {stop_.get(), POLLIN, 0}, {moved_.get(), POLLIN, 0}};
+    ::poll(waits, 3, PollMilliseconds(due - Now()));
     if (waits[1].revents != 0) return absl::OkStatus();
+    if (waits[2].revents != 0) return absl::UnavailableError("the master has moved");
     const absl::Duration now = Now();
     if (waits[0].revents != 0) {
       heard = now;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -20,7 +21,10 @@ struct SubscriberOptions {
   absl::Duration deaf_limit = absl::Seconds(20);  // silence that ends a connection
 };
 
-// One thread; callbacks run on it. A message is held in memory as a whole: what bounds it is the
+class MasterWatch;
+
+// One thread; callbacks run on it. A failover that the address's sentinels tell of ends a
+// connection. A message is held in memory as a whole: what bounds it is the
 // server's `proto-max-bulk-len`.
 class Subscriber {
  public:
@@ -41,7 +45,7 @@ class Subscriber {
   absl::Status Listen(Connection& connection);
   absl::Status Send(Connection& connection, const Command& command);
   absl::Status Handle(const Reply& reply);
-  bool Pause(absl::Duration duration) const;  // false when stopping
+  bool Pause(absl::Duration duration) const;  // false when stopping; short when the master moved
   void TellDead(const std::string& reason);
 
   const Address address_;
@@ -49,9 +53,11 @@ class Subscriber {
   const SubscriberOptions options_;
   const OnMessage on_message_;
   const OnAlive on_alive_;
-  const UniqueFd stop_;  // an eventfd, readable once this stops
+  const UniqueFd stop_;   // an eventfd, readable once this stops
+  const UniqueFd moved_;  // the same, once the master has moved
   size_t confirmed_ = 0;
   std::string told_;  // the last reason; empty while alive
+  std::unique_ptr<MasterWatch> watch_;
   std::thread thread_;
 };
 

@@ -2,14 +2,18 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <openssl/ssl.h>
 #include <signal.h>
 #include <stdlib.h>
+
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "common/endpoint.h"
 #include "common/files.h"
 #include "common/redis/client.h"
+#include "common/redis/listener.h"
 #include "common/redis/state_log.h"
 #include "common/redis/subscriber.h"
 #include "common/subprocess.h"
@@ -61,12 +65,14 @@ class Certificate {
 // redis-server with TLS on a port beside the plain one.
 class TlsServer {
  public:
-  explicit TlsServer(const std::string& alternatives)
+  // `clients`: whose certificates are let in; null: nobody is asked for one.
+  explicit TlsServer(const std::string& alternatives, const Certificate* clients = nullptr)
       : certificate_(alternatives),
         tls_port_(FreeLoopbackPort().value()),
         server_({"--tls-port", absl::StrCat(tls_port_), "--tls-cert-file", certificate_.file(),
-                 "--tls-key-file", certificate_.key(), "--tls-ca-cert-file", certificate_.file(),
-                 "--tls-auth-clients", "no"}) {}
+                 "--tls-key-file", certificate_.key(), "--tls-ca-cert-file",
+                 clients == nullptr ? certificate_.file() : clients->file(), "--tls-auth-clients",
+                 clients == nullptr ? "no" : "yes"}) {}
 
   const Certificate& certificate() const { return certificate_; }
   testing::RedisServer& plain() { return server_; }
@@ -171,6 +177,97 @@ TEST_F(TlsTest, TheCertificateMustNameTheHost) {
   Trust(foreign.certificate());
   EXPECT_THAT(Message(Connect(foreign.address("localhost"))), HasSubstr("hostname mismatch"));
   EXPECT_THAT(Message(Connect(foreign.address("127.0.0.1"))), HasSubstr("IP address mismatch"));
+}
+
+TEST_F(TlsTest, TheTrustedCertificatesMayStandInTheUrl) {
+  TlsServer server("IP:127.0.0.1");
+  Address address = server.address();
+  EXPECT_FALSE(Connect(address).ok());  // the system does not know it
+  address.tls_ca_file = server.certificate().file();
+  EXPECT_TRUE(Connect(address).ok());
+  address.tls_ca_file = server.certificate().key();
+  EXPECT_THAT(Message(Connect(address)),
+              HasSubstr("TLS: cannot use the certificates in " + address.tls_ca_file));
+}
+
+TEST_F(TlsTest, AClientShowsItsCertificate) {
+  const Certificate ours("DNS:worker.example"), unknown("DNS:worker.example");
+  TlsServer server("IP:127.0.0.1", &ours);
+  Address address =
+      ParseRedisUrl(absl::StrCat("rediss://127.0.0.1:", server.address().port,
+                                 "?ssl_ca_certs=", server.certificate().file(),
+                                 "&ssl_certfile=", ours.file(), "&ssl_keyfile=", ours.key()))
+          .value();
+  StateLog states;
+  {
+    Client client(address, states.Listen());
+    ASSERT_TRUE(states.WaitFor(State::kReady)) << states.Reason(State::kLost);
+    EXPECT_EQ(client.Ask({"ECHO", "let in"}).value().text, "let in");
+  }
+  Address nobody = address;
+  nobody.tls_certificate_file = nobody.tls_key_file = "";
+  EXPECT_FALSE(Connect(nobody).ok());
+  Address stranger = address;
+  stranger.tls_certificate_file = unknown.file();
+  stranger.tls_key_file = unknown.key();
+  EXPECT_FALSE(Connect(stranger).ok());
+}
+
+TEST_F(TlsTest, FilesThatCannotBeUsedAreNamed) {
+  const Certificate ours("DNS:a"), other("DNS:b");
+  TlsServer server("IP:127.0.0.1");
+  Address address = server.address();
+  address.tls_ca_file = server.certificate().file();
+  address.tls_certificate_file = "/nowhere/certificate.pem";
+  EXPECT_THAT(Message(Connect(address)),
+              HasSubstr("TLS: cannot use the certificate in /nowhere/certificate.pem"));
+  address.tls_certificate_file = ours.file();
+  EXPECT_THAT(Message(Connect(address)), HasSubstr("TLS: cannot use the key in " + ours.file()));
+  address.tls_key_file = other.key();
+  EXPECT_THAT(Message(Connect(address)), HasSubstr("TLS: cannot use the key in " + other.key()));
+  // Key and certificate in one file.
+  const TempDir dir;
+  address.tls_certificate_file = dir / "both.pem";
+  address.tls_key_file = "";
+  ASSERT_TRUE(WriteFileAtomically(address.tls_certificate_file,
+                                  ReadFile(ours.file()).value() + ReadFile(ours.key()).value())
+                  .ok());
+  EXPECT_TRUE(Connect(address).ok());
+}
+
+// One handshake of a server that keeps the name which the client asks for (SNI).
+std::string NameAskedFor(const std::string& host) {
+  const Certificate certificate("DNS:localhost,IP:127.0.0.1");
+  std::string name = "none";
+  const std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> context(SSL_CTX_new(TLS_server_method()),
+                                                                  &SSL_CTX_free);
+  SSL_CTX_use_certificate_chain_file(context.get(), certificate.file().c_str());
+  SSL_CTX_use_PrivateKey_file(context.get(), certificate.key().c_str(), SSL_FILETYPE_PEM);
+  const auto keep = +[](SSL* ssl, int*, void* out) {
+    const char* asked = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    if (asked != nullptr) *static_cast<std::string*>(out) = asked;
+    return SSL_TLSEXT_ERR_OK;
+  };
+  SSL_CTX_set_tlsext_servername_callback(context.get(), keep);
+  SSL_CTX_set_tlsext_servername_arg(context.get(), &name);
+  Listener listener;
+  std::thread server([&] {
+    const UniqueFd peer = listener.Accept();
+    const std::unique_ptr<SSL, decltype(&SSL_free)> ssl(SSL_new(context.get()), &SSL_free);
+    SSL_set_fd(ssl.get(), peer.get());
+    EXPECT_EQ(SSL_accept(ssl.get()), 1);
+  });
+  Address address = ParseRedisUrl(absl::StrCat("rediss://", host, ":", listener.port())).value();
+  address.tls_ca_file = certificate.file();
+  ConnectError error;
+  EXPECT_EQ(Connection::Open(address, absl::Seconds(20), error), nullptr);  // it says nothing more
+  server.join();
+  return name;
+}
+
+TEST_F(TlsTest, TheHostIsAskedForByName) {
+  EXPECT_EQ(NameAskedFor("localhost"), "localhost");
+  EXPECT_EQ(NameAskedFor("127.0.0.1"), "none");  // an address is no name
 }
 
 TEST_F(TlsTest, AndThePasswordIsCheckedInside) {
