@@ -43,6 +43,14 @@ void CountAttempt(const DeliveryAttempt& attempt, SidecarMetrics& metrics) {
       attempt.outcome == DeliveryAttempt::Outcome::kDelivered ? attempt.bytes : 0);
 }
 
+// Deafness is noticed within a beat, where beats are shorter than PROTOCOL.md's 20 s (2.6).
+redis::SubscriberOptions Listening(absl::Duration heartbeat_interval) {
+  redis::SubscriberOptions options;
+  options.deaf_limit = std::clamp(heartbeat_interval, absl::Seconds(2), options.deaf_limit);
+  options.ping_interval = options.deaf_limit / 2;
+  return options;
+}
+
 bool Contains(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
 }
@@ -206,7 +214,7 @@ bool Sidecar::ComeUp() {
   if (redis_) {
     subscriber_ = std::make_unique<redis::Subscriber>(
         *config_.redis, std::vector<std::string>{config_.task_topic, kWorkerEvents},
-        redis::SubscriberOptions{},
+        Listening(config_.heartbeat_interval),
         [this](std::string_view channel, std::string_view payload) { OnMessage(channel, payload); },
         [this](bool alive, const std::string& reason) { OnSubscription(alive, reason); });
     if (!WaitUntil([this] { return subscribed_.load(); })) return false;
@@ -379,6 +387,7 @@ void Sidecar::CheckWorker(Worker& worker) {
         "another process has taken the worker id {}: this one steps back. Give each worker an "
         "id of its own (WORKER_ID)",
         worker.id());
+    publisher_->Silence();
     absl::MutexLock lock(&mutex_);
     superseded_ = true;
     return;

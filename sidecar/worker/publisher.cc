@@ -6,9 +6,18 @@
 #include "sidecar/worker/wire.h"
 
 namespace flowmesh::sidecar {
+namespace {
+
+absl::Status Silenced() { return absl::CancelledError("this worker id is somebody else's"); }
+
+}  // namespace
 
 void RedisPublisher::Transaction(std::vector<redis::Command> commands,
                                  std::function<void(const absl::Status&)> done) {
+  if (silent_) {
+    if (done) done(Silenced());
+    return;
+  }
   client_.Post(redis::Transaction(std::move(commands)),
                [done = std::move(done)](const redis::Replies& replies) {
                  const absl::Status status = redis::TransactionStatus(replies);
@@ -21,6 +30,10 @@ void RedisPublisher::Transaction(std::vector<redis::Command> commands,
 
 void RedisPublisher::PublishTaskEvents(const std::vector<std::string>& events,
                                        std::function<void(const ReceiversOrStatus&)> done) {
+  if (silent_) {
+    if (done) done(Silenced());
+    return;
+  }
   std::vector<redis::Command> commands;
   for (const std::string& event : events) commands.push_back({"PUBLISH", kTaskEvents, event});
   client_.Post(commands, [done = std::move(done)](const redis::Replies& replies) {

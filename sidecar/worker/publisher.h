@@ -1,6 +1,7 @@
 // Where a worker's writes go: Redis, or nowhere for a standalone sidecar.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -27,6 +28,9 @@ class Publisher {
   // Events of tasks, on `tasks.events`. `done` may be null.
   virtual void PublishTaskEvents(const std::vector<std::string>& events,
                                  std::function<void(const ReceiversOrStatus&)> done = nullptr) = 0;
+
+  // From now on nothing is sent, and every `done` gets Cancelled: the names are somebody else's.
+  virtual void Silence() = 0;
 };
 
 class RedisPublisher : public Publisher {
@@ -37,9 +41,11 @@ class RedisPublisher : public Publisher {
                    std::function<void(const absl::Status&)> done) override;
   void PublishTaskEvents(const std::vector<std::string>& events,
                          std::function<void(const ReceiversOrStatus&)> done) override;
+  void Silence() override { silent_ = true; }
 
  private:
   redis::Client& client_;
+  std::atomic<bool> silent_{false};
 };
 
 // Standalone: everything has arrived at once.
@@ -49,6 +55,7 @@ class NoPublisher : public Publisher {
                    std::function<void(const absl::Status&)> done) override;
   void PublishTaskEvents(const std::vector<std::string>& events,
                          std::function<void(const ReceiversOrStatus&)> done) override;
+  void Silence() override {}  // it never says anything
 };
 
 }  // namespace flowmesh::sidecar

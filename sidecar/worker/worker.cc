@@ -488,6 +488,7 @@ void Worker::GiveUp() {
     absl::MutexLock lock(&mutex_);
     giving_up_ = true;
     running = running_;
+    if (running) running->cancelled = true;  // should it end well after all, nobody is to get it
     for (const TaskPtr& task : delivering_) task->cancelled = true;
     for (const Delivery& delivery : deliveries_) delivery.task->cancelled = true;
   }

@@ -109,6 +109,13 @@ std::string Line::worker_id(const std::string& executor) const {
   return absl::StrCat("w.", executor.empty() ? options_.executors.front() : executor);
 }
 
+void Line::ObserveAgain(int port) {
+  if (port == 0) port = server_.port();
+  events_.reset();
+  redis_ = std::make_unique<RedisPeer>(port);
+  events_ = std::make_unique<EventRecorder>(port);
+}
+
 void Line::StartExecutor(const std::string& name) {
   std::map<std::string, std::string> env = options_.executor_env;
   env.emplace("EXECUTOR_LISTEN",
@@ -126,8 +133,8 @@ void Line::StartSidecar() {
     absl::StrAppend(&endpoints, endpoints.empty() ? "" : ",", name,
                     "=unix:", (dir_ / absl::StrCat(name, ".sock")).string());
   }
-  env.emplace("REDIS_URL",
-              absl::StrReplaceAll(server_.url(), {{"://", "://" + options_.redis_login}}));
+  const std::string url = options_.sidecar_redis ? options_.sidecar_redis(server_) : server_.url();
+  env.emplace("REDIS_URL", absl::StrReplaceAll(url, {{"://", "://" + options_.redis_login}}));
   env.emplace("RESULTS_DIR", results().string());
   env.emplace("STATE_DIR", (dir_ / "state").string());
   env.emplace("WORKER_ID", "w");

@@ -3,6 +3,7 @@
 // with the object.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -44,6 +45,8 @@ struct LineOptions {
   std::map<std::string, std::string> orchestrator_env;
   std::vector<std::string> redis_setup;  // a command for the server, before all else
   std::string redis_login;               // `user:password@`, the sidecar's
+  // Makes the sidecar's REDIS_URL of the server; by default the server's own.
+  std::function<std::string(RedisServer& server)> sidecar_redis;
 };
 
 class Line {
@@ -51,6 +54,7 @@ class Line {
   explicit Line(LineOptions options = {});
   ~Line();
 
+  RedisServer& server() { return server_; }
   RedisPeer& redis() { return *redis_; }
   EventRecorder& events() { return *events_; }
   const std::filesystem::path dir() const { return dir_.path(); }
@@ -64,6 +68,10 @@ class Line {
   // `w` with one executor, else `w.<executor>`.
   std::string worker_id(const std::string& executor = "") const;
   std::string redis_url() const { return server_.url(); }
+
+  // redis() and events() anew, after their connections broke; what was recorded is forgotten.
+  // `port`: of another server that has become the master.
+  void ObserveAgain(int port = 0);
 
   void StartSidecar();
   void StopSidecar();
