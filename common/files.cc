@@ -31,6 +31,40 @@ absl::Status WriteAll(int fd, std::string_view content, const std::filesystem::p
   return absl::OkStatus();
 }
 
+// A file on its way to its name; removed when it does not get there.
+class DotFile {
+ public:
+  explicit DotFile(const std::filesystem::path& path)
+      : path_(path),
+        temporary_(path.parent_path() /
+                   absl::StrCat(".", path.filename().string(), ".", RandomHex(4))) {}
+  DotFile(DotFile&&) = default;
+  ~DotFile() {
+    if (fd_.valid()) ::unlink(temporary_.c_str());
+  }
+
+  absl::Status Write(std::string_view content) {
+    fd_ = UniqueFd(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+    if (!fd_.valid()) return ErrnoError("cannot create", temporary_);
+    return WriteAll(fd_.get(), content, temporary_);
+  }
+
+  absl::Status Sync() {
+    return ::fdatasync(fd_.get()) == 0 ? absl::OkStatus() : ErrnoError("cannot sync", temporary_);
+  }
+
+  absl::Status TakeName() {
+    if (::rename(temporary_.c_str(), path_.c_str()) != 0)
+      return ErrnoError("cannot rename to", path_);
+    fd_.Reset();
+    return absl::OkStatus();
+  }
+
+ private:
+  std::filesystem::path path_, temporary_;
+  UniqueFd fd_;
+};
+
 }  // namespace
 
 absl::Status ErrnoError(std::string_view what, const std::filesystem::path& path) {
@@ -79,18 +113,20 @@ absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path, uint64_t
 }
 
 absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view content) {
-  const std::filesystem::path temporary =
-      path.parent_path() / absl::StrCat(".", path.filename().string(), ".", RandomHex(4));
-  UniqueFd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
-  if (!fd.valid()) return ErrnoError("cannot create", temporary);
-  absl::Status status = WriteAll(fd.get(), content, temporary);
-  if (status.ok() && ::fdatasync(fd.get()) != 0) status = ErrnoError("cannot sync", temporary);
-  fd.Reset();
-  if (status.ok() && ::rename(temporary.c_str(), path.c_str()) != 0) {
-    status = ErrnoError("cannot rename to", path);
+  return WriteFilesAtomically({{path, content}});
+}
+
+absl::Status WriteFilesAtomically(const std::vector<FileToWrite>& files) {
+  std::vector<DotFile> written;
+  // First all the writing, then the syncing: what the files share on disk, as their folder, is
+  // written once.
+  for (const FileToWrite& file : files) {
+    written.emplace_back(file.path);
+    RETURN_IF_ERROR(written.back().Write(file.content));
   }
-  if (!status.ok()) ::unlink(temporary.c_str());
-  return status;
+  for (DotFile& file : written) RETURN_IF_ERROR(file.Sync());
+  for (DotFile& file : written) RETURN_IF_ERROR(file.TakeName());
+  return absl::OkStatus();
 }
 
 absl::Status AppendFile(const std::filesystem::path& path, std::string_view content) {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/status.h"
 
@@ -18,6 +19,14 @@ absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path,
 // Writes a dot-named file beside `path`, syncs it to disk and renames it, so that a reader sees the
 // old content or the new, whole. Leaves nothing behind on failure.
 absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view content);
+
+// The same for several files: all of them are on disk before the first gets its name; they get
+// their names in order.
+struct FileToWrite {
+  std::filesystem::path path;
+  std::string_view content;
+};
+absl::Status WriteFilesAtomically(const std::vector<FileToWrite>& files);
 
 absl::Status AppendFile(const std::filesystem::path& path, std::string_view content);
 

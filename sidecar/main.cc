@@ -1,4 +1,5 @@
 // flowmesh-sidecar: the part of a worker pod that talks to the outside.
+#include <malloc.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -24,6 +25,12 @@ int Fail(const absl::Status& status) {
 
 int Main(int argc, char** argv) {
   flowmesh::BlockTerminationSignals();
+  // Documents are allocated by one thread and freed by another: with an arena per thread, the
+  // arenas would grow and shrink page by page with every task.
+  ::mallopt(M_ARENA_MAX, 1);
+  // Each thread of ours waits for a connection of its own; with epoll one gRPC thread would wait
+  // for all of them and hand every event on.
+  ::setenv("GRPC_POLL_STRATEGY", "poll", /*overwrite=*/0);
   flowmesh::EnvReader env(flowmesh::SystemEnv());
   flowmesh::sidecar::SidecarConfig config = flowmesh::sidecar::ReadSidecarConfig(env);
 

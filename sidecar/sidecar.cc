@@ -74,6 +74,7 @@ Sidecar::~Sidecar() {
     ended_ = true;
   }
   http_.reset();
+  if (service_) service_->Stop();
   server_.reset();
   subscriber_.reset();
   if (beats_.joinable()) beats_.join();
@@ -102,7 +103,10 @@ absl::Status Sidecar::Start() {
       .uptime = [this] { return uptime(); },
       .start_drain = [this] { RequestDrain(1); },
   });
-  ASSIGN_OR_RETURN(server_, SidecarServer::Start(config_.listen, *service_));
+  ASSIGN_OR_RETURN(server_, RpcServer::Start({.variable = "SIDECAR_LISTEN",
+                                              .listen = config_.listen,
+                                              .service_name = v1::Sidecar::service_full_name()},
+                                             *service_));
   if (config_.metrics_listen) {
     ASSIGN_OR_RETURN(http_, HttpEndpoint::Start(*config_.metrics_listen,
                                                 {.metrics = [this] { return MetricsText(); },

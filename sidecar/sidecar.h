@@ -16,6 +16,7 @@
 #include "common/clock.h"
 #include "common/redis/client.h"
 #include "common/redis/subscriber.h"
+#include "common/rpc/server.h"
 #include "sidecar/config.h"
 #include "sidecar/delivery/deliverer.h"
 #include "sidecar/dispatch/executor_link.h"
@@ -124,7 +125,7 @@ class Sidecar {
   std::vector<std::unique_ptr<Worker>> workers_;  // one per link, in the same order
   std::unique_ptr<redis::Subscriber> subscriber_;
   std::unique_ptr<SidecarService> service_;
-  std::unique_ptr<SidecarServer> server_;
+  std::unique_ptr<RpcServer> server_;
   std::unique_ptr<HttpEndpoint> http_;
   std::thread beats_, power_thread_;
 };

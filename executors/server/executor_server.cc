@@ -1,11 +1,5 @@
 #include "executors/server/executor_server.h"
 
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
-#include <grpcpp/resource_quota.h>
-
-#include <chrono>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -13,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/log.h"
+#include "common/rpc/server.h"
 #include "common/strings.h"
 #include "executors/launch/rank_host.h"
 #include "executors/server/devices.h"
@@ -23,10 +18,7 @@ namespace flowmesh::executor {
 namespace {
 
 constexpr int kMaxThreads = 128;  // one per call in progress; more calls are refused
-constexpr int kMaxMessageBytes = 256 << 20;
 constexpr absl::Duration kDescribeTimeout = absl::Seconds(60);
-// Idle clients may not read the goodbye: longer than this nobody waits for them.
-constexpr auto kShutdownTimeout = std::chrono::milliseconds(500);
 
 class ServerImpl final : public ExecutorServer {
  public:
@@ -35,12 +27,11 @@ class ServerImpl final : public ExecutorServer {
 
   absl::Status Start();
   void Stop() override;
-  std::string target() const override { return target_; }
+  std::string target() const override { return server_->target(); }
 
  private:
   absl::Status FindDevices();
   absl::Status AskRank();
-  absl::Status Listen();
   v1::ExecutorDescription Description() const;
   v1::Telemetry Telemetry() const;
 
@@ -53,9 +44,7 @@ class ServerImpl final : public ExecutorServer {
   std::unique_ptr<ExecutorCore> core_;
   std::thread runner_;  // starts ranks and runs tasks, as long as this lives
   std::unique_ptr<ExecutorService> service_;
-  UniqueFd lock_;
-  std::unique_ptr<grpc::Server> server_;
-  std::string target_;
+  std::unique_ptr<RpcServer> server_;
 };
 
 absl::Status ServerImpl::Start() {
@@ -74,7 +63,11 @@ absl::Status ServerImpl::Start() {
   core_ = std::make_unique<ExecutorCore>(std::move(core), *types_, *host_, Clock::Real());
   service_ =
       std::make_unique<ExecutorService>(*core_, Description(), [this] { return Telemetry(); });
-  RETURN_IF_ERROR(Listen());
+  ASSIGN_OR_RETURN(server_, RpcServer::Start({.variable = "EXECUTOR_LISTEN",
+                                              .listen = config_.listen,
+                                              .service_name = v1::Executor::service_full_name(),
+                                              .max_threads = kMaxThreads},
+                                             *service_));
   runner_ = std::thread([this] {
     while (core_->RunNext()) {
     }
@@ -128,35 +121,6 @@ absl::Status ServerImpl::AskRank() {
   return absl::OkStatus();
 }
 
-absl::Status ServerImpl::Listen() {
-  absl::StatusOr<UniqueFd> lock = LockEndpoint(config_.listen);
-  if (!lock.ok()) return Annotate(lock.status(), "EXECUTOR_LISTEN");
-  lock_ = *std::move(lock);
-
-  grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  grpc::ResourceQuota quota("executor");
-  quota.SetMaxThreads(kMaxThreads);
-  grpc::ServerBuilder builder;
-  int port = 0;
-  builder.SetResourceQuota(quota)
-      .AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0)
-      .SetMaxReceiveMessageSize(kMaxMessageBytes)
-      .SetMaxSendMessageSize(-1)
-      .SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1)
-      .AddListeningPort(config_.listen.Target(), grpc::InsecureServerCredentials(), &port)
-      .RegisterService(service_.get());
-  server_ = builder.BuildAndStart();
-  if (server_ == nullptr || port == 0) {
-    return absl::UnavailableError(
-        absl::StrCat("EXECUTOR_LISTEN: cannot listen on ", config_.listen.Target()));
-  }
-  Endpoint bound = config_.listen;
-  if (!bound.is_unix()) bound.port = port;
-  target_ = bound.Target();
-  return absl::OkStatus();
-}
-
 v1::ExecutorDescription ServerImpl::Description() const {
   v1::ExecutorDescription description;
   description.set_name(config_.name);
@@ -179,15 +143,11 @@ v1::Telemetry ServerImpl::Telemetry() const {
 }
 
 void ServerImpl::Stop() {
-  if (server_) server_->GetHealthCheckService()->SetServingStatus(false);
+  if (server_) server_->SetServing(false);
   if (core_) core_->Stop();
   // The running task ends first, so that its stream carries the end to whoever reads it.
   if (runner_.joinable()) runner_.join();
-  if (server_) {
-    server_->Shutdown(std::chrono::system_clock::now() + kShutdownTimeout);
-    server_->Wait();
-    server_.reset();
-  }
+  if (server_) server_->Shutdown();
 }
 
 }  // namespace

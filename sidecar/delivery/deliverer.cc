@@ -148,10 +148,8 @@ absl::Status Deliverer::Impl::Upload(DeliveryJob& job, const v1::OutputFile& fil
 }
 
 absl::Status Deliverer::Impl::WriteFiles(const DeliveryUnit& unit, const Json& result) {
-  const std::string text = DumpJson(result, 2);
-  RETURN_IF_ERROR(WriteFileAtomically(unit.dir / kResponsesFile, text));
-  return WriteManifest(unit.dir, unit.task_id, unit.output.artifacts, clock_,
-                       {{kResponsesFile, {.size = text.size(), .sha256 = Sha256Hex(text)}}});
+  return WriteResultFiles(unit.dir, unit.task_id, unit.output.artifacts, clock_,
+                          DumpJson(result, 2));
 }
 
 absl::Status Deliverer::Impl::Post(const DeliveryJob& job, const DeliveryUnit& unit,
@@ -195,16 +193,12 @@ absl::Status Deliverer::Impl::Deliver(DeliveryJob& job, const std::function<bool
 }
 
 absl::Status Deliverer::Impl::WriteFailure(const DeliveryJob& job, const Json& record) {
-  KnownFiles known;
-  if (!record.is_null()) {
-    const std::string text = DumpJson(record, 2);
-    RETURN_IF_ERROR(WriteFileAtomically(job.task.dir / kResponsesFile, text));
-    known[kResponsesFile] = {.size = text.size(), .sha256 = Sha256Hex(text)};
-  }
-  RETURN_IF_ERROR(
-      WriteManifest(job.task.dir, job.task.task_id, job.task.output.artifacts, clock_, known));
+  std::optional<std::string> responses;
+  if (!record.is_null()) responses = DumpJson(record, 2);
+  RETURN_IF_ERROR(WriteResultFiles(job.task.dir, job.task.task_id, job.task.output.artifacts,
+                                   clock_, responses));
   for (const DeliveryUnit& child : job.children) {
-    RETURN_IF_ERROR(WriteManifest(child.dir, child.task_id, child.output.artifacts, clock_));
+    RETURN_IF_ERROR(WriteResultFiles(child.dir, child.task_id, child.output.artifacts, clock_));
   }
   return absl::OkStatus();
 }

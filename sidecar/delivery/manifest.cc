@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
+#include "common/strings.h"
 #include "sidecar/delivery/task_dir.h"
 
 namespace flowmesh::sidecar {
@@ -127,11 +128,19 @@ Json MakeManifest(const fs::path& dir, const std::string& task_id,
   return {{"task_id", task_id}, {"generated_at", time}, {"entries", std::move(entries)}};
 }
 
-absl::Status WriteManifest(const fs::path& dir, const std::string& task_id,
-                           const std::vector<std::string>& artifacts, const Clock& clock,
-                           const KnownFiles& known) {
-  return WriteFileAtomically(
-      dir / kManifestFile, DumpJson(MakeManifest(dir, task_id, artifacts, clock.Now(), known), 2));
+absl::Status WriteResultFiles(const fs::path& dir, const std::string& task_id,
+                              const std::vector<std::string>& artifacts, const Clock& clock,
+                              const std::optional<std::string>& responses) {
+  std::vector<FileToWrite> files;
+  KnownFiles known;
+  if (responses) {
+    files.push_back({dir / kResponsesFile, *responses});
+    known[kResponsesFile] = {.size = responses->size(), .sha256 = Sha256Hex(*responses)};
+  }
+  const std::string manifest =
+      DumpJson(MakeManifest(dir, task_id, artifacts, clock.Now(), known), 2);
+  files.push_back({dir / kManifestFile, manifest});
+  return WriteFilesAtomically(files);
 }
 
 }  // namespace flowmesh::sidecar

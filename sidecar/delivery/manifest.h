@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,9 +29,9 @@ Json MakeManifest(const std::filesystem::path& dir, const std::string& task_id,
                   const std::vector<std::string>& artifacts, absl::Time now,
                   const KnownFiles& known = {});
 
-// Writes it, atomically.
-absl::Status WriteManifest(const std::filesystem::path& dir, const std::string& task_id,
-                           const std::vector<std::string>& artifacts, const Clock& clock,
-                           const KnownFiles& known = {});
+// Writes `responses.json`, unless its text is nothing, and then the manifest; both atomically.
+absl::Status WriteResultFiles(const std::filesystem::path& dir, const std::string& task_id,
+                              const std::vector<std::string>& artifacts, const Clock& clock,
+                              const std::optional<std::string>& responses = std::nullopt);
 
 }  // namespace flowmesh::sidecar

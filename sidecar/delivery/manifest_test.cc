@@ -72,7 +72,7 @@ TEST_F(ManifestTest, TheExampleOfTheProtocol) {
 
 TEST_F(ManifestTest, RequiredEntriesComeFirstAndBothGroupsAreSorted) {
   for (const char* name : {"zz", "b.txt", "é", "Z", ".hidden"}) Write(name, "");
-  ASSERT_TRUE(WriteManifest(dir_, "T", {}, Clock::Real()).ok());  // does not list itself
+  ASSERT_TRUE(WriteResultFiles(dir_, "T", {}, Clock::Real()).ok());  // does not list itself
   std::vector<std::string> names;
   std::vector<bool> required;
   const Json manifest = Make({"zz", "a"});
@@ -168,7 +168,7 @@ TEST_F(ManifestTest, PipesSocketsAndBrokenLinksAreNeverOpened) {
 
 TEST_F(ManifestTest, NamesThatAreNoUtf8DoNotBreakTheFile) {
   Write("bad\xff.txt", "abc");
-  ASSERT_TRUE(WriteManifest(dir_, "T", {}, FakeClock(ParseTimestamp(kNow))).ok());
+  ASSERT_TRUE(WriteResultFiles(dir_, "T", {}, FakeClock(ParseTimestamp(kNow))).ok());
   const Json manifest = ParseJson(ReadFile(dir_ / kManifestFile).value()).value();
   EXPECT_EQ(manifest["generated_at"], kNow);
   EXPECT_EQ(manifest["entries"].back()["name"], "bad\xef\xbf\xbd.txt");
@@ -178,7 +178,7 @@ TEST_F(ManifestTest, NamesThatAreNoUtf8DoNotBreakTheFile) {
 TEST_F(ManifestTest, ADirectoryThatIsGoneIsAnErrorOfTheWriteOnly) {
   fs::remove_all(dir_);
   EXPECT_EQ(Make()["entries"].size(), 3u);
-  EXPECT_TRUE(absl::IsNotFound(WriteManifest(dir_, "T", {}, Clock::Real())));
+  EXPECT_TRUE(absl::IsNotFound(WriteResultFiles(dir_, "T", {}, Clock::Real())));
 }
 
 }  // namespace

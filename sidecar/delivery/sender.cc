@@ -52,8 +52,8 @@ Sender::Sender(const DelivererOptions& options, const Clock& clock, Throttle& th
       throttle_(throttle),
       is_cancelled_(std::move(is_cancelled)),
       begun_(clock.Monotonic()),
-      schedule_(options.delivery_timeout,
-                [this] { return std::uniform_real_distribution<double>(0, 1)(random_); }) {}
+      schedule_(options.delivery_timeout, [this] { return absl::Uniform<double>(random_, 0, 1); }) {
+}
 
 absl::Status Sender::WaitUntil(absl::Duration time) {
   absl::Mutex mutex;

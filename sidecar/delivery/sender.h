@@ -2,9 +2,9 @@
 #pragma once
 
 #include <functional>
-#include <random>
 #include <string>
 
+#include "absl/random/random.h"
 #include "common/clock.h"
 #include "common/http.h"
 #include "sidecar/delivery/deliverer.h"
@@ -43,7 +43,7 @@ class Sender {
   const std::function<bool()> is_cancelled_;
   const absl::Duration begun_;
   absl::Duration throttled_;  // time spent waiting for the throttle
-  std::mt19937 random_{std::random_device{}()};
+  absl::BitGen random_;
   RetrySchedule schedule_;
 };
 

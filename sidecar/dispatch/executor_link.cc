@@ -154,7 +154,8 @@ bool ExecutorLink::Describe() {
 
 // Returns when the executor is no longer there, or no longer serves.
 void ExecutorLink::WatchHealth() {
-  const auto health = grpc::health::v1::Health::NewStub(channel_);
+  // On a connection of its own: two threads that wait for one would wake each other.
+  const auto health = grpc::health::v1::Health::NewStub(MakeChannel(target_));
   grpc::ClientContext context;
   {
     absl::MutexLock lock(&mutex_);

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "common/clock.h"
-#include "common/endpoint.h"
 #include "flowmesh/v1/sidecar.grpc.pb.h"
 #include "sidecar/worker/task_table.h"
 #include "sidecar/worker/worker.h"
@@ -54,16 +53,6 @@ class SidecarService final : public v1::Sidecar::Service {
 
   const ServiceParts parts_;
   std::atomic<bool> stopping_{false};
-};
-
-// A server for the service, with reflection and health. Holds the lock of its socket.
-class SidecarServer {
- public:
-  virtual ~SidecarServer() = default;  // ends the server; calls in progress get half a second
-  // Unavailable: the address cannot be bound. FailedPrecondition: another process serves it.
-  static absl::StatusOr<std::unique_ptr<SidecarServer>> Start(const Endpoint& endpoint,
-                                                              SidecarService& service);
-  virtual std::string target() const = 0;
 };
 
 }  // namespace flowmesh::sidecar

@@ -27,18 +27,27 @@ void Announcer::Stop() {
 }
 
 void Announcer::Add(TerminalEvent event) {
-  absl::MutexLock lock(&mutex_);
-  const absl::Duration now = clock_.Monotonic();
-  Entry entry;
-  entry.not_before = event.received + options_.floor;
-  const auto seen = foreign_running_.find(event.worker_id);
-  if (seen != foreign_running_.end() && seen->second >= event.received) entry.not_before = now;
-  entry.give_up = now + options_.retry_limit;
-  Queue& queue = queues_[event.worker_id];
-  entry.event = std::move(event);
-  queue.entries.push_back(std::move(entry));
-  ++pending_;
-  woken_ = true;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (stopping_) return;
+    const absl::Duration now = clock_.Monotonic();
+    Entry entry;
+    entry.not_before = event.received + options_.floor;
+    const auto seen = foreign_running_.find(event.worker_id);
+    if (seen != foreign_running_.end() && seen->second >= event.received) entry.not_before = now;
+    entry.give_up = now + options_.retry_limit;
+    Queue& queue = queues_[event.worker_id];
+    entry.event = std::move(event);
+    queue.entries.push_back(std::move(entry));
+    ++pending_;
+    if (DueLocked(queue, now) == 0) {
+      // Behind others it is not the next thing that the thread waits for.
+      if (queue.entries.size() == 1) woken_ = true;
+      return;
+    }
+  }
+  // Due at once: not worth a thread's wake-up.
+  SendDue();
 }
 
 void Announcer::ForeignRunningSeen(const std::string& worker_id) {
@@ -182,7 +191,7 @@ void Announcer::Finish(const std::string& worker_id, const ReceiversOrStatus& re
       queue.pause = absl::ZeroDuration();
     }
     queue.kicked = false;
-    woken_ = true;
+    if (!queue.entries.empty()) woken_ = true;
   }
   for (const std::function<void()>& callback : callbacks) {
     if (callback) callback();

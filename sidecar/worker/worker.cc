@@ -161,13 +161,13 @@ void Worker::RunTask(const TaskPtr& task) {
   task->times.started_at = parts_.clock.Now();
   task->started = parts_.clock.Monotonic();
   parts_.metrics.ObserveStage("queued", task->started - task->received);
+  // Lost when Redis is away: the orchestrator does without it.
+  const redis::Command started = {
+      "PUBLISH", kTaskEvents, TaskStartedEvent(id(), task->id(), task->times, parts_.clock.Now())};
   {
     absl::MutexLock lock(&mutex_);
-    PostStatusLocked(TrueStatusLocked());
+    PostStatusLocked(TrueStatusLocked(), {started});
   }
-  // Lost when Redis is away: the orchestrator does without it.
-  parts_.publisher.PublishTaskEvents(
-      {TaskStartedEvent(id(), task->id(), task->times, parts_.clock.Now())});
   LogInfo("task {} started on {} ({})", task->id(), id(),
           task->times.task_type.value_or("no type"));
 
@@ -347,7 +347,7 @@ void Worker::SyncStatusLocked() {
   if (registered_ && status != shown_) PostStatusLocked(status);
 }
 
-void Worker::PostStatusLocked(WorkerStatus status) {
+void Worker::PostStatusLocked(WorkerStatus status, std::vector<redis::Command> and_then) {
   if (!registered_) return;
   Json payload = Json::object();
   std::string field, value;
@@ -358,8 +358,10 @@ void Worker::PostStatusLocked(WorkerStatus status) {
     payload["last_task"] = value = last_task_;
     field = "extra_last_task";
   }
-  parts_.publisher.Transaction(
-      StatusCommands(id(), status, payload, field, value, parts_.clock.Now()));
+  std::vector<redis::Command> commands =
+      StatusCommands(id(), status, payload, field, value, parts_.clock.Now());
+  std::move(and_then.begin(), and_then.end(), std::back_inserter(commands));
+  parts_.publisher.Transaction(std::move(commands));
   shown_ = status;
 }
 

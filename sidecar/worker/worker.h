@@ -157,7 +157,9 @@ class Worker {
 
   WorkerStatus TrueStatusLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SyncStatusLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void PostStatusLocked(WorkerStatus status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // With more commands in the same transaction.
+  void PostStatusLocked(WorkerStatus status, std::vector<redis::Command> and_then = {})
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PostRegistrationLocked(WorkerStatus status, const char* reason)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BeatLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -1,10 +1,13 @@
 // The sidecar's figures: memory when idle, time from exec to IDLE, latency from publish to
 // TASK_STARTED, and echo tasks per second through Redis, sidecar and executor with results on disk.
 // Prints name<TAB>median<TAB>unit<TAB>minimum<TAB>maximum of the runs.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <functional>
+#include <sstream>
 
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
@@ -35,6 +38,19 @@ double ResidentMegabytes(pid_t pid) {
   return 0;
 }
 
+// Of all its threads, since it started.
+double CpuSeconds(pid_t pid) {
+  std::ifstream stat(absl::StrCat("/proc/", pid, "/stat"));
+  std::string text;
+  std::getline(stat, text);
+  std::istringstream fields(text.substr(text.rfind(')') + 2));
+  std::string skipped;
+  for (int i = 0; i < 11; ++i) fields >> skipped;
+  double user = 0, system = 0;
+  fields >> user >> system;
+  return (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+}
+
 const Json kEcho = {{"taskType", "echo"},
                     {"data", {{"type", "list"}, {"items", {"are you there"}}}}};
 
@@ -59,14 +75,11 @@ double StartedLatencyMilliseconds(Line& line) {
 }
 
 double EchoTasksPerSecond(Line& line, int run) {
-  const Json sample = Line::Envelope("x", kEcho, "w");
-  const double begin = Seconds();
   const auto id = [&](int i) { return absl::StrCat("echo-", run, "-", i); };
-  for (int i = 0; i < kEchoTasks; ++i) {
-    Json envelope = sample;
-    envelope["task_id"] = id(i);
-    line.redis().Publish("tasks", envelope);
-  }
+  std::vector<Json> envelopes(kEchoTasks, Line::Envelope("x", kEcho, "w"));
+  for (int i = 0; i < kEchoTasks; ++i) envelopes[i]["task_id"] = id(i);
+  const double begin = Seconds();
+  line.redis().PublishAll("tasks", envelopes);
   // Deliveries overlap: the last ones may end in any order.
   for (int i = kEchoTasks - 32; i < kEchoTasks; ++i) {
     if (!line.events().WaitForTerminal(id(i), absl::Seconds(60))) return 0;
@@ -99,7 +112,13 @@ int Main() {
     Report("latency", "ms", Runs(101, [&](int) { return StartedLatencyMilliseconds(line); }));
   }
   Line line({.sidecar_env = kQuiet, .executor_env = kQuiet});
+  const pid_t sidecar = line.sidecar().process().pid();
+  const pid_t executor = line.executor("e0").process().pid();
+  const double sidecar_cpu = CpuSeconds(sidecar), executor_cpu = CpuSeconds(executor);
   Report("echo", "tasks/s", Runs(kRuns, [&](int run) { return EchoTasksPerSecond(line, run); }));
+  const double microseconds = 1e6 / (kRuns * kEchoTasks);
+  Report("sidecar cpu", "us/task", {(CpuSeconds(sidecar) - sidecar_cpu) * microseconds});
+  Report("executor cpu", "us/task", {(CpuSeconds(executor) - executor_cpu) * microseconds});
   Report("sidecar after", "MB", {ResidentMegabytes(line.sidecar().process().pid())});
   return 0;
 }

@@ -104,23 +104,31 @@ RedisPeer::RedisPeer(int port) : context_(Connect(port)) {}
 
 RedisPeer::~RedisPeer() { redisFree(static_cast<redisContext*>(context_)); }
 
-Json RedisPeer::Command(const std::vector<std::string>& arguments) {
+void RedisPeer::Send(const std::vector<std::string>& arguments) {
   std::vector<const char*> pointers;
   std::vector<size_t> sizes;
   for (const std::string& argument : arguments) {
     pointers.push_back(argument.data());
     sizes.push_back(argument.size());
   }
-  auto* reply = static_cast<redisReply*>(redisCommandArgv(static_cast<redisContext*>(context_),
-                                                          static_cast<int>(pointers.size()),
-                                                          pointers.data(), sizes.data()));
-  if (reply == nullptr) {
+  redisAppendCommandArgv(static_cast<redisContext*>(context_), static_cast<int>(pointers.size()),
+                         pointers.data(), sizes.data());
+}
+
+Json RedisPeer::Receive() {
+  void* reply = nullptr;
+  if (redisGetReply(static_cast<redisContext*>(context_), &reply) != REDIS_OK) {
     ADD_FAILURE() << "redis: " << static_cast<redisContext*>(context_)->errstr;
     std::abort();
   }
-  Json result = ToJson(reply);
+  Json result = ToJson(static_cast<redisReply*>(reply));
   freeReplyObject(reply);
   return result;
+}
+
+Json RedisPeer::Command(const std::vector<std::string>& arguments) {
+  Send(arguments);
+  return Receive();
 }
 
 std::string RedisPeer::HashField(const std::string& key, const std::string& field) {
@@ -137,6 +145,11 @@ int64_t RedisPeer::Calls(const std::string& command) {
 
 int64_t RedisPeer::Publish(const std::string& channel, const Json& message) {
   return Command({"PUBLISH", channel, DumpJson(message)}).get<int64_t>();
+}
+
+void RedisPeer::PublishAll(const std::string& channel, const std::vector<Json>& messages) {
+  for (const Json& message : messages) Send({"PUBLISH", channel, DumpJson(message)});
+  for (size_t i = 0; i < messages.size(); ++i) Receive();
 }
 
 EventRecorder::EventRecorder(int port) : context_(Connect(port)) {

@@ -55,8 +55,13 @@ class RedisPeer {
   int64_t Calls(const std::string& command);
   // PUBLISH; returns the number of receivers.
   int64_t Publish(const std::string& channel, const Json& message);
+  // The same for many at once: they are sent back to back.
+  void PublishAll(const std::string& channel, const std::vector<Json>& messages);
 
  private:
+  void Send(const std::vector<std::string>& arguments);
+  Json Receive();
+
   void* context_;
 };
 
