@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <sys/file.h>
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "sidecar/journal/journal.h"
 
 namespace flowmesh::sidecar {
 namespace {
@@ -30,10 +32,20 @@ absl::StatusOr<StateDir> Take(const std::filesystem::path& path) {
 absl::StatusOr<StateDir> OpenStateDir(const std::filesystem::path& root,
                                       const std::string& worker_id) {
   if (!worker_id.empty()) return Take(root / worker_id);
+  std::optional<StateDir> free;
   for (int i = 0; i < kMostSidecars; ++i) {
-    absl::StatusOr<StateDir> taken = Take(root / absl::StrCat("auto-", i));
-    if (!absl::IsFailedPrecondition(taken.status())) return taken;
+    const std::filesystem::path path = root / absl::StrCat("auto-", i);
+    std::error_code error;
+    // The folders are numbered without gaps: the first that is missing is the last to look at.
+    const bool exists = std::filesystem::exists(path, error);
+    if (!exists && free) break;
+    absl::StatusOr<StateDir> taken = Take(path);
+    if (absl::IsFailedPrecondition(taken.status())) continue;
+    RETURN_IF_ERROR(taken.status());
+    if (!exists || Journal::HoldsWork(taken->journal())) return taken;
+    if (!free) free = *std::move(taken);
   }
+  if (free) return *std::move(free);
   return absl::FailedPreconditionError(absl::StrCat("no free auto-N folder in ", root.string()));
 }
 

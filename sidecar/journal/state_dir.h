@@ -13,9 +13,12 @@ namespace flowmesh::sidecar {
 struct StateDir {
   std::filesystem::path path;
   UniqueFd lock;  // held for as long as this lives
+
+  std::filesystem::path journal() const { return path / "journal.db"; }
 };
 
-// `<root>/<worker_id>` when `worker_id` is not empty, else the first free `<root>/auto-N`.
+// `<root>/<worker_id>` when `worker_id` is not empty, else the first free `<root>/auto-N`, one
+// whose journal holds unfinished work first.
 // FailedPrecondition: another process holds the folder of that worker id. PermissionDenied and
 // others: it cannot be made.
 absl::StatusOr<StateDir> OpenStateDir(const std::filesystem::path& root,

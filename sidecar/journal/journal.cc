@@ -1,0 +1,576 @@
+#include "sidecar/journal/journal.h"
+
+#include <sqlite3.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "common/log.h"
+#include "common/strings.h"
+
+namespace flowmesh::sidecar {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr int kVersion = 1;
+constexpr char kOpenStates[] = "state < 5";  // before JournalState::kAnnounced
+constexpr absl::Duration kPruneInterval = absl::Seconds(60);
+// How long a write that nobody waits for may wait for others.
+constexpr absl::Duration kLazyDelay = absl::Milliseconds(20);
+constexpr int64_t kPruneStep = 500;  // rows per commit, so that tasks do not wait for it
+
+// Small columns first: reading them leaves the pages of a long document alone.
+constexpr char kSchema[] = R"sql(
+  CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+  CREATE TABLE tasks (
+    id INTEGER PRIMARY KEY,
+    state INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,        -- of document, end and event
+    reusable INTEGER NOT NULL DEFAULT 0,
+    received_at INTEGER NOT NULL,  -- microseconds since 1970
+    closed_at INTEGER NOT NULL DEFAULT 0,
+    task_id TEXT NOT NULL,
+    worker_id TEXT NOT NULL,
+    dispatched_at TEXT NOT NULL,
+    source TEXT NOT NULL,
+    attempt TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    error TEXT NOT NULL DEFAULT '',
+    event TEXT NOT NULL DEFAULT '',
+    document TEXT NOT NULL,
+    end BLOB NOT NULL DEFAULT x'');
+  CREATE INDEX open_tasks ON tasks (id) WHERE state < 5;
+)sql";
+
+absl::Status SqliteError(sqlite3* db, std::string_view what) {
+  const int code = sqlite3_errcode(db) & 0xff;
+  const std::string text = absl::StrCat("journal: cannot ", ToAbsl(what), ": ", sqlite3_errmsg(db));
+  switch (code) {
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+      return absl::DataLossError(text);
+    case SQLITE_FULL:
+      return absl::ResourceExhaustedError(text);
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+    case SQLITE_CANTOPEN:
+      return absl::PermissionDeniedError(text);
+    default:
+      return absl::InternalError(text);
+  }
+}
+
+}  // namespace
+
+// One connection and its prepared statements.
+struct Journal::Database {
+  struct Closer {
+    void operator()(sqlite3* db) const { sqlite3_close_v2(db); }
+    void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
+  };
+  using Statement = std::unique_ptr<sqlite3_stmt, Closer>;
+
+  std::unique_ptr<sqlite3, Closer> db;
+  Statement begin, commit, rollback, accept, dispatch, finish, conclude, announce, forget,
+      forget_worker, read_end, prune;
+
+  absl::Status Error(std::string_view what) const { return SqliteError(db.get(), what); }
+
+  absl::Status Execute(const char* sql) const {
+    return sqlite3_exec(db.get(), sql, nullptr, nullptr, nullptr) == SQLITE_OK ? absl::OkStatus()
+                                                                               : Error("run");
+  }
+
+  absl::StatusOr<Statement> Prepare(const std::string& sql) const {
+    sqlite3_stmt* statement = nullptr;
+    if (sqlite3_prepare_v3(db.get(), sql.c_str(), -1, SQLITE_PREPARE_PERSISTENT, &statement,
+                           nullptr) != SQLITE_OK) {
+      return Error("prepare");
+    }
+    return Statement(statement);
+  }
+
+  // Binds from the first parameter on.
+  static void Bind(sqlite3_stmt*, int) {}
+  template <typename... Rest>
+  static void Bind(sqlite3_stmt* statement, int at, int64_t value, Rest&&... rest) {
+    sqlite3_bind_int64(statement, at, value);
+    Bind(statement, at + 1, std::forward<Rest>(rest)...);
+  }
+  struct Blob {
+    const std::string& bytes;
+  };
+  template <typename... Rest>
+  static void Bind(sqlite3_stmt* statement, int at, Blob blob, Rest&&... rest) {
+    sqlite3_bind_blob64(statement, at, blob.bytes.data(), blob.bytes.size(), SQLITE_STATIC);
+    Bind(statement, at + 1, std::forward<Rest>(rest)...);
+  }
+  // The text must live until the statement was run.
+  template <typename... Rest>
+  static void Bind(sqlite3_stmt* statement, int at, const std::string& text, Rest&&... rest) {
+    sqlite3_bind_text64(statement, at, text.data(), text.size(), SQLITE_STATIC, SQLITE_UTF8);
+    Bind(statement, at + 1, std::forward<Rest>(rest)...);
+  }
+
+  template <typename... Values>
+  absl::Status Run(const Statement& statement, Values&&... values) const {
+    Bind(statement.get(), 1, std::forward<Values>(values)...);
+    const int code = sqlite3_step(statement.get());
+    absl::Status status =
+        code == SQLITE_DONE || code == SQLITE_ROW ? absl::OkStatus() : Error("write");
+    sqlite3_reset(statement.get());
+    sqlite3_clear_bindings(statement.get());
+    return status;
+  }
+
+  // Runs a statement and calls `row` for each row that it returns.
+  absl::Status Each(const Statement& statement,
+                    const std::function<void(sqlite3_stmt*)>& row) const {
+    int code = SQLITE_DONE;
+    while ((code = sqlite3_step(statement.get())) == SQLITE_ROW) row(statement.get());
+    const absl::Status status = code == SQLITE_DONE ? absl::OkStatus() : Error("read");
+    sqlite3_reset(statement.get());
+    return status;
+  }
+
+  // The same for a query that is used once.
+  absl::Status Query(const std::string& sql, int64_t parameter,
+                     const std::function<void(sqlite3_stmt*)>& row) const {
+    ASSIGN_OR_RETURN(const Statement statement, Prepare(sql));
+    if (sqlite3_bind_parameter_count(statement.get()) > 0) Bind(statement.get(), 1, parameter);
+    return Each(statement, row);
+  }
+
+  absl::Status Open(const fs::path& file);
+  absl::Status PrepareAll();
+};
+
+namespace {
+
+std::string Text(sqlite3_stmt* row, int column) {
+  const void* text = sqlite3_column_blob(row, column);
+  const auto size = static_cast<size_t>(sqlite3_column_bytes(row, column));
+  return text == nullptr ? "" : std::string(static_cast<const char*>(text), size);
+}
+
+// The columns that ReadTask reads, in its order.
+constexpr char kTaskColumns[] =
+    "id, task_id, worker_id, dispatched_at, source, attempt, fingerprint, received_at";
+
+JournalTask ReadTask(sqlite3_stmt* row) {
+  return {.task_id = Text(row, 1),
+          .worker_id = Text(row, 2),
+          .dispatched_at = Text(row, 3),
+          .source = Text(row, 4),
+          .attempt = Text(row, 5),
+          .fingerprint = Text(row, 6),
+          .document = "",
+          .received_at = absl::FromUnixMicros(sqlite3_column_int64(row, 7))};
+}
+
+int64_t SizeOf(const std::string& text) { return static_cast<int64_t>(text.size()); }
+
+}  // namespace
+
+absl::Status Journal::Database::Open(const fs::path& file) {
+  sqlite3* handle = nullptr;
+  const int code =
+      sqlite3_open_v2(file.c_str(), &handle,
+                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
+  db.reset(handle);
+  if (code != SQLITE_OK) return Error(absl::StrCat("open ", file.string()));
+  // The folder's lock keeps others out; with the index of the log in our own memory, no shared
+  // memory file is needed.
+  return Execute(
+      "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+      "PRAGMA temp_store=MEMORY");
+}
+
+absl::Status Journal::Database::PrepareAll() {
+  const std::string open = kOpenStates;
+  const std::pair<Statement*, std::string> all[] = {
+      {&begin, "BEGIN IMMEDIATE"},
+      {&commit, "COMMIT"},
+      {&rollback, "ROLLBACK"},
+      {&accept, absl::StrCat("INSERT INTO tasks (", kTaskColumns,
+                             ", document, bytes, state) VALUES (?,?,?,?,?,?,?,?,?,?,1)")},
+      {&dispatch, "UPDATE tasks SET state=2 WHERE id=?1 AND state<2"},
+      {&finish, "UPDATE tasks SET state=3, end=?2, bytes=bytes+?3 WHERE id=?1 AND state<3"},
+      {&conclude,
+       "UPDATE tasks SET state=4, event=?2, error=?3, reusable=?4, bytes=bytes+?5 "
+       "WHERE id=?1 AND state<4"},
+      // What is kept is what a repeated message or a new attempt asks for.
+      {&announce,
+       "UPDATE tasks SET state=5, closed_at=?2, document='', event='', "
+       "end=CASE reusable WHEN 0 THEN x'' ELSE end END, "
+       "bytes=CASE reusable WHEN 0 THEN 0 ELSE length(end) END WHERE id=?1 AND state<5"},
+      {&forget, absl::StrCat("DELETE FROM tasks WHERE id=?1 AND ", open)},
+      {&forget_worker, absl::StrCat("DELETE FROM tasks WHERE worker_id=?1 AND ", open)},
+      {&read_end, "SELECT end FROM tasks WHERE id=?1 AND length(end)>0"},
+      // Rows are in order of arrival, and the oldest closed ones are near the front.
+      {&prune,
+       "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE state=5 AND closed_at<=?1 "
+       "ORDER BY id LIMIT ?2) RETURNING bytes"},
+  };
+  for (const auto& [statement, sql] : all) {
+    ASSIGN_OR_RETURN(*statement, Prepare(sql));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(const fs::path& file, JournalOptions options,
+                                                       const Clock& clock) {
+  const auto with_advice = [&](const absl::Status& status) {
+    if (!absl::IsDataLoss(status)) return status;
+    return absl::DataLossError(absl::StrCat(
+        Message(status), " (", file.string(),
+        " is damaged: move it and its -wal file away to start without the tasks in it)"));
+  };
+  auto database = std::make_unique<Database>();
+  RETURN_IF_ERROR(with_advice(database->Open(file)));
+  int64_t version = 0;
+  RETURN_IF_ERROR(with_advice(database->Query("PRAGMA user_version", 0, [&](sqlite3_stmt* row) {
+    version = sqlite3_column_int64(row, 0);
+  })));
+  if (version > kVersion) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("journal: ", file.string(), ": expected a file of version ", kVersion,
+                     " at most, got version ", version, ": a newer sidecar wrote it"));
+  }
+  if (version == 0) {
+    RETURN_IF_ERROR(with_advice(database->Execute(
+        absl::StrCat("BEGIN; ", kSchema, "; PRAGMA user_version=", kVersion, "; COMMIT").c_str())));
+  }
+  if (options.max_file_bytes > 0) {
+    int64_t page = 4096;
+    RETURN_IF_ERROR(database->Query(
+        "PRAGMA page_size", 0, [&](sqlite3_stmt* row) { page = sqlite3_column_int64(row, 0); }));
+    RETURN_IF_ERROR(database->Query(
+        absl::StrCat("PRAGMA max_page_count=", static_cast<int64_t>(options.max_file_bytes) / page),
+        0, [](sqlite3_stmt*) {}));
+  }
+  RETURN_IF_ERROR(with_advice(database->PrepareAll()));
+  std::unique_ptr<Journal> journal(new Journal(std::move(database), options, clock));
+  RETURN_IF_ERROR(with_advice(journal->ReadTotals()));
+  journal->thread_ = std::thread([journal = journal.get()] { journal->Run(); });
+  return journal;
+}
+
+bool Journal::HoldsWork(const fs::path& file) {
+  std::error_code error;
+  if (!fs::exists(file, error)) return false;
+  Database database;
+  bool holds = false;
+  return database.Open(file).ok() &&
+         database
+             .Query(absl::StrCat("SELECT 1 FROM tasks WHERE ", kOpenStates, " LIMIT 1"), 0,
+                    [&](sqlite3_stmt*) { holds = true; })
+             .ok() &&
+         holds;
+}
+
+Journal::Journal(std::unique_ptr<Database> database, JournalOptions options, const Clock& clock)
+    : options_(options), clock_(clock), database_(std::move(database)) {}
+
+Journal::~Journal() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+// --- At start ------------------------------------------------------------------------------------
+
+absl::Status Journal::ReadTotals() {
+  absl::MutexLock lock(&mutex_);
+  RETURN_IF_ERROR(database_->Query("SELECT value FROM meta WHERE key='worker_id'", 0,
+                                   [&](sqlite3_stmt* row) { worker_id_ = Text(row, 0); }));
+  RETURN_IF_ERROR(
+      database_->Query("SELECT coalesce(max(id), 0) FROM tasks", 0,
+                       [&](sqlite3_stmt* row) { next_id_ = sqlite3_column_int64(row, 0) + 1; }));
+  RETURN_IF_ERROR(
+      database_->Query(absl::StrCat("SELECT id, length(CAST(document AS BLOB)), length(end), "
+                                    "length(CAST(event AS BLOB)), reusable FROM tasks "
+                                    "WHERE ",
+                                    kOpenStates),
+                       0, [&](sqlite3_stmt* row) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+                         const auto size = [&](int i) {
+                           return static_cast<uint64_t>(sqlite3_column_int64(row, i));
+                         };
+                         const Size sizes{.document = size(1),
+                                          .end = size(2),
+                                          .event = size(3),
+                                          .reusable = sqlite3_column_int(row, 4) != 0};
+                         open_[sqlite3_column_int64(row, 0)] = sizes;
+                         stats_.open_bytes += sizes.sum();
+                       }));
+  stats_.open_tasks = open_.size();
+  return database_->Query(
+      absl::StrCat("SELECT count(*), coalesce(sum(bytes), 0) FROM tasks WHERE NOT ", kOpenStates),
+      0, [&](sqlite3_stmt* row) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+        stats_.closed_tasks = static_cast<uint64_t>(sqlite3_column_int64(row, 0));
+        stats_.closed_bytes = static_cast<uint64_t>(sqlite3_column_int64(row, 1));
+      });
+}
+
+void Journal::SetWorkerId(const std::string& worker_id) {
+  worker_id_ = worker_id;
+  Post({.apply = [worker_id](Database& db) -> absl::Status {
+    ASSIGN_OR_RETURN(const Database::Statement statement,
+                     db.Prepare("INSERT OR REPLACE INTO meta VALUES ('worker_id', ?)"));
+    return db.Run(statement, worker_id);
+  }});
+}
+
+absl::StatusOr<std::vector<JournalEntry>> Journal::OpenTasks() const {
+  std::vector<JournalEntry> entries;
+  RETURN_IF_ERROR(database_->Query(
+      absl::StrCat("SELECT ", kTaskColumns, ", state, document, end, event FROM tasks WHERE ",
+                   kOpenStates, " ORDER BY id"),
+      0, [&](sqlite3_stmt* row) {
+        JournalEntry& entry = entries.emplace_back();
+        entry.id = sqlite3_column_int64(row, 0);
+        entry.task = ReadTask(row);
+        entry.state = static_cast<JournalState>(sqlite3_column_int(row, 8));
+        entry.task.document = Text(row, 9);
+        entry.end = Text(row, 10);
+        entry.event = Text(row, 11);
+      }));
+  return entries;
+}
+
+absl::StatusOr<std::vector<JournalClosed>> Journal::ClosedTasks(size_t limit) const {
+  std::vector<JournalClosed> closed;
+  RETURN_IF_ERROR(database_->Query(
+      absl::StrCat("SELECT ", kTaskColumns, ", error, reusable, closed_at FROM tasks WHERE NOT ",
+                   kOpenStates, " ORDER BY id DESC LIMIT ?"),
+      static_cast<int64_t>(limit), [&](sqlite3_stmt* row) {
+        closed.push_back({.id = sqlite3_column_int64(row, 0),
+                          .task = ReadTask(row),
+                          .error = Text(row, 8),
+                          .reusable = sqlite3_column_int(row, 9) != 0,
+                          .closed_at = absl::FromUnixMicros(sqlite3_column_int64(row, 10))});
+      }));
+  std::reverse(closed.begin(), closed.end());
+  return closed;
+}
+
+// --- The life of a task --------------------------------------------------------------------------
+
+int64_t Journal::Accept(JournalTask task, Done done) {
+  absl::MutexLock lock(&mutex_);
+  const int64_t id = next_id_++;
+  const uint64_t size = task.document.size();
+  open_[id].document = size;
+  ++stats_.open_tasks;
+  stats_.open_bytes += size;
+  PostLocked({.apply =
+                  [id, task = std::move(task)](Database& db) {
+                    return db.Run(db.accept, id, task.task_id, task.worker_id, task.dispatched_at,
+                                  task.source, task.attempt, task.fingerprint,
+                                  absl::ToUnixMicros(task.received_at), task.document,
+                                  SizeOf(task.document));
+                  },
+              .done =
+                  [this, id, done = std::move(done)](const absl::Status& status) {
+                    if (!status.ok()) {
+                      absl::MutexLock lock(&mutex_);
+                      CloseLocked(id, /*keep=*/false);
+                    }
+                    if (done) done(status);
+                  }});
+  return id;
+}
+
+void Journal::Dispatch(int64_t id) {
+  Post({.apply = [id](Database& db) { return db.Run(db.dispatch, id); }, .urgent = false});
+}
+
+void Journal::Finish(int64_t id, std::string end, Done done) {
+  absl::MutexLock lock(&mutex_);
+  if (const auto entry = open_.find(id); entry != open_.end()) {
+    entry->second.end = end.size();
+    stats_.open_bytes += end.size();
+  }
+  const bool urgent = done != nullptr;
+  PostLocked({.apply =
+                  [id, end = std::move(end)](Database& db) {
+                    return db.Run(db.finish, id, Database::Blob{end}, SizeOf(end));
+                  },
+              .done = std::move(done),
+              .urgent = urgent});
+}
+
+void Journal::Conclude(int64_t id, std::string event, std::string error, bool reusable, Done done) {
+  absl::MutexLock lock(&mutex_);
+  if (const auto entry = open_.find(id); entry != open_.end()) {
+    entry->second.event = event.size();
+    entry->second.reusable = reusable;
+    stats_.open_bytes += event.size();
+  }
+  PostLocked({.apply =
+                  [id, event = std::move(event), error = std::move(error), reusable](Database& db) {
+                    return db.Run(db.conclude, id, event, error, int64_t{reusable}, SizeOf(event));
+                  },
+              .done = std::move(done)});
+}
+
+void Journal::Announce(int64_t id) {
+  absl::MutexLock lock(&mutex_);
+  CloseLocked(id, /*keep=*/true);
+  PostLocked({.apply = [id, now = absl::ToUnixMicros(clock_.Now())](
+                           Database& db) { return db.Run(db.announce, id, now); },
+              .urgent = false});
+}
+
+void Journal::Forget(int64_t id) {
+  absl::MutexLock lock(&mutex_);
+  CloseLocked(id, /*keep=*/false);
+  PostLocked({.apply = [id](Database& db) { return db.Run(db.forget, id); }});
+}
+
+void Journal::ForgetWorker(const std::string& worker_id) {
+  Post({.apply = [worker_id](Database& db) { return db.Run(db.forget_worker, worker_id); }});
+}
+
+// The sizes of an entry that is open no longer.
+void Journal::CloseLocked(int64_t id, bool keep) {
+  const auto entry = open_.find(id);
+  if (entry == open_.end()) return;
+  const Size& size = entry->second;
+  --stats_.open_tasks;
+  stats_.open_bytes -= size.sum();
+  if (keep) {
+    ++stats_.closed_tasks;
+    if (size.reusable) stats_.closed_bytes += size.end;
+  }
+  open_.erase(entry);
+}
+
+absl::StatusOr<std::string> Journal::ReadEnd(int64_t id) {
+  struct Answer {
+    absl::Notification arrived;
+    absl::StatusOr<std::string> end = absl::NotFoundError("journal: the result is no longer kept");
+  };
+  const auto answer = std::make_shared<Answer>();
+  Post({.apply =
+            [answer, id](Database& db) {
+              Database::Bind(db.read_end.get(), 1, id);
+              return db.Each(db.read_end, [&](sqlite3_stmt* row) { answer->end = Text(row, 0); });
+            },
+        .done =
+            [answer](const absl::Status& status) {
+              if (!status.ok()) answer->end = status;
+              answer->arrived.Notify();
+            }});
+  answer->arrived.WaitForNotification();
+  return std::move(answer->end);
+}
+
+void Journal::Flush() {
+  const auto written = std::make_shared<absl::Notification>();
+  Post({.apply = [](Database&) { return absl::OkStatus(); },
+        .done = [written](const absl::Status&) { written->Notify(); }});
+  written->WaitForNotification();
+}
+
+JournalStats Journal::stats() const {
+  absl::MutexLock lock(&mutex_);
+  return stats_;
+}
+
+// --- The writing thread --------------------------------------------------------------------------
+
+void Journal::Post(Write write) {
+  absl::MutexLock lock(&mutex_);
+  PostLocked(std::move(write));
+}
+
+void Journal::PostLocked(Write write) {
+  urgent_ = urgent_ || write.urgent;
+  writes_.push_back(std::move(write));
+}
+
+void Journal::Run() {
+  while (true) {
+    std::vector<Write> batch;
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.AwaitWithTimeout(absl::Condition(this, &Journal::WorkLocked), kPruneInterval);
+      mutex_.AwaitWithTimeout(absl::Condition(this, &Journal::UrgentLocked),
+                              writes_.empty() ? absl::ZeroDuration() : kLazyDelay);
+      if (writes_.empty() && stopping_) return;
+      batch.swap(writes_);
+      urgent_ = false;
+    }
+    if (!batch.empty()) Commit(batch);
+    Prune();
+  }
+}
+
+// All of the writes in one transaction.
+absl::Status Journal::Apply(Database& database, Write* writes, size_t count) {
+  absl::Status status = database.Run(database.begin);
+  for (size_t i = 0; status.ok() && i < count; ++i) status = writes[i].apply(database);
+  if (status.ok()) status = database.Run(database.commit);
+  // An error may have ended the transaction already.
+  if (!status.ok() && sqlite3_get_autocommit(database.db.get()) == 0) {
+    (void)database.Run(database.rollback);
+  }
+  return status;
+}
+
+void Journal::Commit(std::vector<Write>& batch) {
+  absl::Status together = Apply(*database_, batch.data(), batch.size());
+  uint64_t failures = 0;
+  for (Write& write : batch) {
+    absl::Status status = together;
+    // One that does not fit must not take the others with it.
+    if (!together.ok() && batch.size() > 1) status = Apply(*database_, &write, 1);
+    if (!status.ok()) {
+      ++failures;
+      LogError("{}", Message(status));
+    }
+    if (write.done) write.done(status);
+  }
+  absl::MutexLock lock(&mutex_);
+  ++stats_.commits;
+  stats_.failures += failures;
+}
+
+// Closed rows that are too old or too many.
+void Journal::Prune() {
+  const int64_t old = absl::ToUnixMicros(clock_.Now() - options_.keep_for);
+  int64_t closed_until = old, count = kPruneStep;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (stats_.closed_tasks == 0) return;
+    const bool too_many = stats_.closed_tasks > options_.keep_tasks;
+    const bool too_large = stats_.closed_bytes > options_.keep_bytes;
+    const absl::Duration now = clock_.Monotonic();
+    if (!too_many && !too_large && now < next_prune_) return;
+    if (too_many || too_large) {
+      closed_until = std::numeric_limits<int64_t>::max();
+      // Some more than needed, so that this does not happen with every task.
+      count = static_cast<int64_t>(
+          std::max<uint64_t>(std::min<uint64_t>(stats_.closed_tasks / 50, kPruneStep), 1));
+    }
+    next_prune_ = now + kPruneInterval;
+  }
+  uint64_t rows = 0, bytes = 0;
+  Database::Bind(database_->prune.get(), 1, closed_until, count);
+  const absl::Status status = database_->Each(database_->prune, [&](sqlite3_stmt* row) {
+    ++rows;
+    bytes += static_cast<uint64_t>(sqlite3_column_int64(row, 0));
+  });
+  if (!status.ok()) LogError("{}", Message(status));
+  absl::MutexLock lock(&mutex_);
+  stats_.closed_tasks -= std::min(stats_.closed_tasks, rows);
+  stats_.closed_bytes -= std::min(stats_.closed_bytes, bytes);
+}
+
+}  // namespace flowmesh::sidecar

@@ -1,0 +1,164 @@
+// What a crash must not take: every accepted task, the end that its executor reported, and its
+// terminal event, in one SQLite file. States and invariants: journal.md beside this.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "common/clock.h"
+#include "common/status.h"
+
+namespace flowmesh::sidecar {
+
+enum class JournalState { kAccepted = 1, kDispatched, kFinished, kDelivered, kAnnounced };
+
+// A task as it was accepted.
+struct JournalTask {
+  std::string task_id, worker_id;
+  std::string dispatched_at;  // verbatim, may be empty
+  std::string source;         // `redis`, `local`
+  std::string attempt;        // by which the executor knows this run
+  std::string fingerprint;    // of the document
+  std::string document;       // JSON
+  absl::Time received_at;
+};
+
+// Work that an earlier life of the sidecar left behind.
+struct JournalEntry {
+  int64_t id = 0;
+  JournalState state = JournalState::kAccepted;
+  JournalTask task;
+  std::string end;    // from kFinished on: what Finish got
+  std::string event;  // from kDelivered on: what Conclude got
+};
+
+// A task whose end was told, without its document.
+struct JournalClosed {
+  int64_t id = 0;
+  JournalTask task;
+  std::string error;      // empty: it succeeded
+  bool reusable = false;  // ReadEnd gives a result that may be delivered again
+  absl::Time closed_at;
+};
+
+struct JournalOptions {
+  // Told tasks are kept for this long, and at most so many and so much of them.
+  absl::Duration keep_for = absl::Hours(24);
+  size_t keep_tasks = 100'000;
+  uint64_t keep_bytes = 256u << 20;
+  uint64_t max_file_bytes = 0;  // writes beyond it fail as on a full disk; 0: the disk is the limit
+};
+
+struct JournalStats {
+  uint64_t open_tasks = 0;    // accepted and not told
+  uint64_t open_bytes = 0;    // of their documents and results: the spool
+  uint64_t closed_tasks = 0;  // told and kept
+  uint64_t closed_bytes = 0;
+  uint64_t commits = 0;
+  uint64_t failures = 0;  // writes that did not reach the disk
+};
+
+// Thread-safe. One thread writes; writes take effect in the order of the calls, and those that come
+// while a commit is under way share the next one. `done` (may be null) is called from that thread
+// when the write is on disk, or with the reason why it is not; it must not wait for the journal.
+class Journal {
+ public:
+  using Done = std::function<void(const absl::Status&)>;
+
+  // Opens or makes the file. FailedPrecondition: a newer version wrote it. DataLoss: it is damaged.
+  static absl::StatusOr<std::unique_ptr<Journal>> Open(const std::filesystem::path& file,
+                                                       JournalOptions options, const Clock& clock);
+  // Whether a journal holds tasks whose end was not told. False when there is none or it cannot be
+  // read. The caller holds the lock of its folder.
+  static bool HoldsWork(const std::filesystem::path& file);
+
+  ~Journal();  // writes what was asked for
+
+  // --- At start, before any write ---------------------------------------------------------------
+
+  // The worker id of the last life; empty in a new journal.
+  const std::string& worker_id() const { return worker_id_; }
+  void SetWorkerId(const std::string& worker_id);
+  // Oldest first.
+  absl::StatusOr<std::vector<JournalEntry>> OpenTasks() const;
+  // The newest `limit`, oldest first.
+  absl::StatusOr<std::vector<JournalClosed>> ClosedTasks(size_t limit) const;
+
+  // --- The life of a task -----------------------------------------------------------------------
+
+  // Returns the entry's id.
+  int64_t Accept(JournalTask task, Done done);
+  void Dispatch(int64_t id);
+  // `end`: the executor's last event, serialized.
+  void Finish(int64_t id, std::string end, Done done);
+  // `event`: the terminal event as it will be published. `error` empty: the task succeeded.
+  // `reusable`: the end is a result that a later attempt of the same document may have.
+  void Conclude(int64_t id, std::string event, std::string error, bool reusable, Done done);
+  // Somebody has received the event, or it was given up.
+  void Announce(int64_t id);
+  // The task was given back: as if it had never come.
+  void Forget(int64_t id);
+  // Every open task of a worker was given back.
+  void ForgetWorker(const std::string& worker_id);
+
+  // What Finish got; NotFound when it is no longer kept. Waits for the writing thread.
+  absl::StatusOr<std::string> ReadEnd(int64_t id);
+  // Waits until everything asked for so far is on disk.
+  void Flush();
+
+  JournalStats stats() const;
+
+ private:
+  struct Database;
+  struct Write {
+    std::function<absl::Status(Database&)> apply;
+    Done done;
+    bool urgent = true;  // else it may wait for company
+  };
+  struct Size {
+    uint64_t document = 0, end = 0, event = 0;
+    bool reusable = false;
+    uint64_t sum() const { return document + end + event; }
+  };
+
+  Journal(std::unique_ptr<Database> database, JournalOptions options, const Clock& clock);
+  absl::Status ReadTotals();
+  void Post(Write write);
+  void PostLocked(Write write) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Run();
+  void Commit(std::vector<Write>& batch);
+  static absl::Status Apply(Database& database, Write* writes, size_t count);
+  void Prune();
+  void CloseLocked(int64_t id, bool keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool WorkLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return stopping_ || !writes_.empty();
+  }
+  bool UrgentLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || urgent_; }
+
+  const JournalOptions options_;
+  const Clock& clock_;
+  std::string worker_id_;
+  std::unique_ptr<Database> database_;  // once something was written, the writing thread's
+  absl::Duration next_prune_;           // monotonic
+
+  mutable absl::Mutex mutex_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool urgent_ ABSL_GUARDED_BY(mutex_) = false;  // something in writes_ is
+  int64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::vector<Write> writes_ ABSL_GUARDED_BY(mutex_);
+  std::map<int64_t, Size> open_ ABSL_GUARDED_BY(mutex_);  // by id
+  JournalStats stats_ ABSL_GUARDED_BY(mutex_);
+  std::thread thread_;
+};
+
+}  // namespace flowmesh::sidecar
