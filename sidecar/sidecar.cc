@@ -51,6 +51,23 @@ redis::SubscriberOptions Listening(absl::Duration heartbeat_interval) {
   return options;
 }
 
+v1::TaskRecord RecordOf(const JournalClosed& closed) {
+  v1::TaskRecord record;
+  record.set_task_id(closed.task.task_id);
+  record.set_worker_id(closed.task.worker_id);
+  record.set_source(closed.task.source);
+  record.set_state(closed.error.empty() ? v1::SUCCEEDED : v1::FAILED);
+  record.set_error(closed.error);
+  const auto set_time = [](absl::Time time, google::protobuf::Timestamp* out) {
+    const int64_t nanos = absl::ToUnixNanos(time);
+    out->set_seconds(nanos / 1000000000);
+    out->set_nanos(static_cast<int32_t>(nanos % 1000000000));
+  };
+  set_time(closed.task.received_at, record.mutable_received_at());
+  set_time(closed.closed_at, record.mutable_finished_at());
+  return record;
+}
+
 bool Contains(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
 }
@@ -64,7 +81,6 @@ Sidecar::Sidecar(SidecarConfig config, const Clock& clock)
       started_wall_(clock.Now()),
       instance_id_(RandomHex(16)),
       host_(ReadHostInfo()),
-      reader_(WorkerIds(config_), config_.max_message_bytes),
       metrics_(FLOWMESH_VERSION) {}
 
 // Those who call are ended before those whom they call.
@@ -84,17 +100,18 @@ Sidecar::~Sidecar() {
   // No more posts, then the last answers; only then may those go whom the answers reach.
   if (announcer_) announcer_->Stop();
   redis_.reset();
+  journal_.reset();
 }
 
 // --- Start-up ------------------------------------------------------------------------------------
 
 absl::Status Sidecar::Start() {
-  absl::StatusOr<StateDir> state =
-      OpenStateDir(config_.state_dir, config_.worker_id_was_set ? config_.worker_id : "");
-  if (!state.ok()) return Annotate(state.status(), "STATE_DIR");
-  state_ = *std::move(state);
+  RETURN_IF_ERROR(Annotate(OpenJournal(), "STATE_DIR"));
   RETURN_IF_ERROR(CheckResultsDir());
+  reader_ = std::make_unique<EnvelopeReader>(WorkerIds(config_), config_.max_message_bytes);
   MakeParts();
+  RETURN_IF_ERROR(Annotate(Replay(), "STATE_DIR"));
+  for (const auto& link : links_) link->Start();
   service_ = std::make_unique<SidecarService>(ServiceParts{
       .workers = WorkerPointers(),
       .tasks = &tasks_,
@@ -102,6 +119,7 @@ absl::Status Sidecar::Start() {
       .redis_state = [this] { return RedisState(); },
       .uptime = [this] { return uptime(); },
       .start_drain = [this] { RequestDrain(1); },
+      .flush_journal = [this] { journal_->Flush(); },
   });
   ASSIGN_OR_RETURN(server_, RpcServer::Start({.variable = "SIDECAR_LISTEN",
                                               .listen = config_.listen,
@@ -113,6 +131,41 @@ absl::Status Sidecar::Start() {
                                                  .ready = [this] { return Readiness(); }}));
   }
   LogInfo("sidecar {} {} listens on {}", config_.worker_id, FLOWMESH_VERSION, server_->target());
+  return absl::OkStatus();
+}
+
+absl::Status Sidecar::OpenJournal() {
+  ASSIGN_OR_RETURN(
+      state_, OpenStateDir(config_.state_dir, config_.worker_id_was_set ? config_.worker_id : ""));
+  ASSIGN_OR_RETURN(journal_, Journal::Open(state_.journal(), JournalOptions(), clock_));
+  // A random id is a new one with each start, unless work waits for the old one.
+  if (!config_.worker_id_was_set && journal_->stats().open_tasks > 0 &&
+      !journal_->worker_id().empty()) {
+    config_.worker_id = journal_->worker_id();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Sidecar::Replay() {
+  ASSIGN_OR_RETURN(const std::vector<JournalClosed> closed,
+                   journal_->ClosedTasks(TaskTableLimits().finished_tasks));
+  for (const JournalClosed& task : closed) {
+    tasks_.Restore(RecordOf(task), task.task.dispatched_at);
+    if (task.reusable) {
+      tasks_.SetReusable(task.task.task_id,
+                         {.journal_entry = task.id, .fingerprint = task.task.fingerprint});
+    }
+  }
+  ASSIGN_OR_RETURN(std::vector<JournalEntry> open, journal_->OpenTasks());
+  journal_->SetWorkerId(config_.worker_id);
+  for (JournalEntry& entry : open) {
+    if (Worker* worker = FindWorker(entry.task.worker_id)) {
+      worker->Restore(std::move(entry));
+    } else {
+      LogWarning("task {} was left behind by worker {}, which is not configured here: it waits",
+                 entry.task.task_id, entry.task.worker_id);
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -153,7 +206,6 @@ void Sidecar::MakeParts() {
                                                     [this] { OnExecutorChange(); }));
     workers_.push_back(MakeWorker(executor, *links_.back()));
   }
-  for (const auto& link : links_) link->Start();
 }
 
 std::unique_ptr<Worker> Sidecar::MakeWorker(const ExecutorEndpoint& executor, ExecutorLink& link) {
@@ -177,6 +229,7 @@ std::unique_ptr<Worker> Sidecar::MakeWorker(const ExecutorEndpoint& executor, Ex
                   .executor = link,
                   .deliverer = *deliverer_,
                   .tasks = tasks_,
+                  .journal = *journal_,
                   .announcer = *announcer_,
                   .metrics = metrics_});
 }
@@ -267,7 +320,7 @@ void Sidecar::OnMessage(std::string_view channel, std::string_view payload) {
 }
 
 void Sidecar::OnTaskMessage(std::string_view payload) {
-  Intake intake = reader_.Read(payload);
+  Intake intake = reader_->Read(payload);
   if (const auto* bad = std::get_if<BadMessage>(&intake)) {
     metrics_.CountMessage(bad->reason);
     LogWarning("a message of {} bytes on {} is dropped: {}", payload.size(), config_.task_topic,
@@ -580,6 +633,19 @@ std::string Sidecar::MetricsText() const {
                        {},
                        static_cast<double>(redis_->reconnects())});
   }
+  const JournalStats journal = journal_->stats();
+  const auto count = [&](const char* name, const char* help, bool counter, uint64_t value) {
+    samples.push_back({name, help, counter, {}, static_cast<double>(value)});
+  };
+  count("flowmesh_journal_open_tasks", "Accepted tasks whose end is not told", false,
+        journal.open_tasks);
+  count("flowmesh_journal_open_bytes", "Their documents and results: the spool", false,
+        journal.open_bytes);
+  count("flowmesh_journal_kept_tasks", "Told tasks that are kept", false, journal.closed_tasks);
+  count("flowmesh_journal_kept_bytes", "Their results", false, journal.closed_bytes);
+  count("flowmesh_journal_commits_total", "Commits", true, journal.commits);
+  count("flowmesh_journal_failures_total", "Writes that did not reach the disk", true,
+        journal.failures);
   samples.push_back({"flowmesh_terminal_events_pending",
                      "Ends of tasks that nobody has received",
                      false,

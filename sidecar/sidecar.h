@@ -23,6 +23,7 @@
 #include "sidecar/hardware/host.h"
 #include "sidecar/hardware/power.h"
 #include "sidecar/intake/envelope.h"
+#include "sidecar/journal/journal.h"
 #include "sidecar/journal/state_dir.h"
 #include "sidecar/metrics/http_endpoint.h"
 #include "sidecar/metrics/metrics.h"
@@ -53,8 +54,11 @@ class Sidecar {
   void RequestDrain(int count);
 
  private:
+  absl::Status OpenJournal();
   absl::Status CheckResultsDir() const;
   void MakeParts();
+  // Enters what an earlier life left behind, and what it had told.
+  absl::Status Replay();
   std::unique_ptr<Worker> MakeWorker(const ExecutorEndpoint& executor, ExecutorLink& link);
   std::vector<Worker*> WorkerPointers() const;
   Worker* FindWorker(std::string_view id) const;  // null: not ours
@@ -97,13 +101,13 @@ class Sidecar {
   bool EndedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_; }
   bool ForcedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return drain_requests_ > 1; }
 
-  const SidecarConfig config_;
+  SidecarConfig config_;  // the worker id may become that of an earlier life; else never changed
   const Clock& clock_;
   const absl::Duration started_;
   const absl::Time started_wall_;
   const std::string instance_id_;
   const HostInfo host_;
-  const EnvelopeReader reader_;
+  std::unique_ptr<EnvelopeReader> reader_;
   StateDir state_;
   SidecarMetrics metrics_;
   TaskTable tasks_;
@@ -120,6 +124,7 @@ class Sidecar {
   std::unique_ptr<redis::Client> redis_;  // null when standalone
   std::unique_ptr<Publisher> publisher_;
   std::unique_ptr<Announcer> announcer_;
+  std::unique_ptr<Journal> journal_;
   std::unique_ptr<Deliverer> deliverer_;
   std::vector<std::unique_ptr<ExecutorLink>> links_;
   std::vector<std::unique_ptr<Worker>> workers_;  // one per link, in the same order

@@ -7,11 +7,12 @@
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/http.h"
+#include "common/redact.h"
 #include "common/strings.h"
 #include "sidecar/delivery/manifest.h"
-#include "sidecar/delivery/retry.h"
 #include "sidecar/delivery/sender.h"
 #include "sidecar/delivery/task_dir.h"
+#include "sidecar/delivery/throttle.h"
 
 namespace flowmesh::sidecar {
 namespace fs = std::filesystem;

@@ -1,5 +1,6 @@
 #include "sidecar/delivery/delivery_job.h"
 
+#include <algorithm>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -37,6 +38,12 @@ bool IsMergeable(const Field& spec) {
 }
 
 }  // namespace
+
+bool DeliveryJob::sends() const {
+  return task.output.delivers() ||
+         std::any_of(children.begin(), children.end(),
+                     [](const DeliveryUnit& child) { return child.output.delivers(); });
+}
 
 absl::StatusOr<DeliveryJob> PlanDelivery(const std::string& task_id, const std::string& worker_id,
                                          const std::string& dispatched_at, const Json& document,

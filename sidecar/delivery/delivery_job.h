@@ -31,6 +31,9 @@ struct DeliveryJob {
   std::vector<DeliveryUnit> children;   // in the envelope's order
   Json result;                          // what the executor returned; children in `children`
   std::vector<v1::OutputFile> outputs;  // what the executor wants uploaded
+
+  // Whether anything of it goes over HTTP.
+  bool sends() const;
 };
 
 struct DeliveryPlanOptions {

@@ -7,13 +7,11 @@
 #include "absl/random/random.h"
 #include "common/clock.h"
 #include "common/http.h"
+#include "common/retry.h"
 #include "sidecar/delivery/deliverer.h"
-#include "sidecar/delivery/retry.h"
+#include "sidecar/delivery/throttle.h"
 
 namespace flowmesh::sidecar {
-
-// A URL without its user name and password.
-std::string WithoutUserInfo(std::string url);
 
 // One task's sending: all of it shares the retry time of DELIVERY_TIMEOUT_SEC. Not thread-safe.
 class Sender {
@@ -32,17 +30,17 @@ class Sender {
     std::optional<absl::Duration> retry_after;
   };
 
-  Answer SendOnce(DeliveryAttempt::Kind kind, HttpRequest& request, uint64_t bytes);
-  // Cancelled, when it was.
-  absl::Status WaitUntil(absl::Duration time);
-  std::string WithoutSecrets(std::string text, const HttpRequest& request) const;
+  Answer SendOnce(HttpRequest& request);
+  // Waits until some of `bytes` may leave, and says how many; 0 when it was cancelled. `earliest`:
+  // when the piece before them did.
+  size_t Pace(size_t bytes, absl::Duration& earliest);
 
   const DelivererOptions& options_;
   const Clock& clock_;
   Throttle& throttle_;
   const std::function<bool()> is_cancelled_;
-  const absl::Duration begun_;
   absl::Duration throttled_;  // time spent waiting for the throttle
+  absl::Duration retried_;    // from first failures to the ends of what was sent
   absl::BitGen random_;
   RetrySchedule schedule_;
 };

@@ -330,19 +330,6 @@ TEST_F(SenderTest, AnAnswerThatIsNoTextIsLeftOut) {
   EXPECT_EQ(Error(Post(server.url("/r"))), "POST " + server.url("/r") + ": status 500");
 }
 
-TEST(WithoutUserInfoTest, RemovesNothingElse) {
-  for (const auto& [url, plain] : std::vector<std::pair<std::string, std::string>>{
-           {"http://u:p@host:1/x", "http://host:1/x"},
-           {"https://token@host", "https://host"},
-           {"http://u:p@ss@host/a@b", "http://host/a@b"},
-           {"http://host/a@b?c=d@e", "http://host/a@b?c=d@e"},
-           {"http://host?x@y", "http://host?x@y"},
-           {"u:p@host/x", "host/x"},
-           {"", ""}}) {
-    EXPECT_EQ(WithoutUserInfo(url), plain) << url;
-  }
-}
-
 // --- Throttle ------------------------------------------------------------------------------------
 
 TEST_F(SenderTest, AThrottledResultWaitsItsTime) {

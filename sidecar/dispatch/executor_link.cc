@@ -31,7 +31,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target) {
   grpc::ChannelArguments arguments;
   // gRPC's own back-off of up to two minutes is far too slow for an executor that restarts.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  // Not a pause, whatever its name: the time that a connection gets to come about.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   arguments.SetMaxSendMessageSize(kMaxMessageBytes);
@@ -82,7 +83,7 @@ void ExecutorLink::Stop() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
-    if (health_call_ != nullptr) health_call_->TryCancel();
+    if (watch_call_ != nullptr) watch_call_->TryCancel();
     if (task_call_ != nullptr) task_call_->TryCancel();
   }
   if (thread_.joinable()) thread_.join();
@@ -132,7 +133,7 @@ void ExecutorLink::SetAvailable(bool available) {
 void ExecutorLink::Watch() {
   absl::Duration pause = kFirstPause;
   do {
-    if (Describe()) {
+    if (Describe(/*wait=*/true)) {
       pause = kFirstPause;
       WatchHealth();
       SetAvailable(false);
@@ -142,12 +143,22 @@ void ExecutorLink::Watch() {
   } while (Pause(pause));
 }
 
-bool ExecutorLink::Describe() {
+bool ExecutorLink::Describe(bool wait) {
   grpc::ClientContext context;
   context.set_deadline(DeadlineIn(kDescribeTimeout));
+  // A connection comes about while a call waits for it: between calls that fail at once, gRPC looks
+  // after its sockets every 5 s only.
+  context.set_wait_for_ready(wait);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (stopping_) return false;
+    watch_call_ = &context;
+  }
   v1::ExecutorDescription description;
-  if (!stub_->Describe(&context, {}, &description).ok()) return false;
+  const grpc::Status status = stub_->Describe(&context, {}, &description);
   absl::MutexLock lock(&mutex_);
+  watch_call_ = nullptr;
+  if (!status.ok()) return false;
   description_ = std::move(description);
   return true;
 }
@@ -160,7 +171,7 @@ void ExecutorLink::WatchHealth() {
   {
     absl::MutexLock lock(&mutex_);
     if (stopping_) return;
-    health_call_ = &context;
+    watch_call_ = &context;
   }
   const auto reader = health->Watch(&context, {});
   grpc::health::v1::HealthCheckResponse answer;
@@ -172,12 +183,12 @@ void ExecutorLink::WatchHealth() {
   const grpc::Status status = reader->Finish();
   {
     absl::MutexLock lock(&mutex_);
-    health_call_ = nullptr;
+    watch_call_ = nullptr;
   }
   if (status.error_code() != grpc::StatusCode::UNIMPLEMENTED) return;
   do {
     SetAvailable(true);
-  } while (Pause(kPollInterval) && Describe());
+  } while (Pause(kPollInterval) && Describe(/*wait=*/false));
 }
 
 TaskEnd ExecutorLink::Lost(const std::string& why) const {

@@ -64,7 +64,8 @@ class ExecutorLink {
   struct Stream;  // state of one Run
 
   void Watch();
-  bool Describe();
+  // `wait`: for the connection too, and not just for the answer.
+  bool Describe(bool wait);
   void WatchHealth();
   void SetAvailable(bool available);
   bool Pause(absl::Duration duration);  // false when stopping
@@ -90,7 +91,7 @@ class ExecutorLink {
   uint64_t disconnects_ ABSL_GUARDED_BY(mutex_) = 0;
   std::optional<v1::ExecutorDescription> description_ ABSL_GUARDED_BY(mutex_);
   // Calls that block on the executor; Stop cancels them.
-  grpc::ClientContext* health_call_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  grpc::ClientContext* watch_call_ ABSL_GUARDED_BY(mutex_) = nullptr;
   grpc::ClientContext* task_call_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::thread thread_;
 };

@@ -208,7 +208,7 @@ absl::Status Journal::Database::PrepareAll() {
        "end=CASE reusable WHEN 0 THEN x'' ELSE end END, "
        "bytes=CASE reusable WHEN 0 THEN 0 ELSE length(end) END WHERE id=?1 AND state<5"},
       {&forget, absl::StrCat("DELETE FROM tasks WHERE id=?1 AND ", open)},
-      {&forget_worker, absl::StrCat("DELETE FROM tasks WHERE worker_id=?1 AND ", open)},
+      {&forget_worker, "DELETE FROM tasks WHERE worker_id=?1 AND source='redis' AND state<4"},
       {&read_end, "SELECT end FROM tasks WHERE id=?1 AND length(end)>0"},
       // Rows are in order of arrival, and the oldest closed ones are near the front.
       {&prune,
@@ -328,18 +328,20 @@ void Journal::SetWorkerId(const std::string& worker_id) {
 
 absl::StatusOr<std::vector<JournalEntry>> Journal::OpenTasks() const {
   std::vector<JournalEntry> entries;
-  RETURN_IF_ERROR(database_->Query(
-      absl::StrCat("SELECT ", kTaskColumns, ", state, document, end, event FROM tasks WHERE ",
-                   kOpenStates, " ORDER BY id"),
-      0, [&](sqlite3_stmt* row) {
-        JournalEntry& entry = entries.emplace_back();
-        entry.id = sqlite3_column_int64(row, 0);
-        entry.task = ReadTask(row);
-        entry.state = static_cast<JournalState>(sqlite3_column_int(row, 8));
-        entry.task.document = Text(row, 9);
-        entry.end = Text(row, 10);
-        entry.event = Text(row, 11);
-      }));
+  RETURN_IF_ERROR(
+      database_->Query(absl::StrCat("SELECT ", kTaskColumns,
+                                    ", state, document, end, event, error FROM tasks WHERE ",
+                                    kOpenStates, " ORDER BY id"),
+                       0, [&](sqlite3_stmt* row) {
+                         JournalEntry& entry = entries.emplace_back();
+                         entry.id = sqlite3_column_int64(row, 0);
+                         entry.task = ReadTask(row);
+                         entry.state = static_cast<JournalState>(sqlite3_column_int(row, 8));
+                         entry.task.document = Text(row, 9);
+                         entry.end = Text(row, 10);
+                         entry.event = Text(row, 11);
+                         entry.error = Text(row, 12);
+                       }));
   return entries;
 }
 

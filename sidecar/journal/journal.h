@@ -38,8 +38,8 @@ struct JournalEntry {
   int64_t id = 0;
   JournalState state = JournalState::kAccepted;
   JournalTask task;
-  std::string end;    // from kFinished on: what Finish got
-  std::string event;  // from kDelivered on: what Conclude got
+  std::string end;           // from kFinished on: what Finish got
+  std::string event, error;  // from kDelivered on: what Conclude got
 };
 
 // A task whose end was told, without its document.
@@ -108,7 +108,8 @@ class Journal {
   void Announce(int64_t id);
   // The task was given back: as if it had never come.
   void Forget(int64_t id);
-  // Every open task of a worker was given back.
+  // Every task of a worker that came over Redis and was not concluded was given back. Others have
+  // nobody else to run them.
   void ForgetWorker(const std::string& worker_id);
 
   // What Finish got; NotFound when it is no longer kept. Waits for the writing thread.

@@ -100,6 +100,7 @@ TEST_F(JournalTest, AnOpenTaskComesBackInTheStateThatItReached) {
   EXPECT_EQ(open[2].end, std::string("\0end", 4));
   EXPECT_EQ(open[3].state, JournalState::kDelivered);
   EXPECT_EQ(open[3].event, "{event}");
+  EXPECT_EQ(open[3].error, "why");
   EXPECT_EQ(journal->stats().open_tasks, 4u);
   EXPECT_EQ(journal->stats().open_bytes, 13u + 3 * 2 + 4 + 7);
   // Ids go on where they were.
@@ -169,13 +170,17 @@ TEST_F(JournalTest, GivenBackIsAsIfItHadNeverCome) {
   JournalTask other = Task("three");
   other.worker_id = "other";
   journal->Accept(other, nullptr);
+  JournalTask local = Task("four");
+  local.source = "local";
+  journal->Accept(local, nullptr);
   const int64_t told = Close(*journal, "told", "result", true);
   journal->Forget(one);
   journal->ForgetWorker("w");
   journal->Flush();
   const std::vector<JournalEntry> open = journal->OpenTasks().value();
-  ASSERT_EQ(open.size(), 1u);
+  ASSERT_EQ(open.size(), 2u);
   EXPECT_EQ(open[0].task.task_id, "three");
+  EXPECT_EQ(open[1].task.task_id, "four");
   EXPECT_EQ(journal->ReadEnd(told).value(), "result");  // it is no open work
 }
 

@@ -96,6 +96,7 @@ grpc::Status SidecarService::SubmitTask(grpc::ServerContext*, const v1::SubmitTa
   response->set_worker_id(envelope.worker_id);
   switch ((*worker)->Accept(std::move(envelope), "local", request->document_json().size())) {
     case Worker::Acceptance::kQueued:
+      parts_.flush_journal();
       return grpc::Status::OK;
     case Worker::Acceptance::kDuplicate:
       response->set_already_known(true);

@@ -22,6 +22,7 @@ struct ServiceParts {
   std::function<std::string()> redis_state;  // `connected`, `disconnected`, `none`
   std::function<absl::Duration()> uptime;
   std::function<void()> start_drain;
+  std::function<void()> flush_journal;  // waits until what was accepted is on disk
 };
 
 class SidecarService final : public v1::Sidecar::Service {

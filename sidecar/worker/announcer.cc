@@ -164,6 +164,7 @@ void Announcer::Finish(const std::string& worker_id, const ReceiversOrStatus& re
       if (receivers.ok() && i < receivers->size() && (*receivers)[i] > 0) {
         last_received_ = now;
         --pending_;
+        callbacks.push_back(std::move(entry.event.on_settled));
         continue;
       }
       failed = true;
@@ -174,6 +175,7 @@ void Announcer::Finish(const std::string& worker_id, const ReceiversOrStatus& re
       }
       ++given_up_;
       --pending_;
+      callbacks.push_back(std::move(entry.event.on_settled));
       LogError("task {}: nobody received its end within the time limit; it is given up",
                entry.event.task_id);
     }

@@ -26,6 +26,8 @@ struct TerminalEvent {
   // Called once, from the announcer's thread or the publisher's, after the first try, whether or
   // not somebody received it: the worker is free then.
   std::function<void()> on_tried;
+  // Called once when somebody has received it, or it was given up; may be null.
+  std::function<void()> on_settled;
 };
 
 struct AnnouncerOptions {

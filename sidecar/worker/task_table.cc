@@ -56,10 +56,14 @@ void TaskTable::SetFinished(const std::string& task_id, const std::string& error
   absl::MutexLock lock(&mutex_);
   const auto task = tasks_.find(task_id);
   if (task == tasks_.end()) return;
-  Entry& entry = task->second;
-  entry.record.set_state(error.empty() ? v1::SUCCEEDED : v1::FAILED);
-  entry.record.set_error(error);
-  SetTime(now, entry.record.mutable_finished_at());
+  v1::TaskRecord& record = task->second.record;
+  record.set_state(error.empty() ? v1::SUCCEEDED : v1::FAILED);
+  record.set_error(error);
+  SetTime(now, record.mutable_finished_at());
+  FinishLocked(task_id, task->second);
+}
+
+void TaskTable::FinishLocked(const std::string& task_id, Entry& entry) {
   ++entry.version;
   while (entry.events.size() > limits_.events_per_finished_task) entry.events.pop_front();
   finished_.emplace_back(task_id, entry.arrival);
@@ -72,6 +76,29 @@ void TaskTable::SetFinished(const std::string& task_id, const std::string& error
     by_arrival_.erase(arrival);
     tasks_.erase(found);
   }
+}
+
+void TaskTable::Restore(const v1::TaskRecord& record, const std::string& attempt) {
+  if (Enter(record, attempt) == Arrival::kDuplicate) return;
+  absl::MutexLock lock(&mutex_);
+  const auto task = tasks_.find(record.task_id());
+  if (task == tasks_.end()) return;
+  task->second.record = record;
+  FinishLocked(record.task_id(), task->second);
+}
+
+void TaskTable::SetReusable(const std::string& task_id, Reusable result) {
+  Change(task_id, [&](Entry& entry) { entry.reusable = std::move(result); });
+}
+
+std::optional<int64_t> TaskTable::FindReusable(const std::string& task_id,
+                                               const std::string& fingerprint) const {
+  absl::MutexLock lock(&mutex_);
+  const auto task = tasks_.find(task_id);
+  if (task == tasks_.end() || !task->second.finished()) return std::nullopt;
+  const std::optional<Reusable>& reusable = task->second.reusable;
+  if (!reusable || reusable->fingerprint != fingerprint) return std::nullopt;
+  return reusable->journal_entry;
 }
 
 void TaskTable::Forget(const std::string& task_id) {

@@ -40,6 +40,20 @@ class TaskTable {
   void SetDelivering(const std::string& task_id);
   // `error` empty: SUCCEEDED.
   void SetFinished(const std::string& task_id, const std::string& error, absl::Time now);
+  // A task that ended in an earlier life of the sidecar.
+  void Restore(const v1::TaskRecord& record, const std::string& attempt);
+
+  // The result of a task's finished run, as the journal keeps it, for a new attempt of the same
+  // document.
+  struct Reusable {
+    int64_t journal_entry = 0;
+    std::string fingerprint;  // of the document
+  };
+  void SetReusable(const std::string& task_id, Reusable result);
+  // Nothing: the task is not known, not finished, or was another one.
+  std::optional<int64_t> FindReusable(const std::string& task_id,
+                                      const std::string& fingerprint) const;
+
   // The task was given back: as if it had never come.
   void Forget(const std::string& task_id);
 
@@ -69,12 +83,14 @@ class TaskTable {
     uint64_t arrival = 0;  // order of entering
     uint64_t version = 1;  // grows with each change of the record
     std::deque<v1::TaskEvent> events;
+    std::optional<Reusable> reusable;
 
     bool finished() const {
       return record.state() == v1::SUCCEEDED || record.state() == v1::FAILED;
     }
   };
 
+  void FinishLocked(const std::string& task_id, Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Change(const std::string& task_id, const std::function<void(Entry&)>& change);
 
   const TaskTableLimits limits_;

@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "common/strings.h"
 #include "sidecar/hardware/host.h"
+#include "sidecar/worker/orchestrator_record.h"
 
 namespace flowmesh::sidecar {
 namespace {
@@ -45,6 +46,30 @@ Json DetailsOf(const v1::TaskFailed& failed) {
   return details;
 }
 
+// A run that failed before the executor saw it.
+TaskEnd FailedBefore(const absl::Status& status) {
+  v1::TaskFailed failed;
+  failed.set_code(absl::IsInvalidArgument(status) ? v1::TaskFailed::INVALID_SPEC
+                                                  : v1::TaskFailed::TASK_ERROR);
+  failed.set_message(Message(status));
+  return failed;
+}
+
+v1::TaskEvent ToEvent(const TaskEnd& end) {
+  v1::TaskEvent event;
+  if (const auto* finished = std::get_if<v1::TaskFinished>(&end)) {
+    *event.mutable_finished() = *finished;
+  } else {
+    *event.mutable_failed() = std::get<v1::TaskFailed>(end);
+  }
+  return event;
+}
+
+TaskEnd FromEvent(v1::TaskEvent event) {
+  if (event.has_finished()) return std::move(*event.mutable_finished());
+  return std::move(*event.mutable_failed());
+}
+
 }  // namespace
 
 Worker::Worker(WorkerOptions options, Registration registration, WorkerParts parts)
@@ -70,29 +95,107 @@ Worker::Acceptance Worker::Accept(Envelope envelope, const std::string& source, 
   task->times.started_at = parts_.clock.Now();
   task->started = task->received;
   task->envelope = std::move(envelope);
-  bool full = false;
+  JournalTask record{.task_id = task->id(),
+                     .worker_id = id(),
+                     .dispatched_at = task->times.dispatched_at.value_or(""),
+                     .source = source,
+                     .document = DumpJson(*task->envelope.document),
+                     .received_at = task->times.started_at};
+  record.fingerprint = task->fingerprint = Sha256Hex(record.document);
+  absl::Status refused;
   {
     absl::MutexLock lock(&mutex_);
     if (draining_) return Acceptance::kDraining;
+    task->reuse = parts_.tasks.FindReusable(task->id(), task->fingerprint);
     if (parts_.tasks.Enter(NewRecord(task->envelope, source, task->times.started_at),
-                           task->times.dispatched_at.value_or("")) ==
-        TaskTable::Arrival::kDuplicate) {
+                           record.dispatched_at) == TaskTable::Arrival::kDuplicate) {
       return Acceptance::kDuplicate;
     }
-    task->attempt = absl::StrCat(task->times.dispatched_at.value_or(""), "#",
-                                 registration_.instance_id.substr(0, 8), "-", ++attempts_);
-    full = queue_.size() >= options_.max_queued_tasks ||
-           (!queue_.empty() && queued_bytes_ + bytes > options_.max_queued_bytes);
-    if (!full) {
+    record.attempt = task->attempt = absl::StrCat(
+        record.dispatched_at, "#", registration_.instance_id.substr(0, 8), "-", ++attempts_);
+    if (queue_.size() >= options_.max_queued_tasks ||
+        (!queue_.empty() && queued_bytes_ + bytes > options_.max_queued_bytes)) {
+      refused = absl::ResourceExhaustedError(
+          absl::StrCat("the queue of worker ", id(), " is full (", options_.max_queued_tasks,
+                       " tasks, ", options_.max_queued_bytes, " bytes)"));
+    } else if (parts_.journal.stats().open_bytes + record.document.size() >
+               options_.max_spool_bytes) {
+      refused = absl::ResourceExhaustedError(
+          absl::StrCat("the spool of worker ", id(), " is full (", options_.max_spool_bytes,
+                       " bytes): results wait for the orchestrator"));
+    } else {
       queued_bytes_ += bytes;
       queue_.push_back(task);
+      task->entry = parts_.journal.Accept(
+          std::move(record),
+          [this, task](const absl::Status& status) { OnJournalled(task, status); });
     }
   }
-  if (!full) return Acceptance::kQueued;
-  FailQueued(task, absl::ResourceExhaustedError(absl::StrCat(
-                       "the queue of worker ", id(), " is full (", options_.max_queued_tasks,
-                       " tasks, ", options_.max_queued_bytes, " bytes)")));
+  if (refused.ok()) return Acceptance::kQueued;
+  FailQueued(task, refused);
   return Acceptance::kFull;
+}
+
+void Worker::OnJournalled(const TaskPtr& task, const absl::Status& status) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (status.ok()) {
+      task->journalled = true;
+      return;
+    }
+    const auto waiting = std::find(queue_.begin(), queue_.end(), task);
+    if (waiting == queue_.end()) return;  // cancelled meanwhile
+    queued_bytes_ -= task->bytes;
+    queue_.erase(waiting);
+    task->entry = 0;
+  }
+  FailQueued(task, status);
+}
+
+void Worker::Restore(JournalEntry entry) {
+  auto task = std::make_shared<Task>();
+  const absl::Time now = parts_.clock.Now();
+  task->received = task->started = parts_.clock.Monotonic();
+  task->bytes = entry.task.document.size();
+  task->attempt = std::move(entry.task.attempt);
+  task->fingerprint = std::move(entry.task.fingerprint);
+  task->entry = entry.id;
+  task->journalled = task->restored = true;
+  absl::StatusOr<Json> document = ParseJson(entry.task.document);
+  task->envelope = MakeLocalEnvelope(document.ok() ? *std::move(document) : Json(),
+                                     entry.task.task_id, id(), entry.task.dispatched_at);
+  if (entry.task.dispatched_at.empty()) task->envelope.dispatched_at.reset();
+  task->times.task_type = task->envelope.task_type;
+  task->times.dispatched_at = task->envelope.dispatched_at;
+  // When it began is not known; it was received before that.
+  task->times.started_at = std::min(entry.task.received_at, now);
+  parts_.tasks.Enter(NewRecord(task->envelope, entry.task.source, entry.task.received_at),
+                     entry.task.dispatched_at);
+  LogInfo("task {} was left behind: {}", task->id(),
+          entry.state == JournalState::kDelivered  ? "its end is told"
+          : entry.state == JournalState::kFinished ? "its result is delivered"
+                                                   : "it runs again");
+  if (entry.state == JournalState::kDelivered) {
+    parts_.tasks.SetFinished(task->id(), entry.error, now);
+    absl::MutexLock lock(&mutex_);
+    ++untold_;
+    restored_events_.emplace_back(task, std::move(entry.event));
+    return;
+  }
+  v1::TaskEvent end;
+  if (entry.state == JournalState::kFinished && end.ParseFromString(entry.end)) {
+    Ended ended = {.end = FromEvent(std::move(end))};
+    absl::StatusOr<DeliveryJob> job = Prepare(*task);
+    if (job.ok()) ended.job = *std::move(job);
+    const auto delivery = std::make_shared<Delivery>();
+    *delivery = {.task = task, .outcome = FromEnd(std::move(ended)), .spooled = true};
+    absl::MutexLock lock(&mutex_);
+    deliveries_.push_back(delivery);
+    return;
+  }
+  absl::MutexLock lock(&mutex_);
+  queued_bytes_ += task->bytes;
+  queue_.push_back(task);
 }
 
 bool Worker::Cancel(const std::string& task_id, const std::string& reason) {
@@ -127,14 +230,15 @@ bool Worker::Cancel(const std::string& task_id, const std::string& reason) {
 
 void Worker::FailQueued(const TaskPtr& task, const absl::Status& status) {
   LogWarning("task {}: {}", task->id(), Message(status));
-  Conclude(task, status, Json::object());
+  Conclude(task, status, Json::object(), /*computed=*/false);
 }
 
 // --- The lane ------------------------------------------------------------------------------------
 
 bool Worker::LaneMayGoOnLocked() const {
   if (stopping_) return true;
-  return registered_ && !draining_ && !queue_.empty() && parts_.executor.available();
+  return registered_ && !draining_ && !queue_.empty() && queue_.front()->journalled &&
+         parts_.executor.available();
 }
 
 bool Worker::RoomForDeliveryLocked() const {
@@ -158,6 +262,7 @@ void Worker::RunLane() {
 }
 
 void Worker::RunTask(const TaskPtr& task) {
+  if (task->restored && !StillWanted(*task)) return;
   task->times.started_at = parts_.clock.Now();
   task->started = parts_.clock.Monotonic();
   parts_.metrics.ObserveStage("queued", task->started - task->received);
@@ -171,19 +276,58 @@ void Worker::RunTask(const TaskPtr& task) {
   LogInfo("task {} started on {} ({})", task->id(), id(),
           task->times.task_type.value_or("no type"));
 
-  Outcome outcome = Execute(*task);
+  parts_.journal.Dispatch(task->entry);
+  Ended ended = Execute(*task);
   parts_.metrics.ObserveStage("running", parts_.clock.Monotonic() - task->started);
-  absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(this, &Worker::RoomForDeliveryLocked));
-  deliveries_.push_back({task, std::move(outcome)});
-  running_.reset();
+  HandOver(task, std::move(ended));
 }
 
-Worker::Outcome Worker::Execute(Task& task) {
-  if (!task.envelope.problem.ok()) return {.status = task.envelope.problem};
+// Whether the orchestrator still wants a task of an earlier life from this worker; when not, it is
+// forgotten.
+bool Worker::StillWanted(const Task& task) {
+  const std::string reason =
+      WhyNotWanted(TasksUrl(*task.envelope.document, options_.orchestrator_base_url), task.id(),
+                   id(), options_.orchestrator_base_url, options_.orchestrator_token);
+  if (reason.empty()) return true;
+  LogInfo("task {} of an earlier life is dropped: {}", task.id(), reason);
+  parts_.metrics.CountTask(TypeOf(task.envelope), "not_wanted");
+  parts_.journal.Forget(task.entry);
+  parts_.tasks.Forget(task.id());
+  absl::MutexLock lock(&mutex_);
+  running_.reset();
+  SyncStatusLocked();
+  return false;
+}
+
+void Worker::HandOver(const TaskPtr& task, Ended ended) {
+  const v1::TaskEvent end = ToEvent(ended.end);
+  const bool must_spool = end.has_finished() && ended.job && ended.job->sends();
+  const auto delivery = std::make_shared<Delivery>();
+  *delivery = {.task = task, .outcome = FromEnd(std::move(ended)), .spooled = !must_spool};
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(this, &Worker::RoomForDeliveryLocked));
+  deliveries_.push_back(delivery);
+  running_.reset();
+  // What is given back has no end: it is somebody else's to compute.
+  if (giving_up_ && end.has_failed()) return;
+  Journal::Done spooled;
+  if (must_spool) {
+    spooled = [this, delivery](const absl::Status&) {
+      absl::MutexLock lock(&mutex_);
+      delivery->spooled = true;
+    };
+  }
+  parts_.journal.Finish(task->entry, end.SerializeAsString(), std::move(spooled));
+}
+
+Worker::Ended Worker::Execute(Task& task) {
+  if (!task.envelope.problem.ok()) return {.end = FailedBefore(task.envelope.problem)};
   absl::StatusOr<DeliveryJob> job = Prepare(task);
-  if (!job.ok()) return {.status = job.status()};
+  if (!job.ok()) return {.end = FailedBefore(job.status())};
   parts_.tasks.SetRunning(task.id(), job->task.dir.string(), task.times.started_at);
+  if (std::optional<TaskEnd> end = ReadReusable(task)) {
+    return {.end = *std::move(end), .job = *std::move(job)};
+  }
 
   v1::ExecuteRequest request;
   request.set_task_id(task.id());
@@ -198,7 +342,17 @@ Worker::Outcome Worker::Execute(Task& task) {
   request.set_orchestrator_token(options_.orchestrator_token);
   TaskEnd end = parts_.executor.Run(
       request, [&](const v1::TaskEvent& event) { parts_.tasks.AddEvent(task.id(), event); });
-  return FromEnd(std::move(end), *std::move(job));
+  return {.end = std::move(end), .job = *std::move(job)};
+}
+
+// The result of an earlier run of the same document (PROTOCOL.md 4.4).
+std::optional<TaskEnd> Worker::ReadReusable(const Task& task) {
+  if (!task.reuse) return std::nullopt;
+  const absl::StatusOr<std::string> text = parts_.journal.ReadEnd(*task.reuse);
+  v1::TaskEvent event;
+  if (!text.ok() || !event.ParseFromString(*text) || !event.has_finished()) return std::nullopt;
+  LogInfo("task {} has been computed before: its result is delivered again", task.id());
+  return std::move(*event.mutable_finished());
 }
 
 absl::StatusOr<DeliveryJob> Worker::Prepare(const Task& task) {
@@ -211,9 +365,10 @@ absl::StatusOr<DeliveryJob> Worker::Prepare(const Task& task) {
   return job;
 }
 
-Worker::Outcome Worker::FromEnd(TaskEnd end, DeliveryJob job) {
+Worker::Outcome Worker::FromEnd(Ended ended) const {
   Outcome outcome;
-  if (auto* failed = std::get_if<v1::TaskFailed>(&end)) {
+  outcome.job = std::move(ended.job);
+  if (auto* failed = std::get_if<v1::TaskFailed>(&ended.end)) {
     const std::string text =
         failed->message().empty() ? "the executor gave no reason" : failed->message();
     outcome.status = failed->code() == v1::TaskFailed::INVALID_SPEC
@@ -225,43 +380,50 @@ Worker::Outcome Worker::FromEnd(TaskEnd end, DeliveryJob job) {
       if (record.ok()) outcome.failure_record = *std::move(record);
     }
   } else {
-    auto& finished = std::get<v1::TaskFinished>(end);
+    auto& finished = std::get<v1::TaskFinished>(ended.end);
     absl::StatusOr<Json> result = ParseJson(finished.result_json());
-    if (result.ok() && result->is_object()) {
-      job.result = *std::move(result);
-      job.outputs.assign(finished.outputs().begin(), finished.outputs().end());
+    if (!outcome.job) {
+      outcome.status = absl::InternalError("the task's folder cannot be made again");
+    } else if (result.ok() && result->is_object()) {
+      outcome.computed = true;
+      outcome.job->result = *std::move(result);
+      outcome.job->outputs.assign(finished.outputs().begin(), finished.outputs().end());
     } else {
       outcome.status = absl::InternalError(
           absl::StrCat("executor ", parts_.executor.name(), ": result_json: expected a map, got ",
                        result.ok() ? DescribeJson(*result) : Message(result.status())));
     }
   }
-  outcome.job = std::move(job);
   return outcome;
 }
 
 // --- Delivery ------------------------------------------------------------------------------------
 
-bool Worker::DeliveryMayGoOnLocked() const { return stopping_ || !deliveries_.empty(); }
+bool Worker::DeliveryMayGoOnLocked() const {
+  return stopping_ || (registered_ && std::any_of(deliveries_.begin(), deliveries_.end(),
+                                                  [](const DeliveryPtr& d) { return d->spooled; }));
+}
 
 void Worker::RunDeliveries() {
   absl::MutexLock lock(&mutex_);
   while (true) {
     mutex_.Await(absl::Condition(this, &Worker::DeliveryMayGoOnLocked));
-    if (deliveries_.empty()) return;
-    Delivery delivery = std::move(deliveries_.front());
-    deliveries_.pop_front();
-    const TaskPtr task = delivery.task;
+    if (stopping_) return;
+    const auto ready = std::find_if(deliveries_.begin(), deliveries_.end(),
+                                    [](const DeliveryPtr& d) { return d->spooled; });
+    const DeliveryPtr delivery = *ready;
+    deliveries_.erase(ready);
+    const TaskPtr task = delivery->task;
     delivering_.insert(task);
     mutex_.Unlock();
-    Deliver(std::move(delivery));
+    Deliver(*delivery);
     mutex_.Lock();
     delivering_.erase(task);
     SyncStatusLocked();
   }
 }
 
-void Worker::Deliver(Delivery delivery) {
+void Worker::Deliver(Delivery& delivery) {
   const TaskPtr& task = delivery.task;
   Outcome& outcome = delivery.outcome;
   const absl::Duration begin = parts_.clock.Monotonic();
@@ -283,13 +445,15 @@ void Worker::Deliver(Delivery delivery) {
       status = absl::CancelledError(task->cancel_reason);
     }
   }
-  if (!given_back) return Conclude(task, status, outcome.details);
+  if (!given_back) return Conclude(task, status, outcome.details, outcome.computed);
+  // Its entry stays until UNREGISTER was executed.
   parts_.metrics.CountTask(TypeOf(task->envelope), "given_back");
   parts_.tasks.Forget(task->id());
 }
 
 // The end of a task: its record, its metrics and its terminal event.
-void Worker::Conclude(const TaskPtr& task, const absl::Status& status, const Json& details) {
+void Worker::Conclude(const TaskPtr& task, const absl::Status& status, const Json& details,
+                      bool computed) {
   const std::string error = status.ok()               ? ""
                             : Message(status).empty() ? "unknown error"
                                                       : Message(status);
@@ -307,13 +471,29 @@ void Worker::Conclude(const TaskPtr& task, const absl::Status& status, const Jso
     LogWarning("task {} failed: {}", task->id(), error);
   }
   // First the record: the event may bring the task's next attempt within a millisecond.
+  if (computed) {
+    parts_.tasks.SetReusable(task->id(),
+                             {.journal_entry = task->entry, .fingerprint = task->fingerprint});
+  }
   parts_.tasks.SetFinished(task->id(), error, now);
-  parts_.announcer.Add({.worker_id = id(),
-                        .task_id = task->id(),
-                        .json = TaskEndedEvent(id(), task->id(), task->times, error, details, now,
-                                               monotonic - task->started, now),
-                        .received = task->received,
-                        .on_tried = [this, task, monotonic] { OnAnnounced(task, monotonic); }});
+  std::string event = TaskEndedEvent(id(), task->id(), task->times, error, details, now,
+                                     monotonic - task->started, now);
+  if (task->entry == 0) return Announce(task, std::move(event));
+  parts_.journal.Conclude(task->entry, event, error, computed,
+                          // When it is not on disk it is told all the same: silence would be worse.
+                          [this, task, event](const absl::Status&) { Announce(task, event); });
+}
+
+void Worker::Announce(const TaskPtr& task, std::string event) {
+  TerminalEvent terminal = {.worker_id = id(),
+                            .task_id = task->id(),
+                            .json = std::move(event),
+                            .received = task->received};
+  terminal.on_tried = [this, task, begin = parts_.clock.Monotonic()] { OnAnnounced(task, begin); };
+  if (task->entry != 0) {
+    terminal.on_settled = [this, task] { parts_.journal.Announce(task->entry); };
+  }
+  parts_.announcer.Add(std::move(terminal));
 }
 
 void Worker::OnAnnounced(const TaskPtr& task, absl::Duration concluded) {
@@ -348,7 +528,7 @@ void Worker::SyncStatusLocked() {
 }
 
 void Worker::PostStatusLocked(WorkerStatus status, std::vector<redis::Command> and_then) {
-  if (!registered_) return;
+  if (!registered_ || stopping_) return;
   Json payload = Json::object();
   std::string field, value;
   if (status == WorkerStatus::kRunning && running_) {
@@ -373,10 +553,15 @@ void Worker::PostRegistrationLocked(WorkerStatus status, const char* reason) {
 }
 
 void Worker::Register() {
-  absl::MutexLock lock(&mutex_);
-  registered_ = true;
-  PostRegistrationLocked(WorkerStatus::kStarting, "start");
-  SyncStatusLocked();
+  std::vector<std::pair<TaskPtr, std::string>> untold;
+  {
+    absl::MutexLock lock(&mutex_);
+    registered_ = true;
+    PostRegistrationLocked(WorkerStatus::kStarting, "start");
+    SyncStatusLocked();
+    untold.swap(restored_events_);
+  }
+  for (auto& [task, event] : untold) Announce(task, std::move(event));
 }
 
 void Worker::RegisterAgain(const char* reason) {
@@ -492,7 +677,7 @@ void Worker::GiveUp() {
     running = running_;
     if (running) running->cancelled = true;  // should it end well after all, nobody is to get it
     for (const TaskPtr& task : delivering_) task->cancelled = true;
-    for (const Delivery& delivery : deliveries_) delivery.task->cancelled = true;
+    for (const DeliveryPtr& delivery : deliveries_) delivery->task->cancelled = true;
   }
   if (!running) return;
   LogWarning("task {} is given back: it did not end in time", running->id());
@@ -509,7 +694,11 @@ void Worker::Unregister(absl::Duration uptime, const Json& power_summary,
   registered_ = false;
   parts_.publisher.Transaction(
       UnregisterCommands(registration_, uptime, power_summary, parts_.clock.Now()),
-      std::move(done));
+      [this, done = std::move(done)](const absl::Status& status) {
+        // What was given back is the orchestrator's again. Without an answer the next life asks.
+        if (status.ok()) parts_.journal.ForgetWorker(id());
+        done(status);
+      });
 }
 
 void Worker::Stop() {

@@ -1,7 +1,10 @@
 // One FlowMesh worker: the tasks of one executor, from the envelope to the terminal event, and the
 // status that Redis shows meanwhile.
 //
-//   Accept → queue → [lane: run on the executor] → [delivery: files, HTTP] → announcer → IDLE
+//   Accept → journal → queue → [lane: run on the executor] → [delivery: files, HTTP] → announcer
+//
+// What each step has done is in the journal before the next one starts
+// (sidecar/journal/journal.md), so that another life of the sidecar goes on from there.
 //
 // The lane is one thread and keeps the order of arrival. A few threads deliver, so that the
 // executor computes the next task while results are on their way, and one that meets a slow
@@ -23,6 +26,7 @@
 #include "sidecar/delivery/deliverer.h"
 #include "sidecar/dispatch/executor_link.h"
 #include "sidecar/intake/envelope.h"
+#include "sidecar/journal/journal.h"
 #include "sidecar/metrics/metrics.h"
 #include "sidecar/worker/announcer.h"
 #include "sidecar/worker/publisher.h"
@@ -39,7 +43,8 @@ struct WorkerOptions {
   absl::Duration heartbeat_interval = absl::Seconds(30);
   absl::Duration process_start;  // monotonic
   size_t max_queued_tasks = 10000;
-  uint64_t max_queued_bytes = 64u << 20;  // of their documents; one task always fits
+  uint64_t max_queued_bytes = 64u << 20;         // of their documents; one task always fits
+  uint64_t max_spool_bytes = uint64_t{4} << 30;  // of accepted documents and results not yet told
   size_t delivery_threads = 4;
   size_t max_waiting_deliveries = 16;  // then the lane waits
   absl::Duration cancel_grace = absl::Seconds(5);
@@ -52,6 +57,7 @@ struct WorkerParts {
   ExecutorLink& executor;
   Deliverer& deliverer;
   TaskTable& tasks;
+  Journal& journal;
   Announcer& announcer;
   SidecarMetrics& metrics;
 };
@@ -69,6 +75,9 @@ class Worker {
   // answered with TASK_FAILED. kDraining: nothing was said; the orchestrator hands it out again.
   enum class Acceptance { kQueued, kDuplicate, kFull, kDraining };
   Acceptance Accept(Envelope envelope, const std::string& source, uint64_t bytes);
+
+  // Takes up a task that an earlier life of the sidecar left behind; before Register.
+  void Restore(JournalEntry entry);
 
   // Takes a queued task out of the queue or ends a running one; it fails as cancelled. False when
   // the worker has no such task that could still be ended.
@@ -123,6 +132,11 @@ class Worker {
     TaskTimes times;
     absl::Duration started;  // monotonic
     std::string attempt;
+    std::string fingerprint;
+    int64_t entry = 0;             // in the journal; 0: it was refused before it came there
+    bool journalled = false;       // it may run; guarded by the worker's mutex
+    bool restored = false;         // from an earlier life
+    std::optional<int64_t> reuse;  // entry of an earlier run whose result is delivered again
     std::atomic<bool> cancelled{false};
     std::string cancel_reason;
 
@@ -136,21 +150,36 @@ class Worker {
     std::optional<DeliveryJob> job;  // nothing: it failed before it had a folder
     Json failure_record;             // of a failed task, may be null
     Json details = Json::object();   // for the payload of the event
+    bool computed = false;           // the executor gave a result
   };
   struct Delivery {
     TaskPtr task;
     Outcome outcome;
+    bool spooled = false;  // it may be sent; guarded by the worker's mutex
   };
+  using DeliveryPtr = std::shared_ptr<Delivery>;
 
   void RunLane();
   void RunDeliveries();
+  void OnJournalled(const TaskPtr& task, const absl::Status& status);
   void RunTask(const TaskPtr& task);
-  Outcome Execute(Task& task);
+  // The end of a run, and what is to be delivered unless it failed before it had a folder.
+  struct Ended {
+    TaskEnd end;
+    std::optional<DeliveryJob> job;
+  };
+  Ended Execute(Task& task);
+  bool StillWanted(const Task& task);
+  std::optional<TaskEnd> ReadReusable(const Task& task);
   absl::StatusOr<DeliveryJob> Prepare(const Task& task);
-  Outcome FromEnd(TaskEnd end, DeliveryJob job);
-  void Deliver(Delivery delivery);
+  Outcome FromEnd(Ended ended) const;
+  // Journals the end and hands the task to the delivery threads.
+  void HandOver(const TaskPtr& task, Ended ended);
+  void Deliver(Delivery& delivery);
   // The end of a task: record, metrics, terminal event.
-  void Conclude(const TaskPtr& task, const absl::Status& status, const Json& details);
+  void Conclude(const TaskPtr& task, const absl::Status& status, const Json& details,
+                bool computed);
+  void Announce(const TaskPtr& task, std::string event);
   void OnAnnounced(const TaskPtr& task, absl::Duration concluded);
   // A task that never runs: fails it at once.
   void FailQueued(const TaskPtr& task, const absl::Status& status);
@@ -187,7 +216,9 @@ class Worker {
   uint64_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t attempts_ ABSL_GUARDED_BY(mutex_) = 0;
   TaskPtr running_ ABSL_GUARDED_BY(mutex_);
-  std::deque<Delivery> deliveries_ ABSL_GUARDED_BY(mutex_);
+  // Ends that an earlier life could not tell: told once the worker is registered.
+  std::vector<std::pair<TaskPtr, std::string>> restored_events_ ABSL_GUARDED_BY(mutex_);
+  std::deque<DeliveryPtr> deliveries_ ABSL_GUARDED_BY(mutex_);
   std::set<TaskPtr> delivering_ ABSL_GUARDED_BY(mutex_);
   size_t untold_ ABSL_GUARDED_BY(mutex_) = 0;                  // concluded, the event not tried yet
   std::deque<absl::Duration> checks_ ABSL_GUARDED_BY(mutex_);  // due times
