@@ -1,7 +1,12 @@
 #include "common/http.h"
 
 #include <curl/curl.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <mutex>
 
@@ -14,14 +19,19 @@
 namespace flowmesh {
 namespace {
 
+constexpr size_t kMaxHeaderBytes = 256 << 10;
+
 // One transfer: what libcurl's callbacks fill and watch.
 struct Transfer {
   const HttpRequest* request = nullptr;
   HttpResponse response;
-  FILE* file = nullptr;  // download target
+  absl::Status taken;  // by on_body
+  size_t header_bytes = 0;
+  bool headers_too_large = false;
   bool too_large = false;
-  bool disk_full = false;
+  bool surplus = false;  // more came than the Content-Length says
   bool cancelled = false;
+  bool unreadable = false;  // the file that is sent
   bool silent = false;
   absl::Duration begun, last_activity;
   curl_off_t last_bytes = -1;
@@ -30,10 +40,9 @@ struct Transfer {
 size_t OnBody(char* data, size_t size, size_t count, void* user) {
   auto& transfer = *static_cast<Transfer*>(user);
   const size_t bytes = size * count;
-  if (transfer.file != nullptr && transfer.response.status < 300) {
-    if (std::fwrite(data, 1, bytes, transfer.file) == bytes) return bytes;
-    transfer.disk_full = true;
-    return 0;
+  if (transfer.request->on_body && transfer.response.status < 300) {
+    transfer.taken = transfer.request->on_body(transfer.response, {data, bytes});
+    return transfer.taken.ok() ? bytes : 0;
   }
   if (transfer.response.body.size() + bytes > transfer.request->max_response_bytes) {
     transfer.too_large = true;
@@ -43,9 +52,66 @@ size_t OnBody(char* data, size_t size, size_t count, void* user) {
   return bytes;
 }
 
+// What is sent: bytes from memory or from a file.
+struct Upload {
+  Transfer* transfer = nullptr;
+  UniqueFd file;  // else `body`
+  std::string_view body;
+  uint64_t size = 0, offset = 0;
+};
+
+size_t OnRead(char* data, size_t size, size_t count, void* user) {
+  auto& upload = *static_cast<Upload*>(user);
+  size_t bytes = std::min<uint64_t>(size * count, upload.size - upload.offset);
+  if (bytes == 0) return 0;
+  if (const auto& pace = upload.transfer->request->pace) bytes = std::min(bytes, pace(bytes));
+  if (bytes == 0) {
+    upload.transfer->cancelled = true;
+    return CURL_READFUNC_ABORT;
+  }
+  if (!upload.file.valid()) {
+    bytes = upload.body.copy(data, bytes, upload.offset);
+  } else {
+    ssize_t n;
+    do {
+      n = ::pread(upload.file.get(), data, bytes, static_cast<off_t>(upload.offset));
+    } while (n < 0 && errno == EINTR);
+    if (n <= 0) {  // it has become shorter
+      upload.transfer->unreadable = true;
+      return CURL_READFUNC_ABORT;
+    }
+    bytes = static_cast<size_t>(n);
+  }
+  upload.offset += bytes;
+  return bytes;
+}
+
+// libcurl begins anew when a connection that it kept turns out to be closed.
+int OnSeek(void* user, curl_off_t offset, int origin) {
+  if (origin != SEEK_SET) return CURL_SEEKFUNC_CANTSEEK;
+  static_cast<Upload*>(user)->offset = static_cast<uint64_t>(offset);
+  return CURL_SEEKFUNC_OK;
+}
+
+absl::Status OpenFile(const std::filesystem::path& path, Upload& upload) {
+  upload.file = UniqueFd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  struct stat info;
+  if (!upload.file.valid() || ::fstat(upload.file.get(), &info) != 0) {
+    return ErrnoError("cannot read", path);
+  }
+  upload.size = static_cast<uint64_t>(info.st_size);
+  return absl::OkStatus();
+}
+
 size_t OnHeader(char* data, size_t size, size_t count, void* user) {
-  auto& response = static_cast<Transfer*>(user)->response;
+  auto& transfer = *static_cast<Transfer*>(user);
+  auto& response = transfer.response;
   const std::string_view line(data, size * count);
+  transfer.header_bytes += line.size();
+  if (transfer.header_bytes > kMaxHeaderBytes) {
+    transfer.headers_too_large = true;
+    return 0;
+  }
   if (line.substr(0, 5) == "HTTP/") {  // a new answer (after 100 Continue): forget the old headers
     response.headers.clear();
     const size_t space = line.find(' ');
@@ -56,6 +122,16 @@ size_t OnHeader(char* data, size_t size, size_t count, void* user) {
     response.headers.emplace(ToLower(Trim(line.substr(0, colon))), Trim(line.substr(colon + 1)));
   }
   return size * count;
+}
+
+// libcurl drops what goes beyond the Content-Length and says so here only.
+int OnTrace(CURL*, curl_infotype type, char* data, size_t size, void* user) {
+  constexpr std::string_view kSurplus = "Excess found";
+  if (type == CURLINFO_TEXT &&
+      std::string_view(data, size).substr(0, kSurplus.size()) == kSurplus) {
+    static_cast<Transfer*>(user)->surplus = true;
+  }
+  return 0;
 }
 
 // Ends a transfer that was cancelled, or in which nothing moved for the request's timeout.
@@ -89,13 +165,19 @@ bool IsRedirect(int status) {
 absl::Status TransferError(CURLcode code, const Transfer& transfer, const char* detail) {
   const std::string where = UrlOrigin(transfer.request->url);
   if (transfer.cancelled) return absl::CancelledError(absl::StrCat(where, ": cancelled"));
+  if (transfer.unreadable) {
+    return absl::InternalError(
+        absl::StrCat(transfer.request->file_part->path.string(), ": changed while it was sent"));
+  }
   if (transfer.too_large) {
     return absl::ResourceExhaustedError(absl::StrCat(
         where, ": answer larger than ", transfer.request->max_response_bytes, " bytes"));
   }
-  if (transfer.disk_full) {
-    return ErrnoError("cannot write", transfer.request->download_to);
+  if (transfer.headers_too_large) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(where, ": headers larger than ", kMaxHeaderBytes, " bytes"));
   }
+  if (!transfer.taken.ok()) return transfer.taken;
   if (transfer.silent || code == CURLE_OPERATION_TIMEDOUT) {
     const absl::Duration total = transfer.request->total_timeout;
     // libcurl counts whole milliseconds.
@@ -203,10 +285,6 @@ absl::StatusOr<HttpResponse> HttpClient::SendOnce(const HttpRequest& request) {
         curl, CURLOPT_TIMEOUT_MS,
         static_cast<long>(std::max<int64_t>(1, absl::ToInt64Milliseconds(request.total_timeout))));
   }
-  if (request.max_send_bytes_per_second > 0) {
-    curl_easy_setopt(curl, CURLOPT_MAX_SEND_SPEED_LARGE,
-                     static_cast<curl_off_t>(request.max_send_bytes_per_second));
-  }
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, OnBody);
   curl_easy_setopt(curl, CURLOPT_WRITEDATA, &transfer);
   curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, OnHeader);
@@ -222,14 +300,14 @@ absl::StatusOr<HttpResponse> HttpClient::SendOnce(const HttpRequest& request) {
   }
   headers.Add("Expect:");  // no round trip before the body
 
+  Upload upload{.transfer = &transfer};
   std::unique_ptr<curl_mime, void (*)(curl_mime*)> mime(nullptr, curl_mime_free);
   if (request.file_part) {
     mime.reset(curl_mime_init(curl));
     curl_mimepart* part = curl_mime_addpart(mime.get());
     curl_mime_name(part, request.file_part->field_name.c_str());
-    if (curl_mime_filedata(part, request.file_part->path.c_str()) != CURLE_OK) {
-      return absl::NotFoundError(absl::StrCat("cannot read ", request.file_part->path.string()));
-    }
+    RETURN_IF_ERROR(OpenFile(request.file_part->path, upload));
+    curl_mime_data_cb(part, static_cast<curl_off_t>(upload.size), OnRead, OnSeek, nullptr, &upload);
     curl_mime_filename(part, request.file_part->file_name.c_str());
     curl_mime_type(part, request.file_part->content_type.c_str());
     curl_easy_setopt(curl, CURLOPT_MIMEPOST, mime.get());
@@ -239,34 +317,34 @@ absl::StatusOr<HttpResponse> HttpClient::SendOnce(const HttpRequest& request) {
              request.method == "PATCH") {
     curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE,
                      static_cast<curl_off_t>(request.body.size()));
-    curl_easy_setopt(curl, CURLOPT_POSTFIELDS, request.body.c_str());
+    if (request.pace) {
+      upload.body = request.body;
+      upload.size = request.body.size();
+      curl_easy_setopt(curl, CURLOPT_POST, 1L);
+      curl_easy_setopt(curl, CURLOPT_READFUNCTION, OnRead);
+      curl_easy_setopt(curl, CURLOPT_READDATA, &upload);
+      curl_easy_setopt(curl, CURLOPT_SEEKFUNCTION, OnSeek);
+      curl_easy_setopt(curl, CURLOPT_SEEKDATA, &upload);
+    } else {
+      curl_easy_setopt(curl, CURLOPT_POSTFIELDS, request.body.c_str());
+    }
   }
   if (request.method != "HEAD") {
     curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request.method.c_str());
   }
   curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers.list);
 
-  // A download goes to a dot-named file first: a partial one never has the final name.
-  std::filesystem::path partial;
-  if (!request.download_to.empty()) {
-    partial = request.download_to.parent_path() /
-              absl::StrCat(".", request.download_to.filename().string(), ".", RandomHex(4));
-    transfer.file = std::fopen(partial.c_str(), "wbe");
-    if (transfer.file == nullptr) return ErrnoError("cannot create", partial);
+  if (request.on_body) {
+    curl_easy_setopt(curl, CURLOPT_VERBOSE, 1L);
+    curl_easy_setopt(curl, CURLOPT_DEBUGFUNCTION, OnTrace);
+    curl_easy_setopt(curl, CURLOPT_DEBUGDATA, &transfer);
   }
   const CURLcode code = curl_easy_perform(curl);
-  absl::Status status = code == CURLE_OK ? absl::OkStatus() : TransferError(code, transfer, detail);
-  if (transfer.file != nullptr) {
-    if (std::fclose(transfer.file) != 0 && status.ok())
-      status = ErrnoError("cannot write", partial);
-    if (status.ok() && transfer.response.status < 300) {
-      if (std::rename(partial.c_str(), request.download_to.c_str()) != 0) {
-        status = ErrnoError("cannot rename to", request.download_to);
-      }
-    }
-    std::remove(partial.c_str());
+  if (code != CURLE_OK) return TransferError(code, transfer, detail);
+  if (transfer.surplus) {
+    return absl::DataLossError(
+        absl::StrCat(UrlOrigin(request.url), ": answer longer than its Content-Length"));
   }
-  if (!status.ok()) return status;
   return std::move(transfer.response);
 }
 

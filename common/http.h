@@ -16,6 +16,14 @@
 
 namespace flowmesh {
 
+struct HttpResponse {
+  int status = 0;
+  std::multimap<std::string, std::string> headers;  // names in lower case
+  std::string body;
+
+  std::string Header(std::string_view name) const;  // first value, empty when absent
+};
+
 struct HttpRequest {
   std::string method = "GET";
   std::string url;
@@ -30,8 +38,9 @@ struct HttpRequest {
     std::string content_type;
   };
   std::optional<FilePart> file_part;
-  // Instead of HttpResponse::body: the answer (status below 300) goes into this file.
-  std::filesystem::path download_to;
+  // Instead of HttpResponse::body: gets the pieces of an answer whose status is below 300, with
+  // that status and the headers. An error ends the transfer and is what Send returns.
+  std::function<absl::Status(const HttpResponse& head, std::string_view piece)> on_body;
   // Bounds the connect and each silent period, not the whole transfer.
   absl::Duration timeout = absl::Seconds(15);
   // Bounds the whole transfer; infinite by default.
@@ -39,16 +48,10 @@ struct HttpRequest {
   int max_redirects = 5;                    // followed with the same method and body; Authorization
                                             // is not sent to another origin
   uint64_t max_response_bytes = 64u << 20;  // of HttpResponse::body
-  double max_send_bytes_per_second = 0;     // 0: unlimited
-  std::function<bool()> cancelled;          // polled; true ends the transfer with Cancelled
-};
-
-struct HttpResponse {
-  int status = 0;
-  std::multimap<std::string, std::string> headers;  // names in lower case
-  std::string body;
-
-  std::string Header(std::string_view name) const;  // first value, empty when absent
+  // Asked before the body's next bytes leave, with how many could; waits as it likes and says how
+  // many may. 0 ends the transfer with Cancelled.
+  std::function<size_t(size_t bytes)> pace;
+  std::function<bool()> cancelled;  // polled; true ends the transfer with Cancelled
 };
 
 // `scheme://host:port` of a URL with the default port made explicit; empty when it is no http(s)
@@ -64,8 +67,9 @@ class HttpClient {
   HttpClient& operator=(const HttpClient&) = delete;
 
   // Any HTTP status is an answer. InvalidArgument: no http(s) URL. Unavailable: network, TLS, too
-  // many redirects, a body shorter than its Content-Length. DeadlineExceeded: a time limit.
-  // ResourceExhausted: the answer is too large. Cancelled.
+  // many redirects, a body shorter than its Content-Length. DataLoss: with on_body, one longer than
+  // that, as far as it was received. DeadlineExceeded: a time limit. ResourceExhausted: the answer
+  // or its headers are too large. Cancelled.
   absl::StatusOr<HttpResponse> Send(const HttpRequest& request);
 
  private:

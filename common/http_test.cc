@@ -18,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
@@ -141,7 +142,8 @@ TEST(HttpTest, AFilePartIsStreamedWithAKnownLength) {
   request.file_part->path = temp / "none";
   const absl::Status missing = Error(request);
   EXPECT_TRUE(absl::IsNotFound(missing));
-  EXPECT_EQ(Message(missing), "cannot read " + (temp / "none").string());
+  EXPECT_EQ(Message(missing),
+            "cannot read " + (temp / "none").string() + ": No such file or directory");
 }
 
 // --- Redirects -----------------------------------------------------------------------------------
@@ -283,55 +285,87 @@ TEST(HttpTest, ARequestCanBeCancelled) {
   over.Notify();
 }
 
-TEST(HttpTest, SendingIsPaced) {
-  TestHttpServer server(Text("ok"));
-  HttpRequest request = Request("POST", server.url(), std::string(120'000, 'x'));
-  request.headers = {{"Content-Type", "text/plain"}};
-  request.max_send_bytes_per_second = 300'000;
-  const absl::Duration before = Clock::Real().Monotonic();
-  ASSERT_TRUE(Send(request).ok());
-  EXPECT_GT(Clock::Real().Monotonic() - before, absl::Milliseconds(200));
-  ASSERT_THAT(server.requests(), SizeIs(1));
-  EXPECT_EQ(server.requests()[0].body.size(), 120'000u);
-}
-
-// --- Downloads -----------------------------------------------------------------------------------
-
-bool IsEmptyFolder(const fs::path& dir) {
-  return fs::directory_iterator(dir) == fs::end(fs::directory_iterator());
-}
-
-TEST(HttpTest, ADownloadAppearsWhole) {
+TEST(HttpTest, ABodyLeavesInThePiecesThatMayGo) {
   TempDir temp;
+  const std::string content = std::string(60'000, 'x') + std::string(60'000, 'y');
+  ASSERT_TRUE(WriteFileAtomically(temp / "f", content).ok());
+  TestHttpServer server(Text("ok"));
+  size_t pieces = 0, most = 0;
+  HttpRequest request = Request("POST", server.url(), content);
+  request.headers = {{"Content-Type", "text/plain"}};
+  request.pace = [&](size_t bytes) {
+    ++pieces;
+    most = std::max(most, bytes);
+    return std::min<size_t>(bytes, 1000);
+  };
+  ASSERT_TRUE(Send(request).ok());
+  EXPECT_EQ(pieces, 120u);
+  EXPECT_GT(most, 1000u);
+  request.headers.clear();
+  request.file_part = HttpRequest::FilePart{.path = temp / "f", .file_name = "f"};
+  ASSERT_TRUE(Send(request).ok());
+  EXPECT_EQ(pieces, 240u);
+  ASSERT_THAT(server.requests(), SizeIs(2));
+  EXPECT_TRUE(server.requests()[0].body == content);
+  EXPECT_TRUE(server.requests()[1].get_file_value("file").content == content);
+}
+
+TEST(HttpTest, APaceOfNothingEndsTheTransfer) {
+  TestHttpServer server(Text("ok"));
+  HttpRequest request = Request("POST", server.url(), "body");
+  request.pace = [](size_t) { return 0; };
+  EXPECT_TRUE(absl::IsCancelled(Error(request)));
+  EXPECT_THAT(server.requests(), IsEmpty());
+}
+
+TEST(HttpTest, AFileThatGetsShorterWhileItIsSentEndsTheTransfer) {
+  TempDir temp;
+  ASSERT_TRUE(WriteFileAtomically(temp / "f", std::string(300'000, 'x')).ok());
+  TestHttpServer server(Text("ok"));
+  HttpRequest request = Request("POST", server.url());
+  request.file_part = HttpRequest::FilePart{.path = temp / "f", .file_name = "f"};
+  request.pace = [&](size_t bytes) {
+    fs::resize_file(temp / "f", 100'000);
+    return bytes;
+  };
+  EXPECT_EQ(Message(Error(request)), (temp / "f").string() + ": changed while it was sent");
+  EXPECT_THAT(server.requests(), IsEmpty());
+}
+
+// --- Bodies in pieces ----------------------------------------------------------------------------
+
+TEST(HttpTest, ABodyMayBeTakenInPieces) {
   const std::string content(1 << 20, 'x');
   TestHttpServer server(Text(content));
   HttpRequest request = Request("GET", server.url());
-  request.download_to = temp / "f";
   request.max_response_bytes = 10;  // of the answer in memory
-  ASSERT_TRUE(WriteFileAtomically(temp / "f", "old").ok());
+  std::string got;
+  request.on_body = [&](const HttpResponse& head, std::string_view piece) {
+    EXPECT_EQ(head.status, 200);
+    EXPECT_EQ(head.Header("Content-Length"), "1048576");
+    got.append(piece);
+    return absl::OkStatus();
+  };
   EXPECT_EQ(Send(request).value().body, "");
-  EXPECT_TRUE(ReadFile(temp / "f").value() == content);
-  EXPECT_EQ(std::distance(fs::directory_iterator(temp.path()), fs::directory_iterator()), 1);
+  EXPECT_TRUE(got == content);
+
+  request.on_body = [](const HttpResponse&, std::string_view) {
+    return absl::ResourceExhaustedError("no room");
+  };
+  EXPECT_EQ(Error(request), absl::ResourceExhaustedError("no room"));
 }
 
-TEST(HttpTest, ADownloadThatFailsLeavesNothing) {
-  TempDir temp;
-  TestHttpServer server([](const httplib::Request& request, httplib::Response& reply) {
-    if (request.path == "/broken") return BreakOff(request, reply);
+TEST(HttpTest, TheBodyOfAnErrorIsKeptWhole) {
+  TestHttpServer server([](const httplib::Request&, httplib::Response& reply) {
     reply.status = 404;
     reply.set_content("no such file", "text/plain");
   });
   HttpRequest request = Request("GET", server.url("/none"));
-  request.download_to = temp / "f";
-  const HttpResponse missing = Send(request).value();
-  EXPECT_EQ(missing.status, 404);
-  EXPECT_EQ(missing.body, "no such file");
-  EXPECT_TRUE(IsEmptyFolder(temp.path()));
-  request.url = server.url("/broken");
-  EXPECT_TRUE(absl::IsUnavailable(Error(request)));
-  EXPECT_TRUE(IsEmptyFolder(temp.path()));
-  request.download_to = temp / "none/f";
-  EXPECT_TRUE(absl::IsNotFound(Error(request)));
+  request.on_body = [](const HttpResponse&, std::string_view) {
+    ADD_FAILURE();
+    return absl::OkStatus();
+  };
+  EXPECT_EQ(Send(request).value().body, "no such file");
 }
 
 // --- Origins -------------------------------------------------------------------------------------

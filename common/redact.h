@@ -1,0 +1,27 @@
+// Texts about a request that may be shown to people (promise P19).
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/http.h"
+
+namespace flowmesh {
+
+// A URL without its user name and password.
+std::string WithoutUserInfo(std::string url);
+
+// Without a password and without a query, which may hold a token.
+std::string ShownUrl(const std::string& url);
+
+// `text` with `***` for each of `secrets`, each value of the request's headers and the password of
+// its URL.
+std::string WithoutSecrets(std::string text, const HttpRequest& request,
+                           std::vector<std::string> secrets);
+
+// The beginning of an error's body, as `: <text>`; nothing when it is empty or no text.
+std::string ShownBody(const std::string& body, const HttpRequest& request,
+                      std::vector<std::string> secrets);
+
+}  // namespace flowmesh

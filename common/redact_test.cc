@@ -1,0 +1,45 @@
+#include "common/redact.h"
+
+#include <gtest/gtest.h>
+
+namespace flowmesh {
+namespace {
+
+TEST(WithoutUserInfoTest, RemovesNothingElse) {
+  for (const auto& [url, plain] : std::vector<std::pair<std::string, std::string>>{
+           {"http://u:p@host:1/x", "http://host:1/x"},
+           {"https://token@host", "https://host"},
+           {"http://u:p@ss@host/a@b", "http://host/a@b"},
+           {"http://host/a@b?c=d@e", "http://host/a@b?c=d@e"},
+           {"http://host?x@y", "http://host?x@y"},
+           {"u:p@host/x", "host/x"},
+           {"", ""}}) {
+    EXPECT_EQ(WithoutUserInfo(url), plain) << url;
+  }
+}
+
+TEST(RedactTest, AShownUrlHasNoQueryAndNoPassword) {
+  EXPECT_EQ(ShownUrl("http://u:p@host/x?token=1#f"), "http://host/x");
+  EXPECT_EQ(ShownUrl("http://host/x"), "http://host/x");
+}
+
+TEST(RedactTest, SecretsOfARequestAreBlankedOut) {
+  HttpRequest request;
+  request.url = "http://user:canary-password@host";
+  request.headers = {{"Authorization", "Bearer canary-bearer"}, {"X", "abc"}};
+  EXPECT_EQ(
+      WithoutSecrets("canary-bearer canary-password canary-token abc", request, {"canary-token"}),
+      "*** *** *** abc");
+}
+
+TEST(RedactTest, AShownBodyIsShortTextWithoutHalvesOfSecrets) {
+  HttpRequest request;
+  EXPECT_EQ(ShownBody("", request, {}), "");
+  EXPECT_EQ(ShownBody("\xff", request, {}), "");
+  EXPECT_EQ(ShownBody("no", request, {}), ": no");
+  const std::string long_body = std::string(195, 'x') + "canary-token";
+  EXPECT_EQ(ShownBody(long_body, request, {"canary-token"}), ": " + std::string(195, 'x') + "***");
+}
+
+}  // namespace
+}  // namespace flowmesh

@@ -1,0 +1,48 @@
+// When a request that failed is tried again (PROTOCOL.md 6.6).
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "common/clock.h"
+#include "common/status.h"
+
+namespace flowmesh {
+
+// Whether a status of HTTP, or a failure of the network, may go away by itself.
+bool IsRetryable(int http_status);
+bool IsRetryable(const absl::Status& status);
+
+// The value of a Retry-After header: seconds, or an HTTP date; nothing for others.
+std::optional<absl::Duration> ParseRetryAfter(std::string_view value, absl::Time now);
+
+// The pauses between tries: exponential from 0.5 s to 30 s with full jitter, for at most `limit` in
+// all. Pure arithmetic on times that are passed in. Not thread-safe.
+class RetrySchedule {
+ public:
+  // `random` draws from [0, 1).
+  RetrySchedule(absl::Duration limit, std::function<double()> random)
+      : limit_(limit), random_(std::move(random)) {}
+
+  // How long to wait before the next try; nothing when the limit would be passed. `spent`: time
+  // that counts against it so far. A Retry-After is the least pause.
+  std::optional<absl::Duration> Next(absl::Duration spent,
+                                     std::optional<absl::Duration> retry_after);
+  // Something got through: the next failures start from the first pause again.
+  void Reset() { failures_ = 0; }
+
+ private:
+  const absl::Duration limit_;
+  const std::function<double()> random_;
+  int failures_ = 0;
+};
+
+// Waits until `time` on the clock's monotonic scale. Cancelled as soon as `is_cancelled`, which is
+// polled from this thread and may be null.
+absl::Status WaitUntil(const Clock& clock, absl::Duration time,
+                       const std::function<bool()>& is_cancelled);
+
+}  // namespace flowmesh

@@ -1,0 +1,79 @@
+#include "common/retry.h"
+
+#include <gtest/gtest.h>
+
+namespace flowmesh {
+namespace {
+
+std::function<double()> Always(double value) {
+  return [value] { return value; };
+}
+
+TEST(RetryTest, OnlyTroubleThatMayPassIsRetried) {
+  for (const int status : {408, 425, 429, 500, 502, 503, 504, 599}) {
+    EXPECT_TRUE(IsRetryable(status)) << status;
+  }
+  for (const int status : {400, 401, 403, 404, 409, 413, 415, 422, 499}) {
+    EXPECT_FALSE(IsRetryable(status)) << status;
+  }
+  EXPECT_TRUE(IsRetryable(absl::UnavailableError("refused")));
+  EXPECT_TRUE(IsRetryable(absl::DeadlineExceededError("silent")));
+  EXPECT_FALSE(IsRetryable(absl::CancelledError("cancelled")));
+  EXPECT_FALSE(IsRetryable(absl::InvalidArgumentError("no URL")));
+  EXPECT_FALSE(IsRetryable(absl::NotFoundError("no file")));
+}
+
+TEST(RetryTest, RetryAfterIsSecondsOrADate) {
+  const absl::Time now = absl::FromUnixSeconds(784111777);  // Sun, 06 Nov 1994 08:49:37 GMT
+  EXPECT_EQ(ParseRetryAfter("120", now), absl::Seconds(120));
+  EXPECT_EQ(ParseRetryAfter(" 0 ", now), absl::ZeroDuration());
+  EXPECT_EQ(ParseRetryAfter("Sun, 06 Nov 1994 08:50:00 GMT", now), absl::Seconds(23));
+  EXPECT_EQ(ParseRetryAfter("Sun, 06 Nov 1994 08:49:00 GMT", now), absl::ZeroDuration());
+  for (const char* other : {"", "-1", "1.5", "soon", "Sun, 06 Nov 1994", "12 s"}) {
+    EXPECT_EQ(ParseRetryAfter(other, now), std::nullopt) << other;
+  }
+}
+
+TEST(RetryTest, PausesDoubleFromHalfASecondToThirty) {
+  RetrySchedule schedule(absl::Hours(1), Always(1));
+  for (const double seconds : {0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0}) {
+    EXPECT_EQ(schedule.Next(absl::ZeroDuration(), std::nullopt), absl::Seconds(seconds));
+  }
+  schedule.Reset();
+  EXPECT_EQ(schedule.Next(absl::ZeroDuration(), std::nullopt), absl::Milliseconds(500));
+}
+
+TEST(RetryTest, ThePauseStaysBoundedHoweverManyFailures) {
+  RetrySchedule schedule(absl::Hours(1), Always(1));
+  for (int i = 0; i < 5000; ++i) {
+    ASSERT_LE(*schedule.Next(absl::ZeroDuration(), std::nullopt), absl::Seconds(30)) << i;
+  }
+}
+
+TEST(RetryTest, TheJitterIsFull) {
+  RetrySchedule none(absl::Hours(1), Always(0));
+  EXPECT_EQ(none.Next(absl::ZeroDuration(), std::nullopt), absl::ZeroDuration());
+  RetrySchedule quarter(absl::Hours(1), Always(0.25));
+  EXPECT_EQ(quarter.Next(absl::ZeroDuration(), std::nullopt), absl::Milliseconds(125));
+  EXPECT_EQ(quarter.Next(absl::ZeroDuration(), std::nullopt), absl::Milliseconds(250));
+}
+
+TEST(RetryTest, RetryAfterIsTheLeastPause) {
+  RetrySchedule schedule(absl::Hours(1), Always(1));
+  EXPECT_EQ(schedule.Next(absl::ZeroDuration(), absl::Seconds(45)), absl::Seconds(45));
+  EXPECT_EQ(schedule.Next(absl::ZeroDuration(), absl::Milliseconds(1)), absl::Seconds(1));
+}
+
+TEST(RetryTest, NoPauseReachesTheLimit) {
+  RetrySchedule schedule(absl::Seconds(10), Always(1));
+  EXPECT_EQ(schedule.Next(absl::Seconds(9.4), std::nullopt), absl::Milliseconds(500));
+  EXPECT_EQ(schedule.Next(absl::Seconds(9), std::nullopt), std::nullopt);
+  EXPECT_EQ(schedule.Next(absl::Seconds(1), absl::Seconds(9)), std::nullopt);
+  // As large as a peer can say it.
+  EXPECT_EQ(schedule.Next(absl::ZeroDuration(),
+                          ParseRetryAfter("9223372036854775807", absl::UnixEpoch())),
+            std::nullopt);
+}
+
+}  // namespace
+}  // namespace flowmesh
