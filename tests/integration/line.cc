@@ -32,10 +32,11 @@ std::filesystem::path GoldenModel(const std::string& name) {
 }
 
 Program::Program(std::string name, std::map<std::string, std::string> env,
-                 const std::filesystem::path& directory)
+                 const std::filesystem::path& directory, std::vector<std::string> command)
     : name_(std::move(name)), log_(directory / absl::StrCat(name_, "-", RandomHex(3), ".log")) {
   SubprocessOptions options;
-  options.argv = {RequiredEnv("FLOWMESH_BIN_DIR") + "/" + name_};
+  options.argv = std::move(command);
+  if (options.argv.empty()) options.argv = {RequiredEnv("FLOWMESH_BIN_DIR") + "/" + name_};
   options.env = std::move(env);
   options.env.emplace("LOG_LEVEL", "DEBUG");
   options.working_directory = directory;
@@ -123,7 +124,10 @@ void Line::StartExecutor(const std::string& name) {
   env.emplace("EXECUTOR_NAME", name);
   env.emplace("EXECUTOR_DEVICES", "cpu");
   executors_[name].reset();
-  executors_[name] = std::make_unique<Program>("flowmesh-executor", env, dir_.path());
+  const auto command = options_.executor_commands.find(name);
+  executors_[name] = command == options_.executor_commands.end()
+                         ? std::make_unique<Program>("flowmesh-executor", env, dir_.path())
+                         : std::make_unique<Program>(name, env, dir_.path(), command->second);
 }
 
 void Line::StartSidecar() {

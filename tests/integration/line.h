@@ -21,8 +21,9 @@ namespace flowmesh::testing {
 // A program of this project with its log in a file, which is shown when a test fails.
 class Program {
  public:
+  // `command`: something else than the program of that name.
   Program(std::string name, std::map<std::string, std::string> env,
-          const std::filesystem::path& directory);
+          const std::filesystem::path& directory, std::vector<std::string> command = {});
   ~Program();
 
   Subprocess& process() { return *process_; }
@@ -39,6 +40,8 @@ class Program {
 
 struct LineOptions {
   std::vector<std::string> executors = {"e0"};
+  // Of executors that are not flowmesh-executor, by name.
+  std::map<std::string, std::vector<std::string>> executor_commands;
   bool orchestrator = false;
   std::map<std::string, std::string> sidecar_env;
   std::map<std::string, std::string> executor_env;
