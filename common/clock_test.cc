@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <thread>
+#include <vector>
 
 namespace flowmesh {
 namespace {
@@ -86,6 +87,59 @@ TEST(ClockTest, TheRealClockWaitsItsTime) {
   absl::MutexLock lock(&mutex);
   EXPECT_FALSE(Clock::Real().Await(mutex, absl::Condition(&never), absl::Milliseconds(20)));
   EXPECT_GE(Clock::Real().Monotonic() - before, absl::Milliseconds(20));
+}
+
+// Deadlines of many waiters, each with a mutex of its own, in an order other than that of time.
+TEST(ClockTest, ManyWaitOnTheRealClock) {
+  std::vector<std::thread> threads;
+  for (const int ms : {80, 20, 140, 50, 110, 20}) {
+    threads.emplace_back([ms] {
+      const absl::Duration timeout = absl::Milliseconds(ms);
+      const absl::Duration start = Clock::Real().Monotonic();
+      absl::Mutex mutex;
+      const bool never = false;
+      absl::MutexLock lock(&mutex);
+      EXPECT_FALSE(Clock::Real().Await(mutex, absl::Condition(&never), timeout));
+      EXPECT_GE(Clock::Real().Monotonic() - start, timeout);
+      EXPECT_LT(Clock::Real().Monotonic() - start, timeout + absl::Seconds(5));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+// Waiters that are woken, and whose mutex is gone right after, while others' time runs out.
+TEST(ClockTest, AConditionThatComesTrueEndsTheWait) {
+  for (int round = 0; round < 200; ++round) {
+    absl::Mutex mutex;
+    bool set = false;
+    std::thread setter([&] {
+      absl::MutexLock lock(&mutex);
+      set = true;
+    });
+    {
+      absl::MutexLock lock(&mutex);
+      // Now and then both happen at once.
+      const absl::Duration timeout = round % 2 == 0 ? absl::Hours(1) : absl::Microseconds(50);
+      const bool came = Clock::Real().Await(mutex, absl::Condition(&set), timeout);
+      EXPECT_EQ(came, set);
+      EXPECT_TRUE(came || round % 2 == 1);
+    }
+    setter.join();
+  }
+}
+
+TEST(ClockTest, AForeverIsForever) {
+  absl::Mutex mutex;
+  bool set = false;
+  std::thread setter([&] {
+    absl::MutexLock lock(&mutex);
+    set = true;
+  });
+  {
+    absl::MutexLock lock(&mutex);
+    EXPECT_TRUE(Clock::Real().Await(mutex, absl::Condition(&set), absl::InfiniteDuration()));
+  }
+  setter.join();
 }
 
 TEST(ClockTest, TimestampsAreUtcWithSixDigits) {

@@ -44,6 +44,7 @@ struct Watched {
 };
 
 constexpr char kLock[] = "_ZN4absl7debian35Mutex4LockEv";
+constexpr char kTryLock[] = "_ZN4absl7debian35Mutex7TryLockEv";
 constexpr char kUnlock[] = "_ZN4absl7debian35Mutex6UnlockEv";
 constexpr char kReaderLock[] = "_ZN4absl7debian35Mutex10ReaderLockEv";
 constexpr char kReaderUnlock[] = "_ZN4absl7debian35Mutex12ReaderUnlockEv";
@@ -61,6 +62,12 @@ constexpr char kUnref[] = "_ZN4absl7debian36Status15UnrefNonInlinedEm";
 void absl::Mutex::Lock() {
   CallNext<kLock, void>(this);
   Acquire(this);
+}
+
+bool absl::Mutex::TryLock() {
+  const bool locked = CallNext<kTryLock, bool>(this);
+  if (locked) Acquire(this);
+  return locked;
 }
 
 void absl::Mutex::Unlock() {

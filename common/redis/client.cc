@@ -5,9 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
-#include "absl/synchronization/notification.h"
 #include "common/clock.h"
 
 namespace flowmesh::redis {
@@ -75,18 +75,21 @@ void Client::Post(const std::vector<Command>& commands, Done done) {
 
 Replies Client::Run(const std::vector<Command>& commands, absl::Duration timeout) {
   struct Answer {
-    absl::Notification arrived;
-    Replies replies;
+    absl::Mutex mutex;
+    std::optional<Replies> replies ABSL_GUARDED_BY(mutex);
+    bool Arrived() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { return replies.has_value(); }
   };
   const auto answer = std::make_shared<Answer>();
   Post(commands, [answer](const Replies& replies) {
+    absl::MutexLock lock(&answer->mutex);
     answer->replies = replies;
-    answer->arrived.Notify();
   });
-  if (!answer->arrived.WaitForNotificationWithTimeout(timeout)) {
+  absl::MutexLock lock(&answer->mutex);
+  if (!Clock::Real().Await(answer->mutex, absl::Condition(answer.get(), &Answer::Arrived),
+                           timeout)) {
     return absl::DeadlineExceededError("no answer from Redis in time");
   }
-  return std::move(answer->replies);
+  return *std::move(answer->replies);
 }
 
 absl::StatusOr<Reply> Client::Ask(const Command& command, absl::Duration timeout) {
