@@ -44,10 +44,9 @@ TEST_F(PythonExecutorTest, RunsATaskTypeOfItsOwn) {
   const auto end = line.events().WaitForTerminal(id);
   ASSERT_TRUE(end);
   EXPECT_EQ((*end)["type"], "TASK_SUCCEEDED") << DumpJson(*end);
-  EXPECT_EQ(line.ResultFile(id),
-            ParseJson(R"({"ok": true, "items": [{"index": 0, "output": 3},
+  EXPECT_EQ(line.ResultFile(id), ParseJson(R"({"ok": true, "items": [{"index": 0, "output": 3},
                           {"index": 1, "output": 0}, {"index": 2, "output": 1}]})")
-                .value());
+                                     .value());
 }
 
 TEST_F(PythonExecutorTest, AMistakeFailsTheTaskWithItsFieldAndNothingElse) {
