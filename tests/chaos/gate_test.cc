@@ -173,15 +173,15 @@ TEST_F(GateTest, ATargetThatIsNotThereHangsUp) {
 TEST_F(GateTest, DelayKeepsTheOrder) {
   Peer client(gate().endpoint());
   Peer server = Accept();
-  gate().Delay(absl::Milliseconds(150), Direction::kForward);
+  gate().Delay(absl::Milliseconds(400), Direction::kForward);
   const absl::Duration start = Now();
   client.Send("a");
   server.Send("quick");
   EXPECT_EQ(client.Receive(5), "quick");
-  EXPECT_LT(Now() - start, absl::Milliseconds(150));
+  EXPECT_LT(Now() - start, absl::Milliseconds(400));
   client.Send("b");
   EXPECT_EQ(server.Receive(2), "ab");
-  EXPECT_GE(Now() - start, absl::Milliseconds(150));
+  EXPECT_GE(Now() - start, absl::Milliseconds(400));
 }
 
 TEST_F(GateTest, BlackholeKeepsBackAndTellsNobody) {
