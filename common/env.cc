@@ -64,6 +64,19 @@ int64_t EnvReader::Int(std::string_view name, int64_t fallback, int64_t min, std
   return fallback;
 }
 
+int64_t EnvReader::LenientInt(std::string_view name, int64_t fallback, int64_t min,
+                              std::string_view help) {
+  const std::optional<std::string> value = Read(name, absl::StrCat(fallback), help);
+  if (!value) return fallback;
+  int64_t number = 0;
+  if (absl::SimpleAtoi(*value, &number) && number >= min) return number;
+  const bool bounded = min != std::numeric_limits<int64_t>::min();
+  Warn(absl::StrCat(ToAbsl(name), ": expected an integer",
+                    bounded ? absl::StrCat(" of at least ", min) : "", ", got \"", *value, "\"; ",
+                    fallback, " is used"));
+  return fallback;
+}
+
 double EnvReader::Number(std::string_view name, double fallback, double min,
                          std::string_view help) {
   const std::optional<std::string> value = Read(name, PythonFloat(fallback), help);

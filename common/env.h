@@ -36,6 +36,8 @@ class EnvReader {
   std::string Secret(std::string_view name, std::string_view help);
   int64_t Int(std::string_view name, int64_t fallback, int64_t min, std::string_view help,
               int64_t max = std::numeric_limits<int64_t>::max());
+  // Anything but an integer of at least `min` is a warning, and the default is used.
+  int64_t LenientInt(std::string_view name, int64_t fallback, int64_t min, std::string_view help);
   double Number(std::string_view name, double fallback, double min, std::string_view help);
   std::optional<double> PositiveNumber(std::string_view name, std::string_view help);
   // On unless `0`, `false`, `no`, `off` in any case.

@@ -139,5 +139,20 @@ TEST(EnvTest, TheSystemsEnvironment) {
   EXPECT_EQ(lookup(std::string_view("FLOWMESH_ENV_TEST_MORE", 17)), "value");
 }
 
+TEST(EnvTest, ALenientIntegerWarnsAndTakesTheDefault) {
+  EnvReader env = Reader({{"A", "x"}, {"B", "0"}, {"C", "-5"}, {"D", ""}, {"E", "1.5"}});
+  constexpr int64_t kAny = std::numeric_limits<int64_t>::min();
+  EXPECT_EQ(env.LenientInt("A", 6, kAny, ""), 6);
+  EXPECT_EQ(env.LenientInt("B", 2, 1, ""), 2);
+  EXPECT_EQ(env.LenientInt("C", 6, kAny, ""), -5);
+  EXPECT_EQ(env.LenientInt("D", 6, 1, ""), 6);
+  EXPECT_EQ(env.LenientInt("E", 6, 1, ""), 6);
+  EXPECT_TRUE(env.status().ok());
+  EXPECT_THAT(env.warnings(),
+              ElementsAre("A: expected an integer, got \"x\"; 6 is used",
+                          "B: expected an integer of at least 1, got \"0\"; 2 is used",
+                          "E: expected an integer of at least 1, got \"1.5\"; 6 is used"));
+}
+
 }  // namespace
 }  // namespace flowmesh

@@ -1,7 +1,9 @@
 #include "sidecar/config.h"
 
 #include <algorithm>
+#include <limits>
 #include <set>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "common/http.h"
@@ -134,6 +136,28 @@ void ReadOrchestrator(EnvReader& env, SidecarConfig& config) {
       "TERMINAL_EVENT_FLOOR_MS", 50, 0, "longest wait of a task's end for RUNNING; 0: none"));
 }
 
+void ReadArchive(EnvReader& env, SidecarConfig& config) {
+  ArchiveOptions& archive = config.archive;
+  const bool parallel =
+      env.Switch("MODEL_ARCHIVE_USE_PIGZ", true, "off: archives are compressed by one thread");
+  archive.level = static_cast<int>(std::clamp<int64_t>(
+      env.LenientInt("MODEL_ARCHIVE_COMPRESSION_LEVEL", 6, std::numeric_limits<int64_t>::min(),
+                     "of archives: 0 (stored) to 9"),
+      0, 9));
+  const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
+  const int64_t threads = env.LenientInt("MODEL_ARCHIVE_PIGZ_THREADS", processors, 1,
+                                         "that compress archives; default: all processors");
+  archive.threads = parallel ? static_cast<int>(std::min<int64_t>(threads, 1 << 10)) : 1;
+  archive.tar_program =
+      env.String("MODEL_ARCHIVE_TAR_BIN", "", "tar to use for archives; empty: none is needed");
+  const std::string gzip =
+      env.String("MODEL_ARCHIVE_PIGZ_BIN", "", "pigz to use for archives; empty: none is needed");
+  if (parallel) archive.gzip_program = gzip;
+  config.cleanup_after_upload =
+      env.Switch("MODEL_CLEANUP_AFTER_UPLOAD", false,
+                 "deletes final model, archive and checkpoints once they are delivered over HTTP");
+}
+
 void ReadListeners(EnvReader& env, SidecarConfig& config) {
   config.listen =
       ReadEndpoint(env, "SIDECAR_LISTEN",
@@ -171,6 +195,7 @@ SidecarConfig ReadSidecarConfig(EnvReader& env) {
                           level, "\"; INFO is used"));
   }
   ReadOrchestrator(env, config);
+  ReadArchive(env, config);
   ReadExecutors(env, config);
   ReadListeners(env, config);
   config.drain_timeout = absl::Seconds(

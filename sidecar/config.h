@@ -11,6 +11,7 @@
 #include "common/env.h"
 #include "common/log.h"
 #include "common/redis/address.h"
+#include "sidecar/archive/archiver.h"
 
 namespace flowmesh::sidecar {
 
@@ -30,9 +31,11 @@ struct SidecarConfig {
   std::vector<std::string> tags;
   double cost_per_hour = 1.0;  // USD
   LogLevel log_level = LogLevel::kInfo;
-  std::string orchestrator_base_url;        // without a trailing slash; empty: unknown
-  std::string orchestrator_token;           // secret
-  std::optional<double> bandwidth;          // bytes per second
+  std::string orchestrator_base_url;  // without a trailing slash; empty: unknown
+  std::string orchestrator_token;     // secret
+  std::optional<double> bandwidth;    // bytes per second
+  ArchiveOptions archive;             // of models and adapters
+  bool cleanup_after_upload = false;
   std::vector<ExecutorEndpoint> executors;  // at least one
   Endpoint listen;                          // the local gRPC API
   std::optional<Endpoint> metrics_listen;   // nothing: off

@@ -108,6 +108,44 @@ TEST(ConfigTest, PasswordsOfRedisMayStandInFiles) {
               StartsWith("REDIS_SENTINEL_PASSWORD_FILE: "));
 }
 
+TEST(ConfigTest, ArchivesKnobsKeepTheirMeaning) {
+  const SidecarConfig unset = Read({});
+  EXPECT_EQ(unset.archive.level, 6);
+  EXPECT_GE(unset.archive.threads, 1);
+  EXPECT_EQ(unset.archive.tar_program, "");
+  EXPECT_EQ(unset.archive.gzip_program, "");
+  EXPECT_FALSE(unset.cleanup_after_upload);
+
+  const SidecarConfig set = Read({{"MODEL_ARCHIVE_COMPRESSION_LEVEL", "12"},
+                                  {"MODEL_ARCHIVE_PIGZ_THREADS", "3"},
+                                  {"MODEL_ARCHIVE_PIGZ_BIN", "/opt/pigz"},
+                                  {"MODEL_ARCHIVE_TAR_BIN", "gtar"},
+                                  {"MODEL_CLEANUP_AFTER_UPLOAD", "y"}});
+  EXPECT_EQ(set.archive.level, 9);
+  EXPECT_EQ(set.archive.threads, 3);
+  EXPECT_EQ(set.archive.tar_program, "gtar");
+  EXPECT_EQ(set.archive.gzip_program, "/opt/pigz");
+  EXPECT_TRUE(set.cleanup_after_upload);
+  EXPECT_EQ(Read({{"MODEL_ARCHIVE_COMPRESSION_LEVEL", "-3"}}).archive.level, 0);
+
+  const SidecarConfig off = Read({{"MODEL_ARCHIVE_USE_PIGZ", "Off"},
+                                  {"MODEL_ARCHIVE_PIGZ_THREADS", "3"},
+                                  {"MODEL_ARCHIVE_PIGZ_BIN", "pigz"},
+                                  {"MODEL_CLEANUP_AFTER_UPLOAD", "no"}});
+  EXPECT_EQ(off.archive.threads, 1);
+  EXPECT_EQ(off.archive.gzip_program, "");
+  EXPECT_FALSE(off.cleanup_after_upload);
+
+  EnvReader env = Reader({{"REDIS_URL", "none"},
+                          {"MODEL_ARCHIVE_COMPRESSION_LEVEL", "best"},
+                          {"MODEL_ARCHIVE_PIGZ_THREADS", "0"}});
+  EXPECT_EQ(ReadSidecarConfig(env).archive.level, 6);
+  EXPECT_TRUE(env.status().ok());
+  ASSERT_EQ(env.warnings().size(), 2u);
+  EXPECT_THAT(env.warnings()[0], StartsWith("MODEL_ARCHIVE_COMPRESSION_LEVEL: "));
+  EXPECT_THAT(env.warnings()[1], StartsWith("MODEL_ARCHIVE_PIGZ_THREADS: "));
+}
+
 TEST(ConfigTest, ALenientVariableWarns) {
   EnvReader env = Reader({{"LOG_LEVEL", "loud"}, {"REDIS_URL", "none"}});
   EXPECT_EQ(ReadSidecarConfig(env).log_level, LogLevel::kInfo);

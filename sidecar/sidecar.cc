@@ -198,6 +198,8 @@ void Sidecar::MakeParts() {
           .orchestrator_token = config_.orchestrator_token,
           .delivery_timeout = config_.delivery_timeout,
           .bandwidth = config_.bandwidth,
+          .archive = config_.archive,
+          .cleanup_after_upload = config_.cleanup_after_upload,
           .on_attempt =
               [this](const DeliveryAttempt& attempt) { CountAttempt(attempt, metrics_); }},
       clock_);

@@ -1,19 +1,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <malloc.h>
 #include <signal.h>
 #include <sys/fsuid.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <fstream>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "sidecar/archive/archiver.h"
-#include "sidecar/archive/folder_walk.h"
+#include "sidecar/archive/memory_watch.h"
 #include "sidecar/archive/tar_stream.h"
 #include "sidecar/archive/test_folder.h"
 
@@ -163,54 +159,16 @@ TEST(ArchiverFaultsTest, HalvesOfAKilledProcessAreRemoved) {
   EXPECT_TRUE(fs::exists(other));
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-// Bytes of the process's own memory, the most of which a watch saw.
-class MemoryWatch {
- public:
-  MemoryWatch() : before_(Resident()), most_(before_), thread_([this] { Loop(); }) {}
-  ~MemoryWatch() { Stop(); }
-
-  uint64_t MostMore() {
-    Stop();
-    return most_ - before_;
-  }
-
- private:
-  static uint64_t Resident() {
-    std::ifstream statm("/proc/self/statm");
-    uint64_t total = 0, resident = 0, shared = 0;
-    statm >> total >> resident >> shared;
-    return (resident - shared) * 4096;
-  }
-  void Loop() {
-    while (!ending_) {
-      most_ = std::max(most_, Resident());
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-  }
-  void Stop() {
-    ending_ = true;
-    if (thread_.joinable()) thread_.join();
-  }
-
-  const uint64_t before_;
-  uint64_t most_;
-  std::atomic<bool> ending_ = false;
-  std::thread thread_;
-};
-
 TEST(ArchiverFaultsTest, MemoryStaysBelow64MegabytesWithAnyNumberOfThreads) {
   TestFolder folder;
   folder.Write("model", Noise(50'000'000));
   fs::create_directory(folder.path() / "holes");
   folder.Write("holes/sparse", "");
   fs::resize_file(folder.path() / "holes/sparse", 1'000'000'000);
-  ::malloc_trim(0);
   MemoryWatch watch;
   EXPECT_TRUE(Error(folder, {.threads = 1000}).ok());
   EXPECT_LT(watch.MostMore(), 64'000'000u);
 }
-#endif
 
 }  // namespace
 }  // namespace flowmesh::sidecar

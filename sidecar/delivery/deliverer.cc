@@ -2,14 +2,17 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/http.h"
+#include "common/log.h"
 #include "common/redact.h"
 #include "common/strings.h"
 #include "sidecar/delivery/manifest.h"
+#include "sidecar/delivery/model_archive.h"
 #include "sidecar/delivery/sender.h"
 #include "sidecar/delivery/task_dir.h"
 #include "sidecar/delivery/throttle.h"
@@ -31,6 +34,11 @@ std::string FilesUrl(const DeliveryUnit& unit) {
   std::string base = unit.output.url;
   while (!base.empty() && base.back() == '/') base.pop_back();
   return absl::StrCat(base, "/", unit.task_id, "/files");
+}
+
+// Results are read by many: a password stays out of them.
+std::string LinkTo(const DeliveryUnit& unit, const std::string& name) {
+  return absl::StrCat(WithoutUserInfo(FilesUrl(unit)), "/", name);
 }
 
 // A time-out as people write it: whole seconds without a fraction.
@@ -69,7 +77,20 @@ class Deliverer::Impl {
   absl::Status WriteFailure(const DeliveryJob& job, const Json& record);
 
  private:
-  absl::Status Upload(DeliveryJob& job, const v1::OutputFile& file, Sender& sender);
+  using Units = std::set<const DeliveryUnit*>;
+
+  // Adds to `incomplete` the owner of an archive that could not be made or uploaded.
+  absl::Status Upload(DeliveryJob& job, const v1::OutputFile& file, Sender& sender,
+                      const std::function<bool()>& is_cancelled, Units& incomplete);
+  absl::Status UploadExport(const DeliveryUnit& unit, const std::filesystem::path& path,
+                            Json& result, Sender& sender);
+  absl::Status UploadArchive(const DeliveryUnit& unit, const ModelArchive& model, Json& result,
+                             Sender& sender, const std::function<bool()>& is_cancelled);
+  // The link under which the file can be fetched.
+  absl::StatusOr<std::string> SendFile(const DeliveryUnit& unit, const std::filesystem::path& path,
+                                       const std::string& content_type, Sender& sender);
+  // MODEL_CLEANUP_AFTER_UPLOAD; trouble with it is only logged.
+  void CleanUp(DeliveryJob& job, const DeliveryUnit& unit);
   absl::Status WriteFiles(const DeliveryUnit& unit, const Json& result);
   absl::Status Post(const DeliveryJob& job, const DeliveryUnit& unit, const Json& result,
                     Sender& sender);
@@ -93,11 +114,66 @@ HttpRequest Deliverer::Impl::RequestTo(const DeliveryUnit& unit, const std::stri
   return request;
 }
 
-absl::Status Deliverer::Impl::Upload(DeliveryJob& job, const v1::OutputFile& file, Sender& sender) {
-  if (file.kind() != v1::OutputFile::JSONL_EXPORT) {
-    return absl::UnimplementedError(
-        absl::StrCat("archives cannot be delivered by this version: ", file.path()));
+absl::StatusOr<std::string> Deliverer::Impl::SendFile(const DeliveryUnit& unit,
+                                                      const fs::path& path,
+                                                      const std::string& content_type,
+                                                      Sender& sender) {
+  std::error_code error;
+  const uint64_t size = fs::file_size(path, error);
+  if (error) {
+    return absl::NotFoundError(absl::StrCat("cannot read ", path.string(), ": ", error.message()));
   }
+  HttpRequest request = RequestTo(unit, FilesUrl(unit));
+  request.method = "POST";
+  // The part has a type of its own.
+  std::erase_if(request.headers,
+                [](const auto& header) { return ToLower(header.first) == "content-type"; });
+  request.timeout = unit.output.timeout.value_or(kUploadTimeout);
+  request.file_part = HttpRequest::FilePart{
+      .path = path, .file_name = path.filename().string(), .content_type = content_type};
+  RETURN_IF_ERROR(sender.Send(DeliveryAttempt::Kind::kUpload, std::move(request), size));
+  return LinkTo(unit, path.filename());
+}
+
+absl::Status Deliverer::Impl::UploadExport(const DeliveryUnit& unit, const fs::path& path,
+                                           Json& result, Sender& sender) {
+  if (!unit.output.delivers()) return absl::OkStatus();
+  if (!result.contains("jsonl_export") || !result["jsonl_export"].is_object()) {
+    return absl::InternalError("the result has no jsonl_export for the file it names");
+  }
+  ASSIGN_OR_RETURN(const std::string link, SendFile(unit, path, "application/json", sender));
+  const std::string name = path.filename();
+  Json& block = result["jsonl_export"];
+  block["path"] = link;
+  block["worker_path"] = path.string();
+  block["uploaded"] = true;
+  block["artifact_name"] = name;
+  block["host_path"] = absl::StrCat(kArtifactsDir, "/", name);
+  block["download_url"] = link;
+  block["url"] = link;
+  block["download_timeoutSec"] = SecondsOf(unit.output.timeout.value_or(kUploadTimeout));
+  return absl::OkStatus();
+}
+
+absl::Status Deliverer::Impl::UploadArchive(const DeliveryUnit& unit, const ModelArchive& model,
+                                            Json& result, Sender& sender,
+                                            const std::function<bool()>& is_cancelled) {
+  if (!model.is_wanted()) return absl::OkStatus();
+  const bool delivers = unit.output.delivers();
+  if (delivers && model.RestoreUploaded(result, LinkTo(unit, model.name()))) {
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const ArchiveFile archive, model.Make(options_.archive, is_cancelled));
+  model.SetMade(result, archive);
+  if (!delivers) return absl::OkStatus();
+  // The label that the reference gives it; receivers ignore it.
+  ASSIGN_OR_RETURN(const std::string link, SendFile(unit, archive.path, "application/zip", sender));
+  model.SetUploaded(result, archive, link);
+  return absl::OkStatus();
+}
+
+absl::Status Deliverer::Impl::Upload(DeliveryJob& job, const v1::OutputFile& file, Sender& sender,
+                                     const std::function<bool()>& is_cancelled, Units& incomplete) {
   const std::vector<const DeliveryUnit*> units = UnitsOf(job);
   const auto owner = std::find_if(units.begin(), units.end(), [&](const DeliveryUnit* unit) {
     return unit->task_id == file.task_id();
@@ -107,45 +183,43 @@ absl::Status Deliverer::Impl::Upload(DeliveryJob& job, const v1::OutputFile& fil
                                             ", which it did not run"));
   }
   const DeliveryUnit& unit = **owner;
-  if (!unit.output.delivers()) return absl::OkStatus();
-  Json* result = ResultOf(job, unit);
-  if (result == nullptr || !result->contains("jsonl_export") ||
-      !(*result)["jsonl_export"].is_object()) {
-    return InUnit(absl::InternalError("the result has no jsonl_export for the file it names"),
-                  unit);
+  Json& result = *ResultOf(job, unit);
+  switch (file.kind()) {
+    case v1::OutputFile::JSONL_EXPORT:
+      return InUnit(UploadExport(unit, file.path(), result, sender), unit);
+    case v1::OutputFile::FINAL_MODEL:
+    case v1::OutputFile::FINAL_LORA: {
+      const ModelArchive model(file, unit);
+      const absl::Status status = UploadArchive(unit, model, result, sender, is_cancelled);
+      if (status.ok() || absl::IsCancelled(status)) return status;
+      // The model is there, only its archive is not: the task does not fail for that.
+      LogWarning("task {}: {}: {}", unit.task_id, model.name(), Message(status));
+      model.SetFailed(result, status);
+      incomplete.insert(&unit);
+      return absl::OkStatus();
+    }
+    default:
+      return absl::InternalError(
+          absl::StrCat("the executor left a file of an unknown kind: ", file.path()));
+  }
+}
+
+void Deliverer::Impl::CleanUp(DeliveryJob& job, const DeliveryUnit& unit) {
+  absl::Status status;
+  for (const v1::OutputFile& file : job.outputs) {
+    const bool is_model =
+        file.kind() == v1::OutputFile::FINAL_MODEL || file.kind() == v1::OutputFile::FINAL_LORA;
+    if (file.task_id() != unit.task_id || !is_model) continue;
+    status.Update(ModelArchive(file, unit).CleanUp(*ResultOf(job, unit)));
   }
   std::error_code error;
-  const uint64_t size = fs::file_size(file.path(), error);
+  fs::remove_all(unit.dir / kCheckpointsDir, error);
   if (error) {
-    return InUnit(
-        absl::NotFoundError(absl::StrCat("cannot read ", file.path(), ": ", error.message())),
-        unit);
+    status.Update(absl::InternalError(
+        absl::StrCat("cannot remove ", kCheckpointsDir, ": ", error.message())));
   }
-  const std::string name = fs::path(file.path()).filename().string();
-  HttpRequest request = RequestTo(unit, FilesUrl(unit));
-  request.method = "POST";
-  // The part has a type of its own.
-  std::erase_if(request.headers,
-                [](const auto& header) { return ToLower(header.first) == "content-type"; });
-  request.timeout = unit.output.timeout.value_or(kUploadTimeout);
-  request.file_part = HttpRequest::FilePart{
-      .path = file.path(), .file_name = name, .content_type = "application/json"};
-  const absl::Duration timeout = request.timeout;
-  RETURN_IF_ERROR(
-      InUnit(sender.Send(DeliveryAttempt::Kind::kUpload, std::move(request), size), unit));
-
-  // Results are read by many: a password stays out of them.
-  const std::string link = absl::StrCat(WithoutUserInfo(FilesUrl(unit)), "/", name);
-  Json& block = (*result)["jsonl_export"];
-  block["path"] = link;
-  block["worker_path"] = file.path();
-  block["uploaded"] = true;
-  block["artifact_name"] = name;
-  block["host_path"] = absl::StrCat(kArtifactsDir, "/", name);
-  block["download_url"] = link;
-  block["url"] = link;
-  block["download_timeoutSec"] = SecondsOf(timeout);
-  return absl::OkStatus();
+  status.Update(WriteResultFiles(unit.dir, unit.task_id, unit.output.artifacts, clock_));
+  if (!status.ok()) LogWarning("task {}: clean-up: {}", unit.task_id, Message(status));
 }
 
 absl::Status Deliverer::Impl::WriteFiles(const DeliveryUnit& unit, const Json& result) {
@@ -177,8 +251,9 @@ absl::Status Deliverer::Impl::Deliver(DeliveryJob& job, const std::function<bool
   }
   // Uploads first: the result carries their links.
   absl::Status uploaded;
+  Units incomplete;
   for (const v1::OutputFile& file : job.outputs) {
-    uploaded = Upload(job, file, sender);
+    uploaded = Upload(job, file, sender, is_cancelled, incomplete);
     if (!uploaded.ok()) break;
   }
   // A failed delivery leaves the files in place.
@@ -189,6 +264,11 @@ absl::Status Deliverer::Impl::Deliver(DeliveryJob& job, const std::function<bool
   for (const DeliveryUnit* unit : UnitsOf(job)) {
     if (!unit->output.delivers()) continue;
     RETURN_IF_ERROR(Post(job, *unit, *ResultOf(job, *unit), sender));
+  }
+  for (const DeliveryUnit* unit : UnitsOf(job)) {
+    if (options_.cleanup_after_upload && unit->output.delivers() && incomplete.count(unit) == 0) {
+      CleanUp(job, *unit);
+    }
   }
   return absl::OkStatus();
 }

@@ -12,6 +12,7 @@
 #include "common/clock.h"
 #include "common/json.h"
 #include "common/status.h"
+#include "sidecar/archive/archiver.h"
 #include "sidecar/delivery/delivery_job.h"
 
 namespace flowmesh::sidecar {
@@ -31,6 +32,8 @@ struct DelivererOptions {
   std::string orchestrator_token;     // secret; sent to the origin of the base URL only
   absl::Duration delivery_timeout = absl::Seconds(300);  // of retries, per task
   std::optional<double> bandwidth;                       // bytes per second, all sending together
+  ArchiveOptions archive;                                // of models and adapters
+  bool cleanup_after_upload = false;                     // MODEL_CLEANUP_AFTER_UPLOAD
   std::function<void(const DeliveryAttempt&)>
       on_attempt;  // from the delivering thread; may be null
 };
@@ -41,11 +44,12 @@ class Deliverer {
   Deliverer(DelivererOptions options, const Clock& clock);
   ~Deliverer();
 
-  // Writes `responses.json` of the task and of its children, uploads what the executor asked for,
-  // puts the links into `job.result`, writes the manifests and posts the results: the task's first,
-  // then the children's in their order. Blocks until all of it is done or has failed for good; the
-  // task succeeds if and only if this returns OK. The text names the child that failed, and holds
-  // no secret.
+  // Archives models and uploads what the executor asked for, puts the links into `job.result`,
+  // writes `responses.json` and the manifest of the task and of its children and posts the results:
+  // the task's first, then the children's in their order; then cleans up, where that is wanted.
+  // Blocks until all of it is done or has failed for good; the task succeeds if and only if this
+  // returns OK. An archive that cannot be made or uploaded is a warning in the result. The text
+  // names the child that failed, and holds no secret.
   //
   // Sends are at-least-once: a job may be delivered again from the start.
   //

@@ -13,6 +13,7 @@ inline constexpr char kResponsesFile[] = "responses.json";
 inline constexpr char kManifestFile[] = "manifest.json";
 inline constexpr char kLogsDir[] = "logs";
 inline constexpr char kArtifactsDir[] = "artifacts";
+inline constexpr char kCheckpointsDir[] = "checkpoints";
 
 // The absolute path of the task's directory; touches no disk. InvalidArgument when `task_id` is no
 // plain file name.
