@@ -304,7 +304,8 @@ absl::Status Journal::ReadTotals() {
                          const Size sizes{.document = size(1),
                                           .end = size(2),
                                           .event = size(3),
-                                          .reusable = sqlite3_column_int(row, 4) != 0};
+                                          .reusable = sqlite3_column_int(row, 4) != 0,
+                                          .on_disk = true};
                          open_[sqlite3_column_int64(row, 0)] = sizes;
                          stats_.open_bytes += sizes.sum();
                        }));
@@ -366,10 +367,7 @@ absl::StatusOr<std::vector<JournalClosed>> Journal::ClosedTasks(size_t limit) co
 int64_t Journal::Accept(JournalTask task, Done done) {
   absl::MutexLock lock(&mutex_);
   const int64_t id = next_id_++;
-  const uint64_t size = task.document.size();
-  open_[id].document = size;
-  ++stats_.open_tasks;
-  stats_.open_bytes += size;
+  open_[id].document = task.document.size();
   PostLocked({.apply =
                   [id, task = std::move(task)](Database& db) {
                     return db.Run(db.accept, id, task.task_id, task.worker_id, task.dispatched_at,
@@ -379,13 +377,23 @@ int64_t Journal::Accept(JournalTask task, Done done) {
                   },
               .done =
                   [this, id, done = std::move(done)](const absl::Status& status) {
-                    if (!status.ok()) {
-                      absl::MutexLock lock(&mutex_);
-                      CloseLocked(id, /*keep=*/false);
-                    }
+                    OnAccepted(id, status.ok());
                     if (done) done(status);
                   }});
   return id;
+}
+
+void Journal::OnAccepted(int64_t id, bool on_disk) {
+  absl::MutexLock lock(&mutex_);
+  const auto entry = open_.find(id);
+  if (entry == open_.end()) return;
+  if (!on_disk) {
+    open_.erase(entry);
+    return;
+  }
+  entry->second.on_disk = true;
+  ++stats_.open_tasks;
+  stats_.open_bytes += entry->second.sum();
 }
 
 void Journal::Dispatch(int64_t id) {
@@ -396,7 +404,7 @@ void Journal::Finish(int64_t id, std::string end, Done done) {
   absl::MutexLock lock(&mutex_);
   if (const auto entry = open_.find(id); entry != open_.end()) {
     entry->second.end = end.size();
-    stats_.open_bytes += end.size();
+    if (entry->second.on_disk) stats_.open_bytes += end.size();
   }
   const bool urgent = done != nullptr;
   PostLocked({.apply =
@@ -412,7 +420,7 @@ void Journal::Conclude(int64_t id, std::string event, std::string error, bool re
   if (const auto entry = open_.find(id); entry != open_.end()) {
     entry->second.event = event.size();
     entry->second.reusable = reusable;
-    stats_.open_bytes += event.size();
+    if (entry->second.on_disk) stats_.open_bytes += event.size();
   }
   PostLocked({.apply =
                   [id, event = std::move(event), error = std::move(error), reusable](Database& db) {
@@ -444,8 +452,10 @@ void Journal::CloseLocked(int64_t id, bool keep) {
   const auto entry = open_.find(id);
   if (entry == open_.end()) return;
   const Size& size = entry->second;
-  --stats_.open_tasks;
-  stats_.open_bytes -= size.sum();
+  if (size.on_disk) {
+    --stats_.open_tasks;
+    stats_.open_bytes -= size.sum();
+  }
   if (keep) {
     ++stats_.closed_tasks;
     if (size.reusable) stats_.closed_bytes += size.end;

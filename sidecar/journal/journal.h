@@ -60,7 +60,7 @@ struct JournalOptions {
 };
 
 struct JournalStats {
-  uint64_t open_tasks = 0;    // accepted and not told
+  uint64_t open_tasks = 0;    // accepted, on disk, and not told
   uint64_t open_bytes = 0;    // of their documents and results: the spool
   uint64_t closed_tasks = 0;  // told and kept
   uint64_t closed_bytes = 0;
@@ -129,6 +129,7 @@ class Journal {
   struct Size {
     uint64_t document = 0, end = 0, event = 0;
     bool reusable = false;
+    bool on_disk = false;  // and counted
     uint64_t sum() const { return document + end + event; }
   };
 
@@ -140,6 +141,7 @@ class Journal {
   void Commit(std::vector<Write>& batch);
   static absl::Status Apply(Database& database, Write* writes, size_t count);
   void Prune();
+  void OnAccepted(int64_t id, bool on_disk);
   void CloseLocked(int64_t id, bool keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool WorkLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return stopping_ || !writes_.empty();

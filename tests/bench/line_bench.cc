@@ -92,7 +92,13 @@ double EchoTasksPerSecond(Line& line, int run) {
                    e["task_id"].get<std::string>().rfind(absl::StrCat("echo-", run, "-"), 0) == 0;
           })
           .size();
-  if (succeeded != kEchoTasks) std::printf("only %zu of %d succeeded\n", succeeded, kEchoTasks);
+  if (succeeded != kEchoTasks) {
+    const std::optional<Json> failure =
+        line.events().WaitFor([](const Json& e) { return e["type"] == "TASK_FAILED"; },
+                              absl::ZeroDuration());
+    std::printf("only %zu of %d succeeded: %s\n", succeeded, kEchoTasks,
+                failure ? DumpJson(*failure).c_str() : "no event");
+  }
   return kEchoTasks / seconds;
 }
 
