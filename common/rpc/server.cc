@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "common/clock.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 
 namespace flowmesh {
@@ -64,7 +65,7 @@ class HealthService final : public grpc::health::v1::Health::Service {
       const auto news = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
         return ended_ || told != serving_;
       };
-      mutex_.AwaitWithTimeout(absl::Condition(&news), kLookAround);
+      Clock::Real().Await(mutex_, absl::Condition(&news), kLookAround);
     }
     return {grpc::StatusCode::CANCELLED, "the watch is over"};
   }

@@ -85,7 +85,8 @@ RankGroup::~RankGroup() {
 std::optional<std::variant<RankDeath, RankGroup::Stopped>> RankGroup::WaitReady(
     absl::Duration timeout) {
   absl::MutexLock lock(&mutex_);
-  if (!mutex_.AwaitWithTimeout(absl::Condition(this, &RankGroup::AllReadyOrOverLocked), timeout)) {
+  if (!Clock::Real().Await(mutex_, absl::Condition(this, &RankGroup::AllReadyOrOverLocked),
+                           timeout)) {
     for (const auto& member : members_) {
       if (member->is_ready || death_) continue;
       death_ = RankDeath{
@@ -138,7 +139,7 @@ void RankGroup::Stop(absl::Duration grace) {
 
 bool RankGroup::WaitGone(absl::Duration timeout) {
   absl::MutexLock lock(&mutex_);
-  return mutex_.AwaitWithTimeout(absl::Condition(&gone_), timeout);
+  return Clock::Real().Await(mutex_, absl::Condition(&gone_), timeout);
 }
 
 bool RankGroup::alive() const {

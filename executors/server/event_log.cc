@@ -114,7 +114,7 @@ EventLog::Batch EventLog::Read(uint64_t from, absl::Duration timeout) const {
     }
   } want{this, from};
   absl::MutexLock lock(&mutex_);
-  mutex_.AwaitWithTimeout(absl::Condition(&want, &Want::Ready), timeout);
+  Clock::Real().Await(mutex_, absl::Condition(&want, &Want::Ready), timeout);
   Batch batch;
   for (auto it = events_.lower_bound(from); it != events_.end(); ++it) {
     batch.events.push_back(it->second);
@@ -131,7 +131,7 @@ bool EventLog::complete() const {
 
 bool EventLog::WaitComplete(absl::Duration timeout) const {
   absl::MutexLock lock(&mutex_);
-  return mutex_.AwaitWithTimeout(absl::Condition(&complete_), timeout);
+  return Clock::Real().Await(mutex_, absl::Condition(&complete_), timeout);
 }
 
 std::string EventLog::outcome() const {

@@ -512,9 +512,9 @@ void Journal::Run() {
     std::vector<Write> batch;
     {
       absl::MutexLock lock(&mutex_);
-      mutex_.AwaitWithTimeout(absl::Condition(this, &Journal::WorkLocked), kPruneInterval);
-      mutex_.AwaitWithTimeout(absl::Condition(this, &Journal::UrgentLocked),
-                              writes_.empty() ? absl::ZeroDuration() : kLazyDelay);
+      Clock::Real().Await(mutex_, absl::Condition(this, &Journal::WorkLocked), kPruneInterval);
+      Clock::Real().Await(mutex_, absl::Condition(this, &Journal::UrgentLocked),
+                          writes_.empty() ? absl::ZeroDuration() : kLazyDelay);
       if (writes_.empty() && stopping_) return;
       batch.swap(writes_);
       urgent_ = false;

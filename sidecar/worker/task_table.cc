@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "common/clock.h"
+
 namespace flowmesh::sidecar {
 namespace {
 
@@ -149,7 +151,7 @@ std::optional<TaskTable::News> TaskTable::WaitForNews(const std::string& task_id
     return entry.version != seen_version ||
            (!entry.events.empty() && entry.events.back().sequence() >= from_sequence);
   };
-  mutex_.AwaitWithTimeout(absl::Condition(&has_news), timeout);
+  Clock::Real().Await(mutex_, absl::Condition(&has_news), timeout);
   const auto task = tasks_.find(task_id);
   if (task == tasks_.end()) return std::nullopt;
   const Entry& entry = task->second;
