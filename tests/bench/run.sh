@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures what README's table says, with the peer in the same run, and prints that table's rows.
-# Called by `./dev bench [NAME]`, which builds everything first. Names: line, decode.
+# Called by `./dev bench [NAME]`, which builds everything first. Names: line, decode, archive.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -86,11 +86,68 @@ decode() {
   row "the same, load from GGUF" "$(value "$work/ours" load) s" "" ""
 }
 
+# timed WORK COMMAND...: the command's seconds and its output's bytes into WORK/peer, under its own name.
+timed() {
+  local work=$1 name=$2 begin
+  shift 2
+  begin=$EPOCHREALTIME
+  tar -C "$work" -cf - final_model | "$@" >"$work/peer.tar.gz"
+  awk -v name="$name" -v begin="$begin" -v end="$EPOCHREALTIME" -v bytes="$(stat -c %s "$work/peer.tar.gz")" \
+    'BEGIN {printf "%s seconds\t%s\n%s bytes\t%s\n", name, end - begin, name, bytes}' >>"$work/peers"
+}
+
+# archive_of WHAT FILE: FILE as the only one of a model, against the peers.
+archive_of() {
+  local what=$1 work round size peer
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' RETURN
+  mkdir "$work/final_model"
+  cp "$2" "$work/final_model/model.safetensors"
+  size=$(stat -c %s "$2")
+  for round in $(seq $ROUNDS); do
+    "$BENCH/archive_bench" archive "$work/final_model" >>"$work/ours"
+    for peer in "pigz -6" "pigz -1" "gzip -6"; do
+      # shellcheck disable=SC2086  # a program and its argument
+      timed "$work" "$peer" $peer
+    done
+  done
+  gzip -t "$work/final_model.tar.gz"
+  shown() { awk -v size="$size" -v s="$1" -v b="$2" 'BEGIN {printf "%.0f MB/s, %.1f %%", size / s / 1e6, 100 * b / size}'; }
+  local seconds bytes
+  seconds=$(value "$work/ours" seconds)
+  bytes=$(value "$work/ours" bytes)
+  for peer in "pigz -6" "pigz -1" "gzip -6"; do
+    row "archive of $what ($((size / 1000000)) MB), speed and size" "$(shown "$seconds" "$bytes")" \
+      "$peer: $(shown "$(value "$work/peers" "$peer seconds")" "$(value "$work/peers" "$peer bytes")")" \
+      "$(ratio "$(value "$work/peers" "$peer seconds")" "$seconds")"
+  done
+  row "the same, memory" "$(value "$work/ours" memory) MB" "" ""
+}
+
+archive() {
+  local weights type
+  weights=$(mktemp)
+  for type in bf16 fp32; do
+    "$BENCH/archive_bench" generate $type 134217728 "$weights"
+    archive_of "$type weights, random normal" "$weights"
+  done
+  rm "$weights"
+  archive_of "Gemma 3 270M, Q4_K_M" "$FLOWMESH_GEMMA_GGUF"
+  local work
+  work=$(mktemp)
+  "$BENCH/archive_bench" upload 4294967296 >"$work"
+  row "upload of 4 GB over loopback" "$(value "$work" upload) MB/s" "" ""
+  row "the same, cut twice: tries until it is whole; memory of sender, gate and receiver" \
+    "$(value "$work" attempts); $(value "$work" memory) MB" "" ""
+  rm "$work"
+}
+
 say "measuring on: $(nproc) x $(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1), $(awk '/MemTotal/ {printf "%.0f GB", $2 / 1e6}' /proc/meminfo)"
 printf '| what | ours | peer | ratio |\n| --- | --- | --- | --- |\n'
 case "${1:-all}" in
   line) line ;;
   decode) decode ;;
-  all) line; decode ;;
-  *) say "bench: unknown name $1; names: line, decode"; exit 2 ;;
+  archive) archive ;;
+  all) line; decode; archive ;;
+  *) say "bench: unknown name $1; names: line, decode, archive"; exit 2 ;;
 esac
