@@ -111,6 +111,7 @@ class RpcServerImpl final : public RpcServer {
     int port = 0;
     builder.SetResourceQuota(quota)
         .AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0)
+        .AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, 0)
         .SetMaxReceiveMessageSize(kMaxMessageBytes)
         .SetMaxSendMessageSize(-1)
         .SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1)
