@@ -17,6 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/fetch/dot_name.h"
+#include "common/fetch/gzip_source.h"
 #include "common/fetch/inner_path.h"
 #include "common/files.h"
 #include "common/strings.h"
@@ -49,7 +50,8 @@ class Utf8Locale {
 
 using Reader = std::unique_ptr<struct archive, int (*)(struct archive*)>;
 
-// Only what this process decodes by itself: libarchive would start programs for other filters.
+// Only what this process decodes by itself: libarchive would start programs for other filters. gzip
+// comes by way of GzipSource.
 Reader NewReader(ArchiveFormat format) {
   Reader reader(archive_read_new(), archive_read_free);
   if (format == ArchiveFormat::kZip) {
@@ -57,7 +59,6 @@ Reader NewReader(ArchiveFormat format) {
     return reader;
   }
   archive_read_support_format_tar(reader.get());
-  archive_read_support_filter_gzip(reader.get());
   archive_read_support_filter_bzip2(reader.get());
   archive_read_support_filter_xz(reader.get());
   archive_read_support_filter_lzma(reader.get());
@@ -66,6 +67,47 @@ Reader NewReader(ArchiveFormat format) {
   archive_read_support_filter_compress(reader.get());
   return reader;
 }
+
+// The archive's file, which `source` decodes where it is gzip.
+class Input {
+ public:
+  // Nothing was read yet. ARCHIVE_OK, or libarchive's code with the text in `reader`.
+  absl::StatusOr<int> Open(const fs::path& path, ArchiveFormat format, const Reader& reader) {
+    // By hand for the system's reason: libarchive's text has none.
+    if (::access(path.c_str(), R_OK) != 0) return ErrnoError("cannot open", path);
+    if (format == ArchiveFormat::kZip || !GzipSource::IsGzip(path)) {
+      return archive_read_open_filename(reader.get(), path.c_str(), kReadSize);
+    }
+    ASSIGN_OR_RETURN(source_, GzipSource::Open(path));
+    return archive_read_open(reader.get(), this, nullptr, OnRead, nullptr);
+  }
+
+  // What made a read fail, where that is not in the reader.
+  const absl::Status& status() const { return status_; }
+
+  // What follows the archive's end, in pieces: its checksum comes after it.
+  absl::StatusOr<size_t> ReadRest() {
+    if (source_ == nullptr) return 0;
+    ASSIGN_OR_RETURN(const std::string_view bytes, source_->Read());
+    return bytes.size();
+  }
+
+ private:
+  static la_ssize_t OnRead(struct archive* archive, void* self, const void** buffer) {
+    auto& input = *static_cast<Input*>(self);
+    const absl::StatusOr<std::string_view> bytes = input.source_->Read();
+    if (!bytes.ok()) {
+      input.status_ = bytes.status();
+      archive_set_error(archive, EIO, "the input failed");
+      return -1;
+    }
+    *buffer = bytes->data();
+    return static_cast<la_ssize_t>(bytes->size());
+  }
+
+  std::unique_ptr<GzipSource> source_;
+  absl::Status status_;
+};
 
 // One archive on its way into a folder.
 class Extraction {
@@ -81,18 +123,15 @@ class Extraction {
         buffer_(kReadSize) {}
 
   absl::Status Run() {
-    // By hand for the system's reason: libarchive's text has none.
-    if (::access(archive_.c_str(), R_OK) != 0) return ErrnoError("cannot open", archive_);
-    if (archive_read_open_filename(reader_.get(), archive_.c_str(), kReadSize) != ARCHIVE_OK) {
-      return Damaged();
-    }
+    ASSIGN_OR_RETURN(const int opened, input_.Open(archive_, format_, reader_));
+    if (opened != ARCHIVE_OK) return Damaged();
     root_fd_ = UniqueFd(::open(root_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     if (!root_fd_.valid()) return ErrnoError("cannot open", root_);
     RETURN_IF_ERROR(CheckDisk());
     while (true) {
       struct archive_entry* entry = nullptr;
       const int code = archive_read_next_header(reader_.get(), &entry);
-      if (code == ARCHIVE_EOF) return absl::OkStatus();
+      if (code == ARCHIVE_EOF) return CheckRest();
       if (code < ARCHIVE_WARN) return Damaged();
       if (is_cancelled_ && is_cancelled_()) return absl::CancelledError("cancelled");
       RETURN_IF_ERROR(Add(entry));
@@ -100,7 +139,17 @@ class Extraction {
   }
 
  private:
+  absl::Status CheckRest() {
+    while (true) {
+      if (is_cancelled_ && is_cancelled_()) return absl::CancelledError("cancelled");
+      ASSIGN_OR_RETURN(const size_t size, input_.ReadRest());
+      if (size == 0) return absl::OkStatus();
+      RETURN_IF_ERROR(CountBytes(size));
+    }
+  }
+
   absl::Status Damaged() const {
+    if (!input_.status().ok()) return input_.status();
     const char* text = archive_error_string(reader_.get());
     return absl::InvalidArgumentError(absl::StrCat(
         archive_.string(), ": expected a ", format_ == ArchiveFormat::kZip ? "zip" : "tar",
@@ -280,6 +329,7 @@ class Extraction {
   const fs::path& root_;
   const ExtractLimits& limits_;
   const std::function<bool()>& is_cancelled_;
+  Input input_;  // outlives the reader
   const Reader reader_;
   std::vector<char> buffer_;
   UniqueFd root_fd_;
@@ -288,9 +338,11 @@ class Extraction {
 
 bool HoldsTar(const fs::path& file) {
   const Utf8Locale locale;
+  Input input;
   const Reader reader = NewReader(ArchiveFormat::kTar);
+  const absl::StatusOr<int> opened = input.Open(file, ArchiveFormat::kTar, reader);
   struct archive_entry* entry = nullptr;
-  return archive_read_open_filename(reader.get(), file.c_str(), kReadSize) == ARCHIVE_OK &&
+  return opened.ok() && *opened == ARCHIVE_OK &&
          archive_read_next_header(reader.get(), &entry) >= ARCHIVE_WARN && entry != nullptr;
 }
 

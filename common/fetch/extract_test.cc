@@ -64,6 +64,13 @@ void WriteArchive(const fs::path& path, const SetUp& set_up, const std::vector<E
   ::freelocale(utf8);
 }
 
+std::string Noise(size_t size) {
+  std::mt19937 random(1);
+  std::string noise(size, '\0');
+  for (char& byte : noise) byte = static_cast<char>(random());
+  return noise;
+}
+
 void GnuTar(struct archive* archive) { archive_write_set_format_gnutar(archive); }
 
 class ExtractTest : public ::testing::Test {
@@ -332,19 +339,65 @@ TEST_F(ExtractTest, P18_OneBadEntryLeavesNothingOfTheGoodOnes) {
 TEST_F(ExtractTest, ATruncatedArchiveIsRefused) {
   for (const auto filter : {archive_write_add_filter_none, archive_write_add_filter_gzip,
                             archive_write_add_filter_xz, archive_write_add_filter_zstd}) {
-    std::mt19937 random(1);
-    std::string noise(100'000, '\0');
-    for (char& byte : noise) byte = static_cast<char>(random());
     WriteArchive(archive_,
                  [&](struct archive* archive) {
                    archive_write_set_format_gnutar(archive);
                    filter(archive);
                  },
-                 {{.name = "a", .content = noise}});
+                 {{.name = "a", .content = Noise(100'000)}});
     fs::resize_file(archive_, 60'000);
-    EXPECT_THAT(Message(Unpack()), HasSubstr("expected a tar archive that is whole, got: "));
+    EXPECT_THAT(Message(Unpack()), HasSubstr("that is whole, got"));
     ExpectNothing();
   }
+}
+
+TEST_F(ExtractTest, AFlippedBitUnderGzipIsSeenWhereverItIs) {
+  WriteArchive(archive_,
+               [](struct archive* archive) {
+                 archive_write_set_format_gnutar(archive);
+                 archive_write_add_filter_gzip(archive);
+               },
+               {{.name = "a", .content = Noise(100'000)}});
+  const std::string whole = ReadFile(archive_).value();
+  for (const size_t at : {size_t{50'000}, whole.size() - 7, whole.size() - 1}) {
+    std::string damaged = whole;
+    damaged[at] ^= 1;
+    ASSERT_TRUE(WriteFileAtomically(archive_, damaged).ok());
+    EXPECT_EQ(Message(Unpack()),
+              archive_.string() + ": expected gzip that is whole, got a damaged file")
+        << at;
+    ExpectNothing();
+  }
+  ASSERT_TRUE(WriteFileAtomically(archive_, whole.substr(0, whole.size() - 3)).ok());
+  EXPECT_FALSE(Unpack().ok());
+  ASSERT_TRUE(WriteFileAtomically(archive_, whole + std::string(1000, '\0')).ok());
+  EXPECT_EQ(Unpack(), absl::OkStatus()) << "padding is usual";
+}
+
+TEST_F(ExtractTest, SeveralGzipMembersAreOneArchive) {
+  WriteArchive(archive_, GnuTar, {{.name = "a", .content = Noise(300'000)}});
+  const std::string tar = ReadFile(archive_).value();
+  std::string members;
+  for (size_t at = 0; at < tar.size(); at += 70'001) {
+    const fs::path part = temp_ / "part";
+    struct archive* archive = archive_write_new();
+    archive_write_set_format_raw(archive);
+    archive_write_add_filter_gzip(archive);
+    ASSERT_EQ(archive_write_open_filename(archive, part.c_str()), ARCHIVE_OK);
+    struct archive_entry* header = archive_entry_new();
+    archive_entry_set_pathname(header, "part");
+    archive_entry_set_filetype(header, AE_IFREG);
+    ASSERT_EQ(archive_write_header(archive, header), ARCHIVE_OK);
+    const std::string piece = tar.substr(at, 70'001);
+    archive_write_data(archive, piece.data(), piece.size());
+    archive_entry_free(header);
+    archive_write_free(archive);
+    members += ReadFile(part).value();
+    fs::remove(part);
+  }
+  ASSERT_TRUE(WriteFileAtomically(archive_, members).ok());
+  ASSERT_EQ(Unpack(), absl::OkStatus());
+  EXPECT_TRUE(Content("a") == Noise(300'000));
 }
 
 TEST_F(ExtractTest, WhatIsNoArchiveIsRefused) {
