@@ -26,8 +26,12 @@ class TarStream {
  public:
   TarStream(fs::path parent, const ByteSink& sink)
       : parent_(std::move(parent)), sink_(sink), buffer_(kReadSize) {}
-  // Without this, freeing a stream that is not closed would fill it up with zeros.
-  ~TarStream() { archive_write_fail(archive_.get()); }
+  ~TarStream() {
+    // Of an archive that failed, libarchive frees all only when it is closed; that would fill it up
+    // with zeros.
+    if (status_.ok()) status_ = absl::CancelledError("not wanted any more");
+    archive_write_close(archive_.get());
+  }
 
   absl::Status Open() {
     archive_write_set_format_gnutar(archive_.get());
@@ -62,7 +66,7 @@ class TarStream {
  private:
   static la_ssize_t OnWrite(struct archive* archive, void* self, const void* data, size_t size) {
     auto& stream = *static_cast<TarStream*>(self);
-    stream.status_ = stream.sink_({static_cast<const char*>(data), size});
+    if (stream.status_.ok()) stream.status_ = stream.sink_({static_cast<const char*>(data), size});
     if (stream.status_.ok()) return static_cast<la_ssize_t>(size);
     archive_set_error(archive, EIO, "the output failed");
     return -1;
