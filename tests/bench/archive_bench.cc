@@ -38,7 +38,7 @@ int Fail(std::string_view what, const absl::Status& status = absl::OkStatus()) {
 }
 
 void Print(std::string_view name, double value) {
-  std::printf("%s\t%g\n", std::string(name).c_str(), value);
+  std::printf("%s\t%.4g\n", std::string(name).c_str(), value);
 }
 
 double Megabytes(uint64_t bytes) { return static_cast<double>(bytes) / 1e6; }
@@ -80,7 +80,7 @@ int Archive(const std::string& folder) {
   const absl::Duration taken = Clock::Real().Monotonic() - begin;
   if (!archive.ok()) return Fail("cannot archive", archive.status());
   Print("seconds", absl::ToDoubleSeconds(taken));
-  Print("bytes", static_cast<double>(archive->bytes));
+  std::printf("bytes\t%llu\n", static_cast<unsigned long long>(archive->bytes));
   Print("memory", Megabytes(watch.MostMore()));
   return 0;
 }
