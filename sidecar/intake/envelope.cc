@@ -111,7 +111,7 @@ bool EnvelopeReader::MayBeOurs(std::string_view message) const {
   if (message.find("\\u") != std::string_view::npos) return true;
   return std::any_of(worker_ids_.begin(), worker_ids_.end(), [&](const std::string& id) {
     return id.find_first_of("\"\\") != std::string::npos ||
-           message.find(id) != std::string_view::npos;
+           message.find(absl::StrCat("\"", id, "\"")) != std::string_view::npos;
   });
 }
 

@@ -66,10 +66,10 @@ TEST(EnvelopeTest, LeavesForeignMessagesAlone) {
 }
 
 TEST(EnvelopeTest, NamesWhatIsBad) {
-  EXPECT_EQ(BadReason(Read(std::string("w not json"))), "not_json");
-  EXPECT_EQ(BadReason(Read(std::string("\"w\xff\""))), "not_utf8");
+  EXPECT_EQ(BadReason(Read(std::string("\"w\" not json"))), "not_json");
+  EXPECT_EQ(BadReason(Read(std::string("[\"w\", \"\xff\"]"))), "not_utf8");
   EXPECT_EQ(BadReason(Read(std::string("[\"w\"]"))), "not_a_map");
-  EXPECT_EQ(BadReason(Read("w" + std::string(100000, '['))), "not_json");
+  EXPECT_EQ(BadReason(Read("[\"w\"," + std::string(100000, '['))), "not_json");
   Json message = Message();
   message.erase("task_id");
   EXPECT_EQ(BadReason(Read(message)), "no_task_id");

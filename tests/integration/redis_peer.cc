@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/clock.h"
 #include "common/endpoint.h"
 #include "tests/integration/eventually.h"
 
@@ -170,6 +171,7 @@ void EventRecorder::Listen() {
   redisReply* reply = nullptr;
   while (redisGetReply(static_cast<redisContext*>(context_), reinterpret_cast<void**>(&reply)) ==
          REDIS_OK) {
+    const absl::Duration arrived = Clock::Real().Monotonic();
     const Json message = ToJson(reply);
     freeReplyObject(reply);
     if (!message.is_array() || message.size() != 3 || message[0] != "message") continue;
@@ -180,6 +182,7 @@ void EventRecorder::Listen() {
     }
     absl::MutexLock lock(&mutex_);
     events_.push_back(*std::move(event));
+    arrivals_.push_back(arrived);
   }
 }
 
@@ -212,6 +215,15 @@ std::vector<Json> EventRecorder::All(const Predicate& fits) {
   std::vector<Json> found;
   for (const Json& event : events_) {
     if (!fits || fits(event)) found.push_back(event);
+  }
+  return found;
+}
+
+std::vector<std::pair<absl::Duration, Json>> EventRecorder::Timed(const Predicate& fits) {
+  absl::MutexLock lock(&mutex_);
+  std::vector<std::pair<absl::Duration, Json>> found;
+  for (size_t i = 0; i < events_.size(); ++i) {
+    if (fits(events_[i])) found.emplace_back(arrivals_[i], events_[i]);
   }
   return found;
 }

@@ -78,6 +78,8 @@ class EventRecorder {
   std::optional<Json> WaitForTerminal(const std::string& task_id,
                                       absl::Duration timeout = absl::Seconds(60));
   std::vector<Json> All(const Predicate& fits = nullptr);
+  // With the monotonic time at which each came in.
+  std::vector<std::pair<absl::Duration, Json>> Timed(const Predicate& fits);
 
  private:
   void Listen();
@@ -85,6 +87,7 @@ class EventRecorder {
   void* context_;
   absl::Mutex mutex_;
   std::vector<Json> events_ ABSL_GUARDED_BY(mutex_);
+  std::vector<absl::Duration> arrivals_ ABSL_GUARDED_BY(mutex_);  // of events_
   std::thread thread_;
 };
 

@@ -1,0 +1,229 @@
+// The sidecar's figures: memory, time from exec to IDLE, latencies from PUBLISH at a steady rate,
+// echo tasks per second through Redis, sidecar and executor, a flood of foreign messages, and a
+// start over a full journal. Journal and results are below TMPDIR. Prints
+// name<TAB>median<TAB>unit<TAB>minimum<TAB>maximum of the runs.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "common/clock.h"
+#include "sidecar/journal/journal.h"
+#include "tests/integration/line.h"
+
+namespace flowmesh::testing {
+namespace {
+
+constexpr int kRuns = 5;
+constexpr int kEchoTasks = 3000;
+const std::map<std::string, std::string> kQuiet = {{"LOG_LEVEL", "WARNING"}};
+// No orchestrator is there for whose RUNNING an end would have to wait.
+const std::map<std::string, std::string> kSidecar = {{"LOG_LEVEL", "WARNING"},
+                                                     {"TERMINAL_EVENT_FLOOR_MS", "0"}};
+
+double Seconds() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
+
+void Report(const char* name, const char* unit, std::vector<double> runs) {
+  std::sort(runs.begin(), runs.end());
+  std::printf("%s\t%.1f\t%s\t%.1f\t%.1f\n", name, runs[runs.size() / 2], unit, runs.front(),
+              runs.back());
+  std::fflush(stdout);
+}
+
+double ResidentMegabytes(pid_t pid) {
+  std::ifstream status(absl::StrCat("/proc/", pid, "/status"));
+  std::string line;
+  while (std::getline(status, line)) {
+    if (line.rfind("VmRSS:", 0) == 0) return std::stod(line.substr(6)) / 1024;
+  }
+  return 0;
+}
+
+std::vector<double> Runs(int count, const std::function<double(int)>& run) {
+  std::vector<double> values;
+  for (int i = 0; i < count; ++i) values.push_back(run(i));
+  return values;
+}
+
+// Of all its threads, since it started.
+double CpuSeconds(pid_t pid) {
+  std::ifstream stat(absl::StrCat("/proc/", pid, "/stat"));
+  std::string text;
+  std::getline(stat, text);
+  std::istringstream fields(text.substr(text.rfind(')') + 2));
+  std::string skipped;
+  for (int i = 0; i < 11; ++i) fields >> skipped;
+  double user = 0, system = 0;
+  fields >> user >> system;
+  return (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+}
+
+const Json kEcho = {{"taskType", "echo"},
+                    {"data", {{"type", "list"}, {"items", {"are you there"}}}}};
+
+// From exec of the sidecar to status IDLE in Redis, Redis and executor being up.
+double StartMilliseconds(Line& line) {
+  line.StopSidecar();
+  const double begin = Seconds();
+  line.StartSidecar();
+  while (line.redis().HashField("worker:w", "status") != "IDLE") {
+  }
+  return (Seconds() - begin) * 1e3;
+}
+
+double Quantile(std::vector<double>& sorted, double q) {
+  return sorted[std::min(sorted.size() - 1, static_cast<size_t>(q * sorted.size()))];
+}
+
+// From PUBLISH to an event of the task, at a steady rate of tasks.
+void ReportLatencies(Line& line) {
+  constexpr absl::Duration kInterval = absl::Milliseconds(5);  // 200 tasks/s
+  constexpr int kTasks = 2000;
+  std::map<std::string, absl::Duration> published;
+  absl::Duration next = Clock::Real().Monotonic();
+  for (int i = 0; i < kTasks; ++i, next += kInterval) {
+    absl::SleepFor(next - Clock::Real().Monotonic());
+    const std::string id = absl::StrCat("steady-", i);
+    const Json envelope = Line::Envelope(id, kEcho, "w");
+    published[id] = Clock::Real().Monotonic();
+    line.redis().Publish("tasks", envelope);
+  }
+  line.events().WaitForTerminal(absl::StrCat("steady-", kTasks - 1));
+  for (const auto& [name, type] :
+       {std::pair("started", "TASK_STARTED"), std::pair("ended", "TASK_SUCCEEDED")}) {
+    std::vector<double> milliseconds;
+    for (const auto& [at, event] :
+         line.events().Timed([type = type](const Json& e) { return e["type"] == type; })) {
+      milliseconds.push_back(
+          absl::ToDoubleMilliseconds(at - published.at(event["task_id"].get<std::string>())));
+    }
+    std::sort(milliseconds.begin(), milliseconds.end());
+    for (const auto& [label, q] : {std::pair("p50", 0.5), std::pair("p99", 0.99)}) {
+      std::printf("%s %s\t%.2f\tms\n", name, label, Quantile(milliseconds, q));
+    }
+    // Powers of two of a tenth of a millisecond.
+    std::printf("%s histogram", name);
+    size_t counted = 0;
+    for (double bound = 0.1; counted < milliseconds.size(); bound *= 2) {
+      const size_t below =
+          std::lower_bound(milliseconds.begin(), milliseconds.end(), bound) - milliseconds.begin();
+      if (below > counted) std::printf("  <%.1f ms: %zu", bound, below - counted);
+      counted = below;
+    }
+    std::printf("\n");
+  }
+  std::fflush(stdout);
+}
+
+// A million messages for other workers, as a large fleet's channel carries.
+void ReportFlood(Line& line) {
+  constexpr int kBatch = 10'000, kBatches = 100;
+  const std::vector<Json> foreign(kBatch, Line::Envelope("x", kEcho, "somebody-else"));
+  const pid_t sidecar = line.sidecar().process().pid();
+  const double before = ResidentMegabytes(sidecar), begin = Seconds();
+  double most = before;
+  for (int i = 0; i < kBatches; ++i) {
+    line.redis().PublishAll("tasks", foreign);
+    // A task of its own after each batch: Redis drops subscribers that lag by too many bytes.
+    line.events().WaitForTerminal(line.Dispatch(kEcho));
+    most = std::max(most, ResidentMegabytes(sidecar));
+  }
+  std::printf("flood\t%.0f\tmessages/s\n", kBatch * kBatches / (Seconds() - begin));
+  std::printf("memory before the flood\t%.1f\tMB\nmemory during the flood\t%.1f\tMB\n", before,
+              most);
+  std::fflush(stdout);
+}
+
+// A start over a journal that has kept 100,000 tasks.
+void ReportFullJournal(Line& line) {
+  constexpr int kTasks = 100'000;
+  line.StopSidecar();
+  {
+    const auto journal = sidecar::Journal::Open(line.dir() / "state/w/journal.db",
+                                                sidecar::JournalOptions(), Clock::Real());
+    const std::string end(300, 'r');
+    for (int i = 0; i < kTasks; ++i) {
+      const int64_t id = (*journal)->Accept({.task_id = absl::StrCat("kept-", i),
+                                             .worker_id = "w",
+                                             .source = "redis",
+                                             .document = std::string(500, 'd'),
+                                             .received_at = absl::Now()},
+                                            nullptr);
+      (*journal)->Finish(id, end, nullptr);
+      (*journal)->Conclude(id, end, "", true, nullptr);
+      (*journal)->Announce(id);
+    }
+  }
+  line.redis().Command({"DEL", "worker:w"});
+  Report("start with 100,000 kept tasks", "ms",
+         Runs(5, [&](int) { return StartMilliseconds(line); }));
+}
+
+double EchoTasksPerSecond(Line& line, int run) {
+  const auto id = [&](int i) { return absl::StrCat("echo-", run, "-", i); };
+  std::vector<Json> envelopes(kEchoTasks, Line::Envelope("x", kEcho, "w"));
+  for (int i = 0; i < kEchoTasks; ++i) envelopes[i]["task_id"] = id(i);
+  const double begin = Seconds();
+  line.redis().PublishAll("tasks", envelopes);
+  // Deliveries overlap: the last ones may end in any order.
+  for (int i = kEchoTasks - 32; i < kEchoTasks; ++i) {
+    if (!line.events().WaitForTerminal(id(i), absl::Seconds(60))) return 0;
+  }
+  const double seconds = Seconds() - begin;
+  const size_t succeeded =
+      line.events()
+          .All([&](const Json& e) {
+            return e["type"] == "TASK_SUCCEEDED" &&
+                   e["task_id"].get<std::string>().rfind(absl::StrCat("echo-", run, "-"), 0) == 0;
+          })
+          .size();
+  if (succeeded != kEchoTasks) {
+    const std::optional<Json> failure = line.events().WaitFor(
+        [](const Json& e) { return e["type"] == "TASK_FAILED"; }, absl::ZeroDuration());
+    std::printf("only %zu of %d succeeded: %s\n", succeeded, kEchoTasks,
+                failure ? DumpJson(*failure).c_str() : "no event");
+  }
+  return kEchoTasks / seconds;
+}
+
+void ReportEcho(Line& line) {
+  const pid_t sidecar = line.sidecar().process().pid();
+  const pid_t executor = line.executor("e0").process().pid();
+  const double sidecar_cpu = CpuSeconds(sidecar), executor_cpu = CpuSeconds(executor);
+  Report("echo", "tasks/s", Runs(kRuns, [&](int run) { return EchoTasksPerSecond(line, run); }));
+  const double microseconds = 1e6 / (kRuns * kEchoTasks);
+  Report("sidecar cpu", "us/task", {(CpuSeconds(sidecar) - sidecar_cpu) * microseconds});
+  Report("executor cpu", "us/task", {(CpuSeconds(executor) - executor_cpu) * microseconds});
+  Report("sidecar after", "MB", {ResidentMegabytes(sidecar)});
+}
+
+void ReportIdle(Line& line) {
+  Report("start", "ms", Runs(9, [&](int) { return StartMilliseconds(line); }));
+  absl::SleepFor(absl::Seconds(2));
+  Report("sidecar idle", "MB", {ResidentMegabytes(line.sidecar().process().pid())});
+  Report("executor idle", "MB", {ResidentMegabytes(line.executor("e0").process().pid())});
+}
+
+// All of it, or what `only` names.
+int Main(const std::string& only) {
+  const std::pair<const char*, void (*)(Line&)> all[] = {{"idle", ReportIdle},
+                                                         {"latency", ReportLatencies},
+                                                         {"echo", ReportEcho},
+                                                         {"flood", ReportFlood},
+                                                         {"journal", ReportFullJournal}};
+  for (const auto& [name, report] : all) {
+    if (!only.empty() && only != name) continue;
+    Line line({.sidecar_env = kSidecar, .executor_env = kQuiet});
+    report(line);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace flowmesh::testing
+
+int main(int argc, char** argv) { return flowmesh::testing::Main(argc > 1 ? argv[1] : ""); }
