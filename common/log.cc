@@ -4,6 +4,7 @@
 #include <spdlog/sinks/rotating_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 
+#include <iterator>
 #include <memory>
 #include <vector>
 
@@ -24,6 +25,27 @@ class UpperLevel : public spdlog::custom_flag_formatter {
   }
   std::unique_ptr<custom_flag_formatter> clone() const override {
     return std::make_unique<UpperLevel>();
+  }
+};
+
+// An entry is one line: a text from outside must not be able to look like an entry of its own.
+class OneLine : public spdlog::custom_flag_formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, const std::tm&,
+              spdlog::memory_buf_t& out) override {
+    for (const char c : message.payload) {
+      const auto byte = static_cast<unsigned char>(c);
+      if (byte == '\n') {
+        fmt::format_to(std::back_inserter(out), "\\n");
+      } else if (byte < 0x20 || byte == 0x7f) {
+        fmt::format_to(std::back_inserter(out), "\\x{:02x}", byte);
+      } else {
+        out.push_back(c);
+      }
+    }
+  }
+  std::unique_ptr<custom_flag_formatter> clone() const override {
+    return std::make_unique<OneLine>();
   }
 };
 
@@ -71,7 +93,8 @@ void StartLog(LogLevel level, const std::optional<std::filesystem::path>& file) 
   }
   auto logger = std::make_shared<spdlog::logger>("flowmesh", sinks.begin(), sinks.end());
   auto formatter = std::make_unique<spdlog::pattern_formatter>();
-  formatter->add_flag<UpperLevel>('*').set_pattern("%Y-%m-%d %H:%M:%S.%e | %* | %v");
+  formatter->add_flag<UpperLevel>('*').add_flag<OneLine>('_').set_pattern(
+      "%Y-%m-%d %H:%M:%S.%e | %* | %_");
   logger->set_formatter(std::move(formatter));
   logger->set_level(ToSpdlog(level));
   logger->flush_on(spdlog::level::warn);
