@@ -297,6 +297,22 @@ TEST_F(JournalTest, ADamagedPageIsFoundAtStart) {
   EXPECT_TRUE(absl::IsDataLoss(status)) << status;
 }
 
+// It holds task documents with the headers of their destinations (promise P19).
+TEST_F(JournalTest, OnlyTheOwnerMayReadIt) {
+  ASSERT_TRUE(WriteFileAtomically(file(), "").ok());  // for everybody, as an older version made it
+  const std::unique_ptr<Journal> journal = Open();
+  ASSERT_TRUE(Accept(*journal, Task("a")).ok());
+  int files = 0;
+  for (const std::filesystem::directory_entry& entry :
+       std::filesystem::directory_iterator(dir_.path())) {
+    EXPECT_EQ(entry.status().permissions(),
+              std::filesystem::perms::owner_read | std::filesystem::perms::owner_write)
+        << entry.path();
+    ++files;
+  }
+  EXPECT_EQ(files, 2) << "the journal and its log";
+}
+
 TEST_F(JournalTest, AFolderThatCannotBeWrittenIsAnError) {
   const absl::Status status = Journal::Open(dir_ / "none/journal.db", {}, clock_).status();
   EXPECT_TRUE(absl::IsPermissionDenied(status)) << status;

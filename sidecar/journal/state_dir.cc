@@ -2,11 +2,13 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/log.h"
 #include "sidecar/journal/journal.h"
 
 namespace flowmesh::sidecar {
@@ -17,6 +19,10 @@ constexpr int kMostSidecars = 1000;
 // FailedPrecondition: somebody else holds it.
 absl::StatusOr<StateDir> Take(const std::filesystem::path& path) {
   RETURN_IF_ERROR(MakeDirectories(path));
+  // Task documents, with the headers of their destinations, are kept in it (promise P19).
+  if (::chmod(path.c_str(), 0700) != 0) {
+    LogWarning("others may read it: {}", Message(ErrnoError("cannot change the mode of", path)));
+  }
   const std::filesystem::path file = path / "lock";
   UniqueFd lock(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!lock.valid()) return ErrnoError("cannot open", file);

@@ -18,7 +18,7 @@ struct StateDir {
 };
 
 // `<root>/<worker_id>` when `worker_id` is not empty, else the first free `<root>/auto-N`, one
-// whose journal holds unfinished work first.
+// whose journal holds unfinished work first. Nobody but the owner may look into it.
 // FailedPrecondition: another process holds the folder of that worker id. PermissionDenied and
 // others: it cannot be made.
 absl::StatusOr<StateDir> OpenStateDir(const std::filesystem::path& root,

@@ -29,6 +29,13 @@ TEST(StateDirTest, WithoutAnIdTheFirstFreeFolderIsTaken) {
   EXPECT_EQ(second->path.filename(), "auto-1");
 }
 
+TEST(StateDirTest, OnlyTheOwnerMayLookIntoIt) {
+  const TempDir dir;
+  ASSERT_TRUE(MakeDirectories(dir / "w").ok());  // for everybody, as an older version made it
+  ASSERT_TRUE(OpenStateDir(dir.path(), "w").ok());
+  EXPECT_EQ(std::filesystem::status(dir / "w").permissions(), std::filesystem::perms::owner_all);
+}
+
 TEST(StateDirTest, AFolderThatCannotBeMadeIsNamed) {
   const TempDir dir;
   ASSERT_TRUE(WriteFileAtomically(dir / "file", "x").ok());
