@@ -38,9 +38,9 @@ void CountAttempt(const DeliveryAttempt& attempt, SidecarMetrics& metrics) {
   const char* outcome = "failed";
   if (attempt.outcome == DeliveryAttempt::Outcome::kDelivered) outcome = "delivered";
   if (attempt.outcome == DeliveryAttempt::Outcome::kRetried) outcome = "retried";
-  metrics.CountDelivery(
-      result ? "result" : "upload", outcome,
-      attempt.outcome == DeliveryAttempt::Outcome::kDelivered ? attempt.bytes : 0);
+  metrics.CountDelivery(result ? "result" : "upload", outcome,
+                        attempt.outcome == DeliveryAttempt::Outcome::kDelivered ? attempt.bytes : 0,
+                        attempt.duration);
 }
 
 // Deafness is noticed within a beat, where beats are shorter than PROTOCOL.md's 20 s (2.6).
@@ -128,7 +128,7 @@ absl::Status Sidecar::Start() {
   if (config_.metrics_listen) {
     ASSIGN_OR_RETURN(http_, HttpEndpoint::Start(*config_.metrics_listen,
                                                 {.metrics = [this] { return MetricsText(); },
-                                                 .ready = [this] { return Readiness(); }}));
+                                                 .health = [this] { return Health(); }}));
   }
   LogInfo("sidecar {} {} listens on {}", config_.worker_id, FLOWMESH_VERSION, server_->target());
   return absl::OkStatus();
@@ -200,8 +200,8 @@ void Sidecar::MakeParts() {
           .bandwidth = config_.bandwidth,
           .archive = config_.archive,
           .cleanup_after_upload = config_.cleanup_after_upload,
-          .on_attempt =
-              [this](const DeliveryAttempt& attempt) { CountAttempt(attempt, metrics_); }},
+          .on_attempt = [this](const DeliveryAttempt& attempt) { CountAttempt(attempt, metrics_); },
+          .on_archive = [this](bool ok) { metrics_.CountArchive(ok); }},
       clock_);
   for (const ExecutorEndpoint& executor : config_.executors) {
     links_.push_back(std::make_unique<ExecutorLink>(executor.name, executor.target, clock_,
@@ -365,7 +365,17 @@ void Sidecar::OnWorkerEvent(std::string_view payload) {
 }
 
 void Sidecar::OnSubscription(bool alive, const std::string& reason) {
-  subscribed_ = alive;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (subscribed_ && !alive) {
+      ++subscription_losses_;
+      deaf_since_ = clock_.Monotonic();
+    } else if (!subscribed_ && alive && deaf_since_) {
+      deaf_ += clock_.Monotonic() - *deaf_since_;
+      deaf_since_.reset();
+    }
+    subscribed_ = alive;
+  }
   if (!alive) LogWarning("the subscription is lost, tasks may be missed: {}", reason);
   for (const auto& worker : workers_) worker->SetSubscribed(alive);
   if (alive) Wake();
@@ -572,98 +582,6 @@ void Sidecar::Unregister() {
   clock_.Await(progress->mutex, absl::Condition(progress.get(), &Progress::Done),
                kUnregisterTimeout);
   LogInfo("unregistered");
-}
-
-// --- What operators see --------------------------------------------------------------------------
-
-std::string Sidecar::RedisState() const {
-  if (!redis_) return "none";
-  return redis_->state() == redis::State::kReady ? "connected" : "disconnected";
-}
-
-absl::Status Sidecar::Readiness() const {
-  if (redis_ && redis_->state() != redis::State::kReady) {
-    return absl::UnavailableError(absl::StrCat("Redis: ", ToAbsl(redis::ToText(redis_->state()))));
-  }
-  if (!subscribed_) return absl::UnavailableError("the subscription is not confirmed");
-  for (const auto& link : links_) {
-    if (!link->available()) {
-      return absl::UnavailableError(absl::StrCat("executor ", link->name(), " is not available"));
-    }
-  }
-  absl::MutexLock lock(&mutex_);
-  return StopLocked() ? absl::UnavailableError("stopping") : absl::OkStatus();
-}
-
-std::string Sidecar::MetricsText() const {
-  std::vector<Sample> samples;
-  for (const auto& worker : workers_) {
-    const std::vector<std::pair<std::string, std::string>> labels = {{"worker", worker->id()}};
-    samples.push_back({"flowmesh_queue_depth", "Tasks that wait", false, labels,
-                       static_cast<double>(worker->queue_depth())});
-    auto status = labels;
-    status.emplace_back("status", std::string(ToText(worker->true_status())));
-    samples.push_back(
-        {"flowmesh_worker_status", "1 for the status that is true", false, status, 1});
-  }
-  for (const auto& link : links_) {
-    samples.push_back({"flowmesh_executor_available",
-                       "1 while the executor can take work",
-                       false,
-                       {{"executor", link->name()}},
-                       link->available() ? 1.0 : 0.0});
-    samples.push_back({"flowmesh_executor_disconnects_total",
-                       "Times an executor was lost",
-                       true,
-                       {{"executor", link->name()}},
-                       static_cast<double>(link->disconnects())});
-  }
-  samples.push_back({"flowmesh_subscription_alive",
-                     "1 while tasks can be heard",
-                     false,
-                     {},
-                     subscribed_ ? 1.0 : 0.0});
-  if (redis_) {
-    samples.push_back({"flowmesh_redis_state",
-                       "1 for the state that is true",
-                       false,
-                       {{"state", std::string(redis::ToText(redis_->state()))}},
-                       1});
-    samples.push_back({"flowmesh_redis_reconnects_total",
-                       "Connections that were lost",
-                       true,
-                       {},
-                       static_cast<double>(redis_->reconnects())});
-  }
-  const JournalStats journal = journal_->stats();
-  const auto count = [&](const char* name, const char* help, bool counter, uint64_t value) {
-    samples.push_back({name, help, counter, {}, static_cast<double>(value)});
-  };
-  count("flowmesh_journal_open_tasks", "Accepted tasks whose end is not told", false,
-        journal.open_tasks);
-  count("flowmesh_journal_open_bytes", "Their documents and results: the spool", false,
-        journal.open_bytes);
-  count("flowmesh_journal_kept_tasks", "Told tasks that are kept", false, journal.closed_tasks);
-  count("flowmesh_journal_kept_bytes", "Their results", false, journal.closed_bytes);
-  count("flowmesh_journal_commits_total", "Commits", true, journal.commits);
-  count("flowmesh_journal_failures_total", "Writes that did not reach the disk", true,
-        journal.failures);
-  samples.push_back({"flowmesh_terminal_events_pending",
-                     "Ends of tasks that nobody has received",
-                     false,
-                     {},
-                     static_cast<double>(announcer_->pending())});
-  samples.push_back({"flowmesh_terminal_event_retries_total",
-                     "Publications of an end that nobody received",
-                     true,
-                     {},
-                     static_cast<double>(announcer_->retries())});
-  samples.push_back({"flowmesh_terminal_events_given_up_total",
-                     "Ends of tasks that were given up",
-                     true,
-                     {},
-                     static_cast<double>(announcer_->given_up())});
-  return metrics_.Text(samples);
 }
 
 }  // namespace flowmesh::sidecar

@@ -90,8 +90,13 @@ class Sidecar {
   bool WaitStop(absl::Duration timeout);  // true: the sidecar is to stop
   bool WaitEnd(absl::Duration timeout);   // true: the periodic threads are to end
 
-  absl::Status Readiness() const;
+  // What operators see (observe.cc).
+  HealthPart Health() const;
   std::string MetricsText() const;
+  void SampleWorkers(std::vector<Sample>& samples) const;
+  void SampleRedis(std::vector<Sample>& samples) const;
+  void SampleJournal(std::vector<Sample>& samples) const;
+  void SampleProcess(std::vector<Sample>& samples) const;
   std::string RedisState() const;
   absl::Duration uptime() const { return clock_.Monotonic() - started_; }
   bool StopLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -120,6 +125,10 @@ class Sidecar {
   bool hardware_changed_ ABSL_GUARDED_BY(mutex_) = false;
   std::map<std::string, PowerMeter> meters_ ABSL_GUARDED_BY(mutex_);  // by worker id
   std::atomic<bool> subscribed_{false};
+  // Between the first subscription and the end.
+  uint64_t subscription_losses_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Duration deaf_ ABSL_GUARDED_BY(mutex_);  // in windows that are over
+  std::optional<absl::Duration> deaf_since_ ABSL_GUARDED_BY(mutex_);
 
   std::unique_ptr<redis::Client> redis_;  // null when standalone
   std::unique_ptr<Publisher> publisher_;

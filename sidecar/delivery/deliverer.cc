@@ -191,7 +191,9 @@ absl::Status Deliverer::Impl::Upload(DeliveryJob& job, const v1::OutputFile& fil
     case v1::OutputFile::FINAL_LORA: {
       const ModelArchive model(file, unit);
       const absl::Status status = UploadArchive(unit, model, result, sender, is_cancelled);
-      if (status.ok() || absl::IsCancelled(status)) return status;
+      if (absl::IsCancelled(status)) return status;
+      if (options_.on_archive && model.is_wanted()) options_.on_archive(status.ok());
+      if (status.ok()) return status;
       // The model is there, only its archive is not: the task does not fail for that.
       LogWarning("task {}: {}: {}", unit.task_id, model.name(), Message(status));
       model.SetFailed(result, status);

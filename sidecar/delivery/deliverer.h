@@ -34,8 +34,9 @@ struct DelivererOptions {
   std::optional<double> bandwidth;                       // bytes per second, all sending together
   ArchiveOptions archive;                                // of models and adapters
   bool cleanup_after_upload = false;                     // MODEL_CLEANUP_AFTER_UPLOAD
-  std::function<void(const DeliveryAttempt&)>
-      on_attempt;  // from the delivering thread; may be null
+  // Both from the delivering thread; may be null.
+  std::function<void(const DeliveryAttempt&)> on_attempt;
+  std::function<void(bool ok)> on_archive;  // a model or adapter: archived and, if asked for, sent
 };
 
 // Thread-safe: each call works on its own job; all of them share the bandwidth.

@@ -7,6 +7,7 @@
 #include "common/field.h"
 #include "common/log.h"
 #include "common/strings.h"
+#include "common/trace.h"
 #include "sidecar/delivery/task_dir.h"
 
 namespace flowmesh::sidecar {
@@ -43,6 +44,18 @@ bool DeliveryJob::sends() const {
   return task.output.delivers() ||
          std::any_of(children.begin(), children.end(),
                      [](const DeliveryUnit& child) { return child.output.delivers(); });
+}
+
+void DeliveryJob::SetTraceparent(const std::string& traceparent) {
+  const auto set = [&](DeliveryUnit& unit) {
+    auto& headers = unit.output.headers;
+    if (std::none_of(headers.begin(), headers.end(),
+                     [](const auto& header) { return ToLower(header.first) == kTraceparent; })) {
+      headers.emplace_back(kTraceparent, traceparent);
+    }
+  };
+  set(task);
+  for (DeliveryUnit& child : children) set(child);
 }
 
 absl::StatusOr<DeliveryJob> PlanDelivery(const std::string& task_id, const std::string& worker_id,

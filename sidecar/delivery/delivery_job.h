@@ -34,6 +34,8 @@ struct DeliveryJob {
 
   // Whether anything of it goes over HTTP.
   bool sends() const;
+  // Every request of it carries this W3C trace context, but to a destination that has its own.
+  void SetTraceparent(const std::string& traceparent);
 };
 
 struct DeliveryPlanOptions {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "common/strings.h"
+#include "common/trace.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 
 namespace flowmesh::sidecar {
@@ -60,6 +61,7 @@ v1::TaskFailed Failure(v1::TaskFailed::Code code, std::string message) {
 
 // What one Run knows about its stream.
 struct ExecutorLink::Stream {
+  const std::string& traceparent;
   const std::function<void(const v1::TaskEvent&)>& on_event;
   const absl::Duration started;
   bool begun = false;   // the executor has sent an event: it knows the task
@@ -199,9 +201,9 @@ TaskEnd ExecutorLink::Lost(const std::string& why) const {
                  absl::StrCat("executor ", name_, " was lost while the task ran: ", why));
 }
 
-TaskEnd ExecutorLink::Run(const v1::ExecuteRequest& request,
+TaskEnd ExecutorLink::Run(const v1::ExecuteRequest& request, const std::string& traceparent,
                           const std::function<void(const v1::TaskEvent&)>& on_event) {
-  Stream stream{.on_event = on_event, .started = clock_.Monotonic()};
+  Stream stream{.traceparent = traceparent, .on_event = on_event, .started = clock_.Monotonic()};
   while (true) {
     if (std::optional<TaskEnd> end = Follow(request, stream)) return *std::move(end);
     if (std::optional<TaskEnd> end = AfterBreak(request, stream)) return *std::move(end);
@@ -210,6 +212,7 @@ TaskEnd ExecutorLink::Run(const v1::ExecuteRequest& request,
 
 std::optional<TaskEnd> ExecutorLink::Follow(const v1::ExecuteRequest& request, Stream& stream) {
   grpc::ClientContext context;
+  context.AddMetadata(kTraceparent, stream.traceparent);
   {
     absl::MutexLock lock(&mutex_);
     if (stopping_) return Failure(v1::TaskFailed::INTERNAL, "the sidecar is stopping");

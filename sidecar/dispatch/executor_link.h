@@ -47,8 +47,9 @@ class ExecutorLink {
 
   // Runs one task to its end; blocks. A broken stream is taken up again where it stopped. The end
   // is always an answer: an executor that restarted, or did not come back within a minute, has
-  // failed the task. `on_event` gets every event in order, from this thread.
-  TaskEnd Run(const v1::ExecuteRequest& request,
+  // failed the task. `on_event` gets every event in order, from this thread. `traceparent` goes
+  // along as metadata.
+  TaskEnd Run(const v1::ExecuteRequest& request, const std::string& traceparent,
               const std::function<void(const v1::TaskEvent&)>& on_event);
 
   // Ends a running task; false when the executor runs no such task. Unavailable: no answer.

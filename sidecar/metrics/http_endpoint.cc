@@ -28,13 +28,9 @@ class HttplibEndpoint final : public HttpEndpoint {
       response.set_content("{\"ok\":true}\n", "application/json");
     });
     server_.Get("/readyz", [this](const httplib::Request&, httplib::Response& response) {
-      const absl::Status status = sources_.ready();
-      Json body = {{"ready", status.ok()}};
-      if (!status.ok()) {
-        response.status = 503;
-        body["reason"] = Message(status);
-      }
-      response.set_content(DumpJson(body) + "\n", "application/json");
+      const HealthPart health = sources_.health();
+      if (!health.ready()) response.status = 503;
+      response.set_content(DumpJson(health.ToJson()) + "\n", "application/json");
     });
   }
 

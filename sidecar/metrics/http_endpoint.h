@@ -7,13 +7,15 @@
 
 #include "common/endpoint.h"
 #include "common/status.h"
+#include "sidecar/metrics/health.h"
 
 namespace flowmesh::sidecar {
 
 struct HttpEndpointSources {
   std::function<std::string()> metrics;  // Prometheus' text form
-  // Not OK: `/readyz` answers 503 with this text. `/healthz` answers 200 while the process can.
-  std::function<absl::Status()> ready;
+  // `/readyz` answers with the tree, 503 unless it is ready. `/healthz` answers 200 as long as the
+  // process can: that it lives is no question of what others do.
+  std::function<HealthPart()> health;
 };
 
 // Serves from its own threads until destroyed. The sources are called from them.

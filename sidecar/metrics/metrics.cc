@@ -14,9 +14,21 @@ namespace {
 constexpr std::array<std::string_view, 8> kTaskTypes = {"agent",    "dpo", "echo", "inference",
                                                         "lora_sft", "ppo", "rag",  "sft"};
 
+// Buckets, in seconds: from a fast disk's write to a day of training.
+const prometheus::Histogram::BucketBoundaries kStageBounds = {
+    0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600, 7200, 86400};
+const prometheus::Histogram::BucketBoundaries kSendBounds = {0.001, 0.005, 0.02, 0.1, 0.5,
+                                                             2,     10,    60,   600, 3600};
+const prometheus::Histogram::BucketBoundaries kCancelBounds = {0.01, 0.1, 0.5, 1, 2, 5, 10, 15, 30};
+
 prometheus::Family<prometheus::Counter>& MakeCounter(prometheus::Registry& registry,
                                                      const char* name, const char* help) {
   return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
+}
+
+prometheus::Family<prometheus::Histogram>& MakeHistogram(prometheus::Registry& registry,
+                                                         const char* name, const char* help) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
 }
 
 void AddSample(const Sample& sample, std::vector<prometheus::MetricFamily>& families) {
@@ -43,24 +55,58 @@ SidecarMetrics::SidecarMetrics(const std::string& version)
                             "Messages of the task channel, by outcome")),
       tasks_(
           MakeCounter(*registry_, "flowmesh_tasks_total", "Tasks that ended, by type and outcome")),
+      failures_(
+          MakeCounter(*registry_, "flowmesh_task_failures_total", "Tasks that failed, by cause")),
       deliveries_(MakeCounter(*registry_, "flowmesh_delivery_attempts_total",
                               "Tries to send a result or a file, by outcome")),
+      sent_bytes_(MakeCounter(*registry_, "flowmesh_delivery_sent_bytes_total",
+                              "Bytes of results and files that arrived")),
+      archives_(MakeCounter(*registry_, "flowmesh_archives_total",
+                            "Archives of models and adapters, by outcome")),
+      cancels_(MakeCounter(*registry_, "flowmesh_cancels_total",
+                           "Running tasks that were told to end, by outcome")),
       beats_(MakeCounter(*registry_, "flowmesh_heartbeats_total", "Heartbeats, by outcome")),
       registrations_(MakeCounter(*registry_, "flowmesh_registrations_total",
                                  "Registrations in Redis, by reason")),
-      sent_bytes_(MakeCounter(*registry_, "flowmesh_delivery_sent_bytes_total",
-                              "Bytes of results and files sent")
-                      .Add({})),
-      stages_(prometheus::BuildHistogram()
-                  .Name("flowmesh_task_stage_seconds")
-                  .Help("Time that a task spent in a stage")
-                  .Register(*registry_)) {
+      stages_(MakeHistogram(*registry_, "flowmesh_task_stage_seconds",
+                            "Time that a task spent in a stage")),
+      delivery_seconds_(MakeHistogram(*registry_, "flowmesh_delivery_attempt_seconds",
+                                      "Time that a try to send took")),
+      cancel_seconds_(MakeHistogram(*registry_, "flowmesh_cancel_seconds",
+                                    "Time until nothing was left of a task that was told to end")
+                          .Add({}, kCancelBounds)) {
   prometheus::BuildGauge()
       .Name("flowmesh_sidecar_info")
       .Help("Always 1; the version is a label")
       .Register(*registry_)
       .Add({{"version", version}})
       .Set(1);
+  StartAtZero();
+}
+
+void SidecarMetrics::StartAtZero() {
+  for (const char* outcome : {"accepted", "foreign", "duplicate", "queue_full", "draining",
+                              "not_json", "not_utf8", "not_a_map", "no_task_id", "too_large"}) {
+    messages_.Add({{"outcome", outcome}});
+  }
+  for (const char* cause : {"invalid_spec", "task_error", "rank_died", "cancelled", "hung",
+                            "internal", "delivery", "refused"}) {
+    failures_.Add({{"cause", cause}});
+  }
+  for (const char* kind : {"result", "upload"}) {
+    for (const char* outcome : {"delivered", "retried", "failed"}) {
+      deliveries_.Add({{"kind", kind}, {"outcome", outcome}});
+    }
+    sent_bytes_.Add({{"kind", kind}});
+  }
+  for (const char* outcome : {"ok", "failed"}) {
+    archives_.Add({{"outcome", outcome}});
+    beats_.Add({{"outcome", outcome}});
+  }
+  for (const char* outcome : {"ended", "unanswered"}) cancels_.Add({{"outcome", outcome}});
+  for (const char* reason : {"start", "lost", "hardware"}) {
+    registrations_.Add({{"reason", reason}});
+  }
 }
 
 void SidecarMetrics::CountMessage(const std::string& outcome) {
@@ -72,16 +118,28 @@ void SidecarMetrics::CountTask(const std::string& type, const std::string& outco
   tasks_.Add({{"type", known ? type : "other"}, {"outcome", outcome}}).Increment();
 }
 
+void SidecarMetrics::CountFailure(const std::string& cause) {
+  failures_.Add({{"cause", cause}}).Increment();
+}
+
 void SidecarMetrics::ObserveStage(const char* stage, absl::Duration duration) {
-  static const prometheus::Histogram::BucketBoundaries kBounds = {
-      0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600, 7200};
-  stages_.Add({{"stage", stage}}, kBounds).Observe(absl::ToDoubleSeconds(duration));
+  stages_.Add({{"stage", stage}}, kStageBounds).Observe(absl::ToDoubleSeconds(duration));
 }
 
 void SidecarMetrics::CountDelivery(const std::string& kind, const std::string& outcome,
-                                   uint64_t bytes) {
+                                   uint64_t bytes, absl::Duration duration) {
   deliveries_.Add({{"kind", kind}, {"outcome", outcome}}).Increment();
-  sent_bytes_.Increment(static_cast<double>(bytes));
+  sent_bytes_.Add({{"kind", kind}}).Increment(static_cast<double>(bytes));
+  delivery_seconds_.Add({{"kind", kind}}, kSendBounds).Observe(absl::ToDoubleSeconds(duration));
+}
+
+void SidecarMetrics::CountArchive(bool ok) {
+  archives_.Add({{"outcome", ok ? "ok" : "failed"}}).Increment();
+}
+
+void SidecarMetrics::ObserveCancel(bool answered, absl::Duration duration) {
+  cancels_.Add({{"outcome", answered ? "ended" : "unanswered"}}).Increment();
+  cancel_seconds_.Observe(absl::ToDoubleSeconds(duration));
 }
 
 void SidecarMetrics::CountBeat(bool ok) {

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "common/strings.h"
+#include "common/trace.h"
 #include "sidecar/hardware/host.h"
 #include "sidecar/worker/orchestrator_record.h"
 
@@ -46,6 +47,18 @@ Json DetailsOf(const v1::TaskFailed& failed) {
   return details;
 }
 
+// A metric's label.
+std::string CauseOf(const absl::Status& status, const Json& details, bool computed) {
+  if (absl::IsCancelled(status)) return "cancelled";
+  const auto failure = details.find("failure");
+  if (failure != details.end()) return ToLower(failure->get<std::string>());
+  return computed ? "delivery" : "refused";
+}
+
+std::string TraceparentOf(const Envelope& envelope, const std::string& attempt) {
+  return TraceOfRun(*envelope.document, absl::StrCat(envelope.task_id, " ", attempt)).ToString();
+}
+
 // A run that failed before the executor saw it.
 TaskEnd FailedBefore(const absl::Status& status) {
   v1::TaskFailed failed;
@@ -76,6 +89,7 @@ Worker::Worker(WorkerOptions options, Registration registration, WorkerParts par
     : options_(std::move(options)),
       parts_(parts),
       registration_(std::move(registration)),
+      last_beat_ns_(absl::ToInt64Nanoseconds(options_.process_start)),
       lane_([this] { RunLane(); }) {
   for (size_t i = 0; i < options_.delivery_threads; ++i) {
     delivery_.emplace_back([this] { RunDeliveries(); });
@@ -165,6 +179,7 @@ void Worker::Restore(JournalEntry entry) {
   task->envelope = MakeLocalEnvelope(document.ok() ? *std::move(document) : Json(),
                                      entry.task.task_id, id(), entry.task.dispatched_at);
   if (entry.task.dispatched_at.empty()) task->envelope.dispatched_at.reset();
+  task->traceparent = TraceparentOf(task->envelope, task->attempt);
   task->times.task_type = task->envelope.task_type;
   task->times.dispatched_at = task->envelope.dispatched_at;
   // When it began is not known; it was received before that.
@@ -223,7 +238,9 @@ bool Worker::Cancel(const std::string& task_id, const std::string& reason) {
   if (queued) FailQueued(queued, absl::CancelledError(reason));
   if (!active) return queued != nullptr;
   // What is being delivered looks at `cancelled` by itself; the executor then knows no such task.
+  const absl::Duration begin = parts_.clock.Monotonic();
   const absl::StatusOr<bool> ended = parts_.executor.Cancel(task_id, options_.cancel_grace, reason);
+  parts_.metrics.ObserveCancel(ended.ok(), parts_.clock.Monotonic() - begin);
   if (!ended.ok()) LogWarning("task {}: cannot be cancelled: {}", task_id, Message(ended.status()));
   return true;
 }
@@ -256,6 +273,7 @@ void Worker::RunLane() {
       queue_.pop_front();
       queued_bytes_ -= task->bytes;
       running_ = task;
+      last_event_ = parts_.clock.Monotonic();
     }
     RunTask(task);
   }
@@ -265,6 +283,7 @@ void Worker::RunTask(const TaskPtr& task) {
   if (task->restored && !StillWanted(*task)) return;
   task->times.started_at = parts_.clock.Now();
   task->started = parts_.clock.Monotonic();
+  task->traceparent = TraceparentOf(task->envelope, task->attempt);
   parts_.metrics.ObserveStage("queued", task->started - task->received);
   // Lost when Redis is away: the orchestrator does without it.
   const redis::Command started = {
@@ -273,8 +292,8 @@ void Worker::RunTask(const TaskPtr& task) {
     absl::MutexLock lock(&mutex_);
     PostStatusLocked(TrueStatusLocked(), {started});
   }
-  LogInfo("task {} started on {} ({})", task->id(), id(),
-          task->times.task_type.value_or("no type"));
+  LogInfo("task {} started on {} ({}), trace {}", task->id(), id(),
+          task->times.task_type.value_or("no type"), task->traceparent);
 
   parts_.journal.Dispatch(task->entry);
   Ended ended = Execute(*task);
@@ -340,9 +359,16 @@ Worker::Ended Worker::Execute(Task& task) {
   request.set_results_dir(options_.results_dir.string());
   request.set_orchestrator_base_url(options_.orchestrator_base_url);
   request.set_orchestrator_token(options_.orchestrator_token);
-  TaskEnd end = parts_.executor.Run(
-      request, [&](const v1::TaskEvent& event) { parts_.tasks.AddEvent(task.id(), event); });
+  TaskEnd end = parts_.executor.Run(request, task.traceparent,
+                                    [&](const v1::TaskEvent& event) { OnEvent(task, event); });
   return {.end = std::move(end), .job = *std::move(job)};
+}
+
+void Worker::OnEvent(const Task& task, const v1::TaskEvent& event) {
+  parts_.tasks.AddEvent(task.id(), event);
+  const absl::Duration now = parts_.clock.Monotonic();
+  absl::MutexLock lock(&mutex_);
+  last_event_ = now;
 }
 
 // The result of an earlier run of the same document (PROTOCOL.md 4.4).
@@ -362,6 +388,7 @@ absl::StatusOr<DeliveryJob> Worker::Prepare(const Task& task) {
                    {.results_dir = options_.results_dir,
                     .orchestrator_base_url = options_.orchestrator_base_url}));
   RETURN_IF_ERROR(PrepareDirectories(job));
+  job.SetTraceparent(task.traceparent);
   return job;
 }
 
@@ -465,10 +492,12 @@ void Worker::Conclude(const TaskPtr& task, const absl::Status& status, const Jso
     ++untold_;
   }
   if (status.ok()) {
-    LogInfo("task {} succeeded after {}", task->id(),
-            absl::FormatDuration(monotonic - task->started));
+    LogInfo("task {} succeeded after {}, trace {}", task->id(),
+            absl::FormatDuration(monotonic - task->started), task->traceparent);
   } else {
-    LogWarning("task {} failed: {}", task->id(), error);
+    parts_.metrics.CountFailure(CauseOf(status, details, computed));
+    LogWarning("task {} failed: {}{}", task->id(), error,
+               task->traceparent.empty() ? "" : ", trace " + task->traceparent);
   }
   // First the record: the event may bring the task's next attempt within a millisecond.
   if (computed) {
@@ -623,7 +652,10 @@ void Worker::BeatLocked() {
   parts_.publisher.Transaction(
       HeartbeatCommands(id(), TrueStatusLocked(), options_.heartbeat_interval, metrics,
                         parts_.clock.Now()),
-      [this](const absl::Status& status) { parts_.metrics.CountBeat(status.ok()); });
+      [this](const absl::Status& status) {
+        parts_.metrics.CountBeat(status.ok());
+        if (status.ok()) last_beat_ns_ = absl::ToInt64Nanoseconds(parts_.clock.Monotonic());
+      });
 }
 
 Json Worker::hardware() const {
@@ -634,6 +666,16 @@ Json Worker::hardware() const {
 std::string Worker::running_task_id() const {
   absl::MutexLock lock(&mutex_);
   return running_ ? running_->id() : "";
+}
+
+std::optional<Worker::Activity> Worker::activity() const {
+  absl::MutexLock lock(&mutex_);
+  if (!running_) return std::nullopt;
+  return Activity{.task_id = running_->id(), .silent = parts_.clock.Monotonic() - last_event_};
+}
+
+absl::Duration Worker::beat_age() const {
+  return parts_.clock.Monotonic() - absl::Nanoseconds(last_beat_ns_.load());
 }
 
 size_t Worker::queue_depth() const {

@@ -105,7 +105,15 @@ class Worker {
   WorkerStatus true_status() const;
   Json hardware() const;
   std::string running_task_id() const;
+  // The task that runs, and for how long its executor has said nothing of it.
+  struct Activity {
+    std::string task_id;
+    absl::Duration silent;
+  };
+  std::optional<Activity> activity() const;
   size_t queue_depth() const;
+  // Since Redis took the last heartbeat; since the start before the first.
+  absl::Duration beat_age() const;
   // When the status in Redis is to be compared with the true one, if at all; monotonic.
   std::optional<absl::Duration> next_check() const;
   void ClearChecksUntil(absl::Duration now);
@@ -133,6 +141,7 @@ class Worker {
     absl::Duration started;  // monotonic
     std::string attempt;
     std::string fingerprint;
+    std::string traceparent;       // empty until it runs
     int64_t entry = 0;             // in the journal; 0: it was refused before it came there
     bool journalled = false;       // it may run; guarded by the worker's mutex
     bool restored = false;         // from an earlier life
@@ -172,6 +181,7 @@ class Worker {
   bool StillWanted(const Task& task);
   std::optional<TaskEnd> ReadReusable(const Task& task);
   absl::StatusOr<DeliveryJob> Prepare(const Task& task);
+  void OnEvent(const Task& task, const v1::TaskEvent& event);
   Outcome FromEnd(Ended ended) const;
   // Journals the end and hands the task to the delivery threads.
   void HandOver(const TaskPtr& task, Ended ended);
@@ -216,12 +226,14 @@ class Worker {
   uint64_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t attempts_ ABSL_GUARDED_BY(mutex_) = 0;
   TaskPtr running_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration last_event_ ABSL_GUARDED_BY(mutex_);  // of running_, monotonic
   // Ends that an earlier life could not tell: told once the worker is registered.
   std::vector<std::pair<TaskPtr, std::string>> restored_events_ ABSL_GUARDED_BY(mutex_);
   std::deque<DeliveryPtr> deliveries_ ABSL_GUARDED_BY(mutex_);
   std::set<TaskPtr> delivering_ ABSL_GUARDED_BY(mutex_);
   size_t untold_ ABSL_GUARDED_BY(mutex_) = 0;                  // concluded, the event not tried yet
   std::deque<absl::Duration> checks_ ABSL_GUARDED_BY(mutex_);  // due times
+  std::atomic<int64_t> last_beat_ns_;                          // monotonic; that Redis took
 
   std::thread lane_;
   std::vector<std::thread> delivery_;

@@ -1,0 +1,50 @@
+#include "sidecar/metrics/health.h"
+
+#include <gtest/gtest.h>
+
+namespace flowmesh::sidecar {
+namespace {
+
+HealthPart Tree() {
+  return {.name = "sidecar",
+          .parts = {{.name = "redis", .detail = "ready"},
+                    {.name = "executor e0", .parts = {{.name = "task t1", .detail = "3 of 10"}}}}};
+}
+
+TEST(HealthTest, AllReady) {
+  const HealthPart tree = Tree();
+  EXPECT_TRUE(tree.ready());
+  EXPECT_EQ(tree.Why(), "");
+  const Json expected = ParseJson(R"({
+      "name": "sidecar", "ready": true,
+      "parts": [{"name": "redis", "ready": true, "detail": "ready"},
+                {"name": "executor e0", "ready": true,
+                 "parts": [{"name": "task t1", "ready": true, "detail": "3 of 10"}]}]})")
+                            .value();
+  EXPECT_EQ(tree.ToJson(), expected);
+}
+
+TEST(HealthTest, AProblemBelowIsAProblemAboveAndNotBeside) {
+  HealthPart tree = Tree();
+  tree.parts[1].parts[0].problem = "silent for 31m";
+  EXPECT_FALSE(tree.ready());
+  EXPECT_EQ(tree.Why(), "executor e0: task t1: silent for 31m");
+  const Json json = tree.ToJson();
+  EXPECT_EQ(json["ready"], false);
+  EXPECT_EQ(json["reason"], "executor e0: task t1: silent for 31m");
+  EXPECT_EQ(json["parts"][0]["ready"], true);
+  EXPECT_EQ(json["parts"][1]["ready"], false);
+  EXPECT_EQ(json["parts"][1]["parts"][0]["reason"], "silent for 31m");
+}
+
+TEST(HealthTest, TheFirstProblemIsTold) {
+  HealthPart tree = Tree();
+  tree.parts[0].problem = "lost";
+  tree.parts[1].problem = "not available";
+  EXPECT_EQ(tree.Why(), "redis: lost");
+  tree.problem = "stopping";
+  EXPECT_EQ(tree.Why(), "stopping");
+}
+
+}  // namespace
+}  // namespace flowmesh::sidecar
