@@ -158,6 +158,12 @@ struct CurlList {
   void Add(const std::string& line) { list = curl_slist_append(list, line.c_str()); }
 };
 
+// Headers that say who asks: for the origin that they were meant for only.
+bool IsLogin(std::string_view header) {
+  const std::string name = ToLower(header);
+  return name == "authorization" || name == "cookie" || name == "proxy-authorization";
+}
+
 bool IsRedirect(int status) {
   return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
@@ -259,8 +265,7 @@ absl::StatusOr<HttpResponse> HttpClient::Send(const HttpRequest& original) {
           absl::StrCat(first_origin, ": redirected to something that is no http(s) URL"));
     }
     if (origin != first_origin) {
-      std::erase_if(request.headers,
-                    [](const auto& header) { return ToLower(header.first) == "authorization"; });
+      std::erase_if(request.headers, [](const auto& header) { return IsLogin(header.first); });
     }
   }
 }

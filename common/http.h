@@ -46,7 +46,7 @@ struct HttpRequest {
   // Bounds the whole transfer; infinite by default.
   absl::Duration total_timeout = absl::InfiniteDuration();
   int max_redirects = 5;                    // followed with the same method and body; Authorization
-                                            // is not sent to another origin
+                                            // and Cookie are not sent to another origin
   uint64_t max_response_bytes = 64u << 20;  // of HttpResponse::body
   // Asked before the body's next bytes leave, with how many could; waits as it likes and says how
   // many may. 0 ends the transfer with Cancelled.

@@ -1,9 +1,13 @@
 #include "common/http.h"
 
+#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
 
 #include <atomic>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
@@ -179,12 +183,15 @@ TEST(HttpTest, AuthorizationStaysWithItsOrigin) {
     reply.set_header("Location", request.path == "/here" ? "/end" : other.url());
   });
   HttpRequest request = Request("GET", first.url("/here"));
-  request.headers = {{"authorization", "Bearer secret"}, {"X-Other", "stays"}};
+  request.headers = {
+      {"authorization", "Bearer secret"}, {"Cookie", "secret"}, {"X-Other", "stays"}};
   ASSERT_TRUE(Send(request).ok());
   EXPECT_TRUE(first.requests()[1].has_header("Authorization"));
+  EXPECT_TRUE(first.requests()[1].has_header("Cookie"));
   request.url = first.url("/there");
   EXPECT_EQ(Send(request).value().body, "other");
   EXPECT_FALSE(other.requests()[0].has_header("Authorization"));
+  EXPECT_FALSE(other.requests()[0].has_header("Cookie"));
   EXPECT_TRUE(other.requests()[0].has_header("X-Other"));
 }
 
@@ -238,6 +245,30 @@ TEST(HttpTest, AnAnswerThatIsTooLargeIsRefused) {
 TEST(HttpTest, AnAnswerThatBreaksOffIsNoAnswer) {
   TestHttpServer server(BreakOff);
   EXPECT_TRUE(absl::IsUnavailable(Error(Request("GET", server.url()))));
+}
+
+// What drips in without an end of the headers is no answer that goes on.
+TEST(HttpTest, HeadersThatNeverEndAreSilence) {
+  const UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{.sin_family = AF_INET, .sin_addr = {.s_addr = ::htonl(INADDR_LOOPBACK)}};
+  socklen_t size = sizeof(address);
+  auto* generic = reinterpret_cast<sockaddr*>(&address);
+  ASSERT_EQ(::bind(listener.get(), generic, size), 0);
+  ASSERT_EQ(::listen(listener.get(), 1), 0);
+  ASSERT_EQ(::getsockname(listener.get(), generic, &size), 0);
+  std::thread server([&] {
+    const UniqueFd connection(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    const std::string_view head = "HTTP/1.1 200 OK\r\n";
+    ::send(connection.get(), head.data(), head.size(), MSG_NOSIGNAL);
+    pollfd gone{connection.get(), POLLRDHUP, 0};
+    // A header after the other, until the client hangs up.
+    while (::poll(&gone, 1, 10) == 0) ::send(connection.get(), "X: y\r\n", 6, MSG_NOSIGNAL);
+  });
+  HttpRequest request =
+      Request("GET", absl::StrCat("http://127.0.0.1:", ::ntohs(address.sin_port), "/"));
+  request.timeout = absl::Milliseconds(200);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Error(request)));
+  server.join();
 }
 
 TEST(HttpTest, SilenceEndsARequest) {

@@ -71,6 +71,16 @@ void AppendSpaced(const Json& value, std::string& out) {
   }
 }
 
+// The parser quotes what it read last, which may be a password or a token: line and column tell
+// where it stands.
+std::string WithoutContent(std::string message) {
+  const size_t begin = message.find("; last read: '");
+  if (begin == std::string::npos) return message;
+  const size_t rest = message.rfind("'; expected ");
+  message.erase(begin, rest == std::string::npos ? rest : rest + 1 - begin);
+  return message;
+}
+
 }  // namespace
 
 absl::StatusOr<Json> ParseJson(std::string_view text) {
@@ -83,7 +93,7 @@ absl::StatusOr<Json> ParseJson(std::string_view text) {
     // "[json.exception.parse_error.101] parse error at line 1, column 2: ..." without the tag.
     std::string message = e.what();
     if (const size_t end = message.find("] "); end != std::string::npos) message.erase(0, end + 2);
-    return absl::InvalidArgumentError(absl::StrCat("not JSON: ", message.substr(0, 300)));
+    return absl::InvalidArgumentError(absl::StrCat("not JSON: ", WithoutContent(message)));
   }
 }
 

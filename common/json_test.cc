@@ -27,6 +27,19 @@ TEST(JsonTest, ObjectsKeepTheOrderOfTheirKeys) {
   EXPECT_EQ(DumpJson(ParseJson(kText).value()), kText);
 }
 
+// Documents hold tokens and passwords, and errors are logged.
+TEST(ParseJsonTest, AnErrorTellsThePlaceAndNothingOfTheContent) {
+  for (const std::string text :
+       {R"({"a":"canary)", R"({"a":canary})", R"({"a":"can'; expected ary" "b"})",
+        "{\"a\":\"canary\n\"}", R"({"a":"; last read: 'canary' canary)", R"(["canary\x"])"}) {
+    const std::string error = Message(ParseJson(text).status());
+    EXPECT_THAT(error, ::testing::StartsWith("not JSON: parse error at line ")) << text;
+    EXPECT_EQ(error.find("canary"), std::string::npos) << error;
+    EXPECT_EQ(error.find("ary"), std::string::npos) << error;
+  }
+  EXPECT_THAT(Message(ParseJson("[1 2]").status()), ::testing::EndsWith("; expected ']'"));
+}
+
 TEST(JsonTest, NumbersOfPythonPeersThatJsonLacksReadAsNull) {
   EXPECT_EQ(DumpJson(ParseJson(R"([NaN, Infinity,-Infinity,NaN])").value()),
             "[null,null,null,null]");

@@ -1,6 +1,7 @@
 #include "common/redact.h"
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,8 @@ namespace {
 
 constexpr size_t kShownBody = 200;     // bytes
 constexpr size_t kShortestSecret = 4;  // anything shorter would blank out ordinary text
+
+std::atomic<uint64_t> blanked{0};  // for TextsBlanked
 
 // Where `user:password` of a URL stands: the offset of its first byte, and its length without the
 // `@`; the length is npos when there is none.
@@ -45,11 +48,16 @@ std::string WithoutSecrets(std::string text, const HttpRequest& request,
     const std::string user_info = request.url.substr(begin, length);
     secrets.emplace_back(user_info.substr(user_info.find(':') + 1));
   }
+  bool held_one = false;
   for (const std::string& secret : secrets) {
-    if (secret.size() >= kShortestSecret) text = absl::StrReplaceAll(text, {{secret, "***"}});
+    if (secret.size() < kShortestSecret) continue;
+    held_one = absl::StrReplaceAll({{secret, "***"}}, &text) > 0 || held_one;
   }
+  if (held_one) ++blanked;
   return text;
 }
+
+uint64_t TextsBlanked() { return blanked; }
 
 std::string ShownBody(const std::string& body, const HttpRequest& request,
                       std::vector<std::string> secrets) {

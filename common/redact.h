@@ -1,6 +1,7 @@
 // Texts about a request that may be shown to people (promise P19).
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,9 @@ std::string ShownUrl(const std::string& url);
 // its URL.
 std::string WithoutSecrets(std::string text, const HttpRequest& request,
                            std::vector<std::string> secrets);
+
+// How many texts held a secret since the process began: somebody says them back to us.
+uint64_t TextsBlanked();
 
 // The beginning of an error's body, as `: <text>`; nothing when it is empty or no text.
 std::string ShownBody(const std::string& body, const HttpRequest& request,

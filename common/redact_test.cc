@@ -27,9 +27,13 @@ TEST(RedactTest, SecretsOfARequestAreBlankedOut) {
   HttpRequest request;
   request.url = "http://user:canary-password@host";
   request.headers = {{"Authorization", "Bearer canary-bearer"}, {"X", "abc"}};
+  const uint64_t before = TextsBlanked();
   EXPECT_EQ(
       WithoutSecrets("canary-bearer canary-password canary-token abc", request, {"canary-token"}),
       "*** *** *** abc");
+  EXPECT_EQ(TextsBlanked(), before + 1) << "one text, however many secrets";
+  EXPECT_EQ(WithoutSecrets("abc", request, {}), "abc");
+  EXPECT_EQ(TextsBlanked(), before + 1);
 }
 
 TEST(RedactTest, AShownBodyIsShortTextWithoutHalvesOfSecrets) {

@@ -6,8 +6,9 @@
 
 namespace flowmesh {
 
-// Blocks SIGTERM, SIGINT and SIGPIPE in the calling thread and in all threads started after; call
-// it first in main(). Children reset the mask themselves (see Subprocess).
+// Blocks SIGTERM and SIGINT in the calling thread and in all threads started after, and has SIGPIPE
+// and SIGXFSZ ignored, so that a closed pipe and a file that may not grow are errors of the write;
+// call it first in main(). Children reset the mask themselves (see Subprocess).
 void BlockTerminationSignals();
 
 // Calls `on_signal` with 1 for the first signal, 2 for the second, and so on, until destroyed.

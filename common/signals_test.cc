@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 
 #include "absl/synchronization/mutex.h"
@@ -77,6 +79,20 @@ TEST_F(SignalsDeathTest, EndsWithoutASignal) {
   if (::pipe(ends) != 0) std::_Exit(1);
   ::close(ends[0]);
   std::_Exit(::write(ends[1], "x", 1) < 0 && errno == EPIPE ? 42 : 1);
+}
+
+[[noreturn]] void WriteBeyondTheLimit() {
+  BlockTerminationSignals();
+  const rlimit limit{.rlim_cur = 4, .rlim_max = RLIM_INFINITY};
+  std::FILE* file = std::tmpfile();
+  if (file == nullptr || ::setrlimit(RLIMIT_FSIZE, &limit) != 0) std::_Exit(1);
+  const int fd = ::fileno(file);
+  const bool begun = ::write(fd, "12345", 5) == 4;
+  std::_Exit(begun && ::write(fd, "5", 1) < 0 && errno == EFBIG ? 42 : 1);
+}
+
+TEST_F(SignalsDeathTest, AFileThatMayNotGrowIsAnErrorAndNoSignal) {
+  EXPECT_EXIT(WriteBeyondTheLimit(), ::testing::ExitedWithCode(42), "");
 }
 
 TEST_F(SignalsDeathTest, AClosedPipeIsAnErrorAndNoSignal) {

@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "common/redact.h"
 #include "common/strings.h"
 #include "sidecar/sidecar.h"
 
@@ -159,6 +160,9 @@ void Sidecar::SampleProcess(std::vector<Sample>& samples) const {
            absl::ToDoubleSeconds(clock_.Now() - started_wall_ - uptime()));
   AddGauge(samples, "flowmesh_heartbeat_interval_seconds", "Time between two heartbeats",
            absl::ToDoubleSeconds(config_.heartbeat_interval));
+  AddCounter(samples, "flowmesh_secrets_blanked_total",
+             "Texts of others that held a secret, which was blanked out",
+             static_cast<double>(TextsBlanked()));
   if (config_.bandwidth) {
     AddGauge(samples, "flowmesh_delivery_limit_bytes_per_second",
              "Rate that all sending together keeps", *config_.bandwidth);

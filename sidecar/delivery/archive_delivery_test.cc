@@ -33,6 +33,7 @@ class ArchiveDeliveryTest : public ::testing::Test {
       outcomes_.push_back(attempt.outcome);
       if (on_attempt_) on_attempt_(attempt);
     };
+    options_.on_archive = [this](bool ok) { archives_.push_back(ok); };
   }
 
   // A task that trained `folder`, and delivers to `url`; locally when that is empty.
@@ -77,6 +78,7 @@ class ArchiveDeliveryTest : public ::testing::Test {
   DelivererOptions options_;
   std::function<void(const DeliveryAttempt&)> on_attempt_;
   std::vector<Outcome> outcomes_;
+  std::vector<bool> archives_;
 };
 
 TEST_F(ArchiveDeliveryTest, AModelIsArchivedUploadedAndThenLinkedToByTheResult) {
@@ -146,6 +148,7 @@ TEST_F(ArchiveDeliveryTest, P17_AnUploadThatIsRefusedIsAWarningInTheResult) {
   ASSERT_EQ(Deliver(job), absl::OkStatus());
   EXPECT_THAT(outcomes_, ElementsAre(Outcome::kFailed, Outcome::kDelivered));
   const Json result = Responses();
+  EXPECT_THAT(archives_, ElementsAre(false));
   EXPECT_EQ(result["final_model_archive_uploaded"], false);
   EXPECT_EQ(result["final_model_archive_error"], "POST " + SinkUrl() + "/T7/files: status 401");
   EXPECT_FALSE(result.contains("final_model_archive_url"));
@@ -160,6 +163,7 @@ TEST_F(ArchiveDeliveryTest, P17_AnUploadThatIsRefusedIsAWarningInTheResult) {
   ASSERT_EQ(Deliver(job), absl::OkStatus());
   EXPECT_EQ(Responses()["final_model_archive_uploaded"], true);
   EXPECT_FALSE(Responses().contains("final_model_archive_error"));
+  EXPECT_THAT(archives_, ElementsAre(false, true));
 }
 
 TEST_F(ArchiveDeliveryTest, AnArchiveThatCannotBeMadeIsAWarningToo) {

@@ -344,6 +344,27 @@ TEST_F(DelivererTest, AJobIsDeliveredAgainAsItWas) {
   EXPECT_EQ(job.result["jsonl_export"]["download_timeoutSec"], 2.5);
 }
 
+TEST_F(DelivererTest, ATraceGoesWithEveryRequest) {
+  DeliveryJob job = PlanHttp({{"ok", true}});
+  AddExport(job, kTask, "pairs.jsonl");
+  job.SetTraceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+  ASSERT_TRUE(Deliver(job).ok());
+  ASSERT_THAT(server_.requests(), SizeIs(2));
+  for (const httplib::Request& request : server_.requests()) {
+    EXPECT_EQ(request.get_header_value("traceparent"),
+              "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        << request.path;
+  }
+}
+
+TEST_F(DelivererTest, ADestinationsOwnTraceStays) {
+  DeliveryJob job = PlanHttp({{"ok", true}}, "", R"(,"headers":{"Traceparent":"own"})");
+  job.SetTraceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+  ASSERT_TRUE(Deliver(job).ok());
+  EXPECT_EQ(server_.requests()[0].get_header_value("traceparent"), "own");
+  EXPECT_EQ(server_.requests()[0].get_header_value_count("traceparent"), 1u);
+}
+
 TEST_F(DelivererTest, ALocalExportStaysWhereItIs) {
   DeliveryJob job = Plan(R"({"spec":{}})", {{"ok", true}});
   AddExport(job, kTask, "pairs.jsonl");

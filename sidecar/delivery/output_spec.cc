@@ -26,9 +26,15 @@ absl::Status ParseLocal(const Field& destination, OutputSpec& output) {
   return absl::OkStatus();
 }
 
+// Field::CheckMap without the text that stands in the map's place: it may hold a secret.
+absl::Status CheckMapUnseen(const Field& field) {
+  if (field.present() && field.json().is_string()) return field.Error("expected a map, got a text");
+  return field.CheckMap();
+}
+
 // Values are secret: an error shows the name only.
 absl::Status ParseHeaders(const Field& field, OutputSpec& output) {
-  RETURN_IF_ERROR(field.CheckMap());
+  RETURN_IF_ERROR(CheckMapUnseen(field));
   if (!field.present()) return absl::OkStatus();
   for (const auto& [name, value] : field.json().items()) {
     if (value.is_structured()) {
@@ -89,7 +95,7 @@ absl::StatusOr<OutputSpec> ParseOutputSpec(const Field& spec) {
   const Field field = spec["output"];
   RETURN_IF_ERROR(field.CheckMap());
   const Field destination = field["destination"];
-  RETURN_IF_ERROR(destination.CheckMap());
+  RETURN_IF_ERROR(CheckMapUnseen(destination));
   ASSIGN_OR_RETURN(const std::string type, destination["type"].StringOr("local"));
   const std::string word = ToLower(Trim(type));
   output.type = type;

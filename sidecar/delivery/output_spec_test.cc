@@ -120,7 +120,7 @@ TEST(OutputSpecTest, MistakesNameTheFieldAndWhatWasFound) {
   const auto error = [](std::string_view spec) { return Message(TryParse(spec).status()); };
   EXPECT_EQ(error(R"({"output":[]})"), "spec.output: expected a map, got a list");
   EXPECT_EQ(error(R"({"output":{"destination":"http"}})"),
-            "spec.output.destination: expected a map, got \"http\"");
+            "spec.output.destination: expected a map, got a text");
   EXPECT_EQ(error(R"({"output":{"artifacts":"a"}})"),
             "spec.output.artifacts: expected a list, got \"a\"");
   EXPECT_EQ(error(R"({"output":{"artifacts":["a",5]}})"),
@@ -154,7 +154,7 @@ TEST(OutputSpecTest, HeaderErrorsShowNoValue) {
   for (const char* headers :
        {R"({"X-Key":{"canary":1}})", R"({"X-Key":["canary"]})", R"({"X-Key":"canary\r\nHost: x"})",
         R"({"X-Key":"canary\n"})", R"({"X:Key":"canary"})", R"({"X\nKey":"canary"})",
-        R"({"":"canary"})"}) {
+        R"({"":"canary"})", R"("Authorization: canary")"}) {
     EXPECT_THAT(DestinationError(absl::StrCat(R"({"type":"http","headers":)", headers, "}")),
                 AllOf(StartsWith("spec.output.destination.headers"), HasSubstr("expected"),
                       Not(HasSubstr("canary"))))
