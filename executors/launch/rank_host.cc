@@ -186,6 +186,11 @@ uint64_t RankHost::ResidentBytes() const {
   return total;
 }
 
+size_t RankHost::ranks() const {
+  absl::MutexLock lock(&mutex_);
+  return group_ && group_->alive() ? group_->pids().size() : 0;
+}
+
 absl::StatusOr<RankDescription> DescribeRank(const std::filesystem::path& program, bool use_cuda,
                                              const std::string& visible_devices,
                                              absl::Duration timeout) {

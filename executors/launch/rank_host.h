@@ -3,7 +3,7 @@
 // task cannot use, is replaced; ranks that die while they start are tried again with back-off.
 //
 // Threads: Run and Stop belong to one thread that lives as long as this (see rank_group.h);
-// ResidentBytes, rank_starts and rank_deaths may be called from any.
+// ResidentBytes, ranks, rank_starts and rank_deaths may be called from any.
 #pragma once
 
 #include <atomic>
@@ -43,6 +43,7 @@ class RankHost : public TaskBackend {
   void Stop() override;
   uint64_t ResidentBytes() const override;
 
+  size_t ranks() const;  // processes that live and have not failed
   uint64_t rank_starts() const { return rank_starts_; }
   uint64_t rank_deaths() const { return rank_deaths_; }
 

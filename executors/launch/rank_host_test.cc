@@ -89,6 +89,9 @@ TEST_F(RankHostTest, AnotherModelReplacesTheRank) {
   const pid_t second = Result(Run(host, R"({"model": {"source": {"identifier": "b"}}})"))["pid"];
   EXPECT_NE(first, second);
   EXPECT_NE(::kill(first, 0), 0);
+  EXPECT_EQ(host.ranks(), 1u);
+  host.Stop();
+  EXPECT_EQ(host.ranks(), 0u);
   EXPECT_EQ(host.rank_starts(), 2u);
   EXPECT_EQ(host.rank_deaths(), 0u);
 }

@@ -76,6 +76,7 @@ absl::Status ServerImpl::Start() {
   if (config_.metrics_listen) {
     RETURN_IF_ERROR(metrics_.Serve(*config_.metrics_listen,
                                    {.busy = [this] { return !core_->running_task_id().empty(); },
+                                    .ranks = [this] { return host_->ranks(); },
                                     .rank_starts = [this] { return host_->rank_starts(); },
                                     .rank_deaths = [this] { return host_->rank_deaths(); },
                                     .telemetry = [this] { return Telemetry(); }}));

@@ -38,6 +38,7 @@ class SampledMetrics : public prometheus::Collectable {
   std::vector<prometheus::MetricFamily> Collect() const override {
     using prometheus::MetricType;
     auto busy = Sampled("flowmesh_executor_busy", "1 while a task runs", MetricType::Gauge);
+    auto ranks = Sampled("flowmesh_executor_ranks", "Rank processes that live", MetricType::Gauge);
     auto starts =
         Sampled("flowmesh_executor_rank_starts_total", "Rank groups started", MetricType::Counter);
     auto deaths = Sampled("flowmesh_executor_rank_deaths_total",
@@ -52,6 +53,7 @@ class SampledMetrics : public prometheus::Collectable {
     auto heat =
         Sampled("flowmesh_executor_gpu_temperature_celsius", "Temperature", MetricType::Gauge);
     Add(busy, sources_.busy() ? 1 : 0);
+    Add(ranks, static_cast<double>(sources_.ranks()));
     Add(starts, static_cast<double>(sources_.rank_starts()));
     Add(deaths, static_cast<double>(sources_.rank_deaths()));
     const v1::Telemetry telemetry = sources_.telemetry();
@@ -65,7 +67,7 @@ class SampledMetrics : public prometheus::Collectable {
       }
       if (gpu.has_temperature_celsius()) Add(heat, gpu.temperature_celsius(), index);
     }
-    return {busy, starts, deaths, resident, power, load, memory, heat};
+    return {busy, ranks, starts, deaths, resident, power, load, memory, heat};
   }
 
  private:

@@ -21,6 +21,7 @@ namespace flowmesh::executor {
 // Values that are read when somebody asks for the metrics.
 struct MetricSources {
   std::function<bool()> busy;
+  std::function<uint64_t()> ranks;
   std::function<uint64_t()> rank_starts;
   std::function<uint64_t()> rank_deaths;
   std::function<v1::Telemetry()> telemetry;

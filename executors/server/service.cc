@@ -2,7 +2,11 @@
 
 #include <algorithm>
 #include <memory>
+#include <string>
 #include <utility>
+
+#include "common/log.h"
+#include "common/trace.h"
 
 namespace flowmesh::executor {
 namespace {
@@ -14,6 +18,14 @@ constexpr uint32_t kMaxGraceMs = 10 * 60 * 1000;
 grpc::Status ToGrpc(const absl::Status& status) {
   // The numbers of both code spaces are the same.
   return {static_cast<grpc::StatusCode>(status.code()), Message(status)};
+}
+
+// The trace that the caller's metadata names; empty when it names none.
+std::string TraceparentOf(const grpc::ServerContext& context) {
+  const auto given = context.client_metadata().find(kTraceparent);
+  if (given == context.client_metadata().end()) return "";
+  const std::string text(given->second.data(), given->second.size());
+  return ParseTraceparent(text) ? text : "";
 }
 
 }  // namespace
@@ -35,6 +47,8 @@ grpc::Status ExecutorService::Execute(grpc::ServerContext* context,
                                       grpc::ServerWriter<v1::TaskEvent>* writer) {
   const absl::StatusOr<std::shared_ptr<EventLog>> log = core_.Execute(*request);
   if (!log.ok()) return ToGrpc(log.status());
+  const std::string traceparent = TraceparentOf(*context);
+  if (!traceparent.empty()) LogInfo("task {}, trace {}", request->task_id(), traceparent);
   return Stream(context, **log, 0, writer);
 }
 
