@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
+#include "common/redact.h"
 #include "common/strings.h"
 #include "common/trace.h"
 #include "sidecar/hardware/host.h"
@@ -45,6 +46,23 @@ Json DetailsOf(const v1::TaskFailed& failed) {
     details["rank_failure"]["last_lines"].push_back(line);
   }
   return details;
+}
+
+// Executors are programs of many: what one says of a failure may quote the task's document.
+void BlankSecrets(const DeliveryJob& job, const std::string& token, v1::TaskFailed& failed) {
+  std::vector<HttpRequest> requests = {
+      {.url = job.task.output.url, .headers = job.task.output.headers}};
+  for (const DeliveryUnit& child : job.children) {
+    requests.push_back({.url = child.output.url, .headers = child.output.headers});
+  }
+  const auto blank = [&](std::string& text) {
+    for (const HttpRequest& request : requests) {
+      text = WithoutSecrets(std::move(text), request, {token});
+    }
+  };
+  blank(*failed.mutable_message());
+  if (!failed.has_rank_failure()) return;
+  for (std::string& line : *failed.mutable_rank_failure()->mutable_last_lines()) blank(line);
 }
 
 // A metric's label.
@@ -359,13 +377,19 @@ Worker::Ended Worker::Execute(Task& task) {
   request.set_results_dir(options_.results_dir.string());
   request.set_orchestrator_base_url(options_.orchestrator_base_url);
   request.set_orchestrator_token(options_.orchestrator_token);
-  TaskEnd end = parts_.executor.Run(request, task.traceparent,
-                                    [&](const v1::TaskEvent& event) { OnEvent(task, event); });
+  TaskEnd end = parts_.executor.Run(
+      request, task.traceparent, [&](const v1::TaskEvent& event) { OnEvent(task, *job, event); });
   return {.end = std::move(end), .job = *std::move(job)};
 }
 
-void Worker::OnEvent(const Task& task, const v1::TaskEvent& event) {
-  parts_.tasks.AddEvent(task.id(), event);
+void Worker::OnEvent(const Task& task, const DeliveryJob& job, const v1::TaskEvent& event) {
+  if (event.has_failed()) {
+    v1::TaskEvent shown = event;
+    BlankSecrets(job, options_.orchestrator_token, *shown.mutable_failed());
+    parts_.tasks.AddEvent(task.id(), shown);
+  } else {
+    parts_.tasks.AddEvent(task.id(), event);
+  }
   const absl::Duration now = parts_.clock.Monotonic();
   absl::MutexLock lock(&mutex_);
   last_event_ = now;
@@ -396,6 +420,7 @@ Worker::Outcome Worker::FromEnd(Ended ended) const {
   Outcome outcome;
   outcome.job = std::move(ended.job);
   if (auto* failed = std::get_if<v1::TaskFailed>(&ended.end)) {
+    if (outcome.job) BlankSecrets(*outcome.job, options_.orchestrator_token, *failed);
     const std::string text =
         failed->message().empty() ? "the executor gave no reason" : failed->message();
     outcome.status = failed->code() == v1::TaskFailed::INVALID_SPEC

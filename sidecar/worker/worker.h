@@ -181,7 +181,7 @@ class Worker {
   bool StillWanted(const Task& task);
   std::optional<TaskEnd> ReadReusable(const Task& task);
   absl::StatusOr<DeliveryJob> Prepare(const Task& task);
-  void OnEvent(const Task& task, const v1::TaskEvent& event);
+  void OnEvent(const Task& task, const DeliveryJob& job, const v1::TaskEvent& event);
   Outcome FromEnd(Ended ended) const;
   // Journals the end and hands the task to the delivery threads.
   void HandOver(const TaskPtr& task, Ended ended);
