@@ -11,9 +11,6 @@
 namespace flowmesh::sidecar {
 namespace {
 
-// A task that says nothing for longer than this is shown as a problem of its executor.
-constexpr absl::Duration kSilenceLimit = absl::Minutes(30);
-
 constexpr redis::State kRedisStates[] = {
     redis::State::kConnecting, redis::State::kReady,         redis::State::kLost,
     redis::State::kNoAuth,     redis::State::kWrongPassword, redis::State::kNoPermission,
@@ -40,31 +37,15 @@ uint64_t ResidentBytes() {
   return resident_pages * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
-// `generating, 3 of 10 items`.
-std::string ToText(const v1::TaskProgress& progress) {
-  if (progress.stage().empty()) return "";
-  std::string text = progress.stage();
-  if (progress.done() > 0 || progress.total() > 0) absl::StrAppend(&text, ", ", progress.done());
-  if (progress.total() > 0) absl::StrAppend(&text, " of ", progress.total());
-  if (!progress.unit().empty()) absl::StrAppend(&text, " ", progress.unit());
-  return text;
-}
-
 HealthPart HealthOf(const Worker& worker, const TaskTable& tasks) {
   const ExecutorLink& link = worker.executor();
   HealthPart part{.name = absl::StrCat("executor ", link.name())};
   if (!link.available()) part.problem = "not available";
   const std::optional<Worker::Activity> activity = worker.activity();
   if (!activity) return part;
-  HealthPart task{.name = absl::StrCat("task ", activity->task_id)};
-  const std::string silent = absl::FormatDuration(absl::Trunc(activity->silent, absl::Seconds(1)));
   const std::optional<v1::TaskRecord> record = tasks.Find(activity->task_id);
-  const std::string progress = record ? ToText(record->progress()) : "";
-  task.detail = absl::StrCat(progress, progress.empty() ? "" : ", ", "last sign ", silent, " ago");
-  if (activity->silent > kSilenceLimit) {
-    task.problem = absl::StrCat("it has given no sign for ", silent);
-  }
-  part.parts.push_back(std::move(task));
+  part.parts.push_back(HealthOfTask(activity->task_id, activity->silent,
+                                    record ? record->progress() : v1::TaskProgress()));
   return part;
 }
 

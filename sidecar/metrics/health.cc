@@ -5,6 +5,21 @@
 #include "absl/strings/str_cat.h"
 
 namespace flowmesh::sidecar {
+namespace {
+
+constexpr absl::Duration kSilenceLimit = absl::Minutes(30);
+
+// `generating, 3 of 10 items`.
+std::string ToText(const v1::TaskProgress& progress) {
+  if (progress.stage().empty()) return "";
+  std::string text = progress.stage();
+  if (progress.done() > 0 || progress.total() > 0) absl::StrAppend(&text, ", ", progress.done());
+  if (progress.total() > 0) absl::StrAppend(&text, " of ", progress.total());
+  if (!progress.unit().empty()) absl::StrAppend(&text, " ", progress.unit());
+  return text;
+}
+
+}  // namespace
 
 bool HealthPart::ready() const {
   return problem.empty() && std::all_of(parts.begin(), parts.end(),
@@ -25,6 +40,16 @@ Json HealthPart::ToJson() const {
   if (!detail.empty()) json["detail"] = detail;
   for (const HealthPart& part : parts) json["parts"].push_back(part.ToJson());
   return json;
+}
+
+HealthPart HealthOfTask(const std::string& task_id, absl::Duration silent,
+                        const v1::TaskProgress& progress) {
+  HealthPart task{.name = absl::StrCat("task ", task_id)};
+  const std::string text = ToText(progress);
+  const std::string for_long = absl::FormatDuration(absl::Trunc(silent, absl::Seconds(1)));
+  task.detail = absl::StrCat(text, text.empty() ? "" : ", ", "last sign ", for_long, " ago");
+  if (silent > kSilenceLimit) task.problem = absl::StrCat("it has given no sign for ", for_long);
+  return task;
 }
 
 }  // namespace flowmesh::sidecar

@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "common/json.h"
+#include "flowmesh/v1/executor.pb.h"
 
 namespace flowmesh::sidecar {
 
@@ -22,5 +24,10 @@ struct HealthPart {
   // {"name", "ready", "reason" unless ready, "detail" and "parts" unless empty}.
   Json ToJson() const;
 };
+
+// A running task: `progress` may be empty, and `silent` is the time since its executor last said
+// anything of it. Half an hour of silence is a problem.
+HealthPart HealthOfTask(const std::string& task_id, absl::Duration silent,
+                        const v1::TaskProgress& progress);
 
 }  // namespace flowmesh::sidecar

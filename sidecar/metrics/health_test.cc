@@ -46,5 +46,24 @@ TEST(HealthTest, TheFirstProblemIsTold) {
   EXPECT_EQ(tree.Why(), "stopping");
 }
 
+TEST(HealthTest, ATaskTellsItsProgressUntilItIsSilentForTooLong) {
+  v1::TaskProgress progress;
+  HealthPart task = HealthOfTask("t1", absl::Milliseconds(2900), progress);
+  EXPECT_EQ(task.name, "task t1");
+  EXPECT_EQ(task.detail, "last sign 2s ago");
+  EXPECT_TRUE(task.ready());
+  progress.set_stage("training");
+  EXPECT_EQ(HealthOfTask("t1", absl::ZeroDuration(), progress).detail, "training, last sign 0 ago");
+  progress.set_done(3);
+  progress.set_total(10);
+  progress.set_unit("steps");
+  task = HealthOfTask("t1", absl::Minutes(30), progress);
+  EXPECT_EQ(task.detail, "training, 3 of 10 steps, last sign 30m ago");
+  EXPECT_TRUE(task.ready());
+  task = HealthOfTask("t1", absl::Minutes(30) + absl::Seconds(1), progress);
+  EXPECT_FALSE(task.ready());
+  EXPECT_EQ(task.Why(), "it has given no sign for 30m1s");
+}
+
 }  // namespace
 }  // namespace flowmesh::sidecar
