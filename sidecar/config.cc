@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/http.h"
+#include "common/redact.h"
 #include "common/strings.h"
 
 namespace flowmesh::sidecar {
@@ -122,7 +123,7 @@ void ReadOrchestrator(EnvReader& env, SidecarConfig& config) {
   std::string& url = config.orchestrator_base_url;
   url = std::string(Trim(env.String("ORCHESTRATOR_BASE_URL", "", "origin of the orchestrator")));
   if (!url.empty() && UrlOrigin(url).empty()) {
-    env.Reject("ORCHESTRATOR_BASE_URL", "an http or https URL", url);
+    env.Reject("ORCHESTRATOR_BASE_URL", "an http or https URL", WithoutUserInfo(url));
   }
   while (!url.empty() && url.back() == '/') url.pop_back();
   config.orchestrator_token = env.Secret("ORCHESTRATOR_TOKEN", "bearer token for the orchestrator");

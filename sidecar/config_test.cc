@@ -175,6 +175,8 @@ TEST(ConfigTest, MistakesNameTheVariableAndNeverASecret) {
   }
   EXPECT_THAT(Error({{"REDIS_URL", "redis://u:canary@host:port"}}),
               ::testing::Not(HasSubstr("canary")));
+  EXPECT_EQ(Error({{"ORCHESTRATOR_BASE_URL", "ftp://u:canary@host"}}),
+            "ORCHESTRATOR_BASE_URL: expected an http or https URL, got \"ftp://host\"");
 }
 
 }  // namespace
