@@ -5,6 +5,8 @@
 //   finish | fail TEXT | crash SIGNAL | exit CODE | hang | ignore_term | grandchild | malformed
 //   huge | close | answer_twice
 //
+// Merged children get a result each with `finish`.
+//
 // SCRIPTED_RANK_START holds steps (by comma) done before `ready` is sent. The result of `finish`
 // tells the rank's pid, environment, number of tasks so far, and the pid of its grandchild.
 #include <signal.h>
@@ -28,6 +30,7 @@ namespace {
 constexpr int kSocket = 3;
 pid_t grandchild = 0;
 int tasks_run = 0;
+Json children;  // of the task that runs: their results
 
 std::string Environment(const char* name) {
   const char* value = std::getenv(name);
@@ -44,6 +47,7 @@ Json Result() {
         "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "MALLOC_MMAP_THRESHOLD_", "FLOWMESH_RANK_DEVICE"}) {
     result[name] = Environment(name);
   }
+  if (!children.empty()) result["children"] = children;
   return result;
 }
 
@@ -142,6 +146,10 @@ void RunScript(const v1::ExecuteRequest& task) {
   ++tasks_run;
   const Json document = ParseJson(task.document_json()).value();
   const Json& spec = document["spec"];
+  children = Json::object();
+  for (const Json& child : document.value("merge_children", Json::array())) {
+    children[child["task_id"].get<std::string>()] = {{"ok", true}};
+  }
   const Json scripts = spec.value("scripts", Json::object());
   const Json script = scripts.value(Environment("RANK"), spec.value("script", Json(Json::array())));
   for (const Json& step : script) {

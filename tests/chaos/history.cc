@@ -42,16 +42,28 @@ std::optional<Step> StepOf(const Json& event) {
 void History::Add(Step step, const std::string& task_id, const std::string& where) {
   absl::MutexLock lock(&mutex_);
   entries_.push_back({clock_.Monotonic(), step, task_id, where});
+  firsts_.emplace(task_id, entries_.back().at);
 }
 
-void History::BeginDeaf(const std::string& reason) {
+void History::BeginDeaf(const std::string& reason, absl::Duration on_the_way) {
   absl::MutexLock lock(&mutex_);
-  deaf_.push_back({clock_.Monotonic(), absl::InfiniteDuration(), reason});
+  deaf_.push_back({clock_.Monotonic() - on_the_way, absl::InfiniteDuration(), reason});
 }
 
 void History::EndDeaf() {
   absl::MutexLock lock(&mutex_);
   if (!deaf_.empty()) deaf_.back().end = clock_.Monotonic();
+}
+
+bool History::IsDeafLocked(absl::Duration at) const {
+  return std::any_of(deaf_.begin(), deaf_.end(),
+                     [&](const Window& window) { return window.begin <= at && at <= window.end; });
+}
+
+bool History::IsDeafAtFirst(const std::string& task_id) const {
+  absl::MutexLock lock(&mutex_);
+  const auto first = firsts_.find(task_id);
+  return first != firsts_.end() && IsDeafLocked(first->second);
 }
 
 size_t History::Count(Step step) const {
@@ -115,10 +127,8 @@ std::string History::JudgeEnd(const Entry& first, const Way& way) const {
     return "its result was sent and never stored";
   }
   if (first.step != Step::kPublished || way.counts.size() > 1) return "";
-  const bool deaf = std::any_of(deaf_.begin(), deaf_.end(), [&](const Window& window) {
-    return window.begin <= first.at && first.at <= window.end;
-  });
-  return deaf ? "" : "it was published outside any deaf window and nobody took it";
+  return IsDeafLocked(first.at) ? ""
+                                : "it was published outside any deaf window and nobody took it";
 }
 
 absl::Status History::Check() const {

@@ -43,9 +43,12 @@ class History {
 
   // `where`: the executor of kDispatched and kHandedBack.
   void Add(Step step, const std::string& task_id, const std::string& where = "");
-  // Between these two messages may be missed. A window that nobody ends lasts.
-  void BeginDeaf(const std::string& reason);
+  // Between these two messages may be missed, and so may what was on its way: what was published
+  // less than `on_the_way` before. A window that nobody ends lasts.
+  void BeginDeaf(const std::string& reason, absl::Duration on_the_way = absl::ZeroDuration());
   void EndDeaf();
+  // Whether the first that is known of a task lies in a deaf window.
+  bool IsDeafAtFirst(const std::string& task_id) const;
 
   // To be asked when everything has come to rest. FailedPrecondition with the first violation, in
   // the order of the log, and the whole way of its task:
@@ -76,6 +79,7 @@ class History {
     std::optional<std::string> executor;  // that has it
   };
 
+  bool IsDeafLocked(absl::Duration at) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The violation that `entry` is, given what came before; empty when it is none.
   static std::string Judge(const Entry& entry, Way& way);
   // What is missing at the end.
@@ -88,6 +92,7 @@ class History {
   const Clock& clock_;
   mutable absl::Mutex mutex_;
   std::vector<Entry> entries_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, absl::Duration> firsts_ ABSL_GUARDED_BY(mutex_);  // by task
   std::vector<Window> deaf_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -72,6 +72,13 @@ TEST_F(HistoryTest, InADeafWindowMessagesMayBeMissed) {
   clock_.Advance(absl::Seconds(1));
   history_.Add(Step::kPublished, "c");
   EXPECT_THAT(Violation(), StartsWith("task c: it was published outside"));
+  // What was on its way when the window began is missed like what came after.
+  history_.BeginDeaf("once more", absl::Seconds(2));
+  EXPECT_EQ(history_.Check(), absl::OkStatus());
+  EXPECT_TRUE(history_.IsDeafAtFirst("c"));
+  EXPECT_FALSE(history_.IsDeafAtFirst("a"));
+  EXPECT_FALSE(history_.IsDeafAtFirst("unknown"));
+  history_.EndDeaf();
   // Accepted there, it must be finished all the same.
   history_.BeginDeaf("again");
   history_.Add(Step::kFinished, "c");

@@ -76,7 +76,7 @@ Line::Line(LineOptions options) : options_(std::move(options)) {
   if (!options_.redis_setup.empty()) {
     EXPECT_EQ(redis_->Command(options_.redis_setup), "OK");
   }
-  events_ = std::make_unique<EventRecorder>(server_.port());
+  events_ = std::make_unique<EventRecorder>(server_.port(), options_.on_event);
   metrics_port_ = FreeLoopbackPort().value();
   if (options_.orchestrator) {
     std::map<std::string, std::string> env = options_.orchestrator_env;
@@ -114,7 +114,12 @@ void Line::ObserveAgain(int port) {
   if (port == 0) port = server_.port();
   events_.reset();
   redis_ = std::make_unique<RedisPeer>(port);
-  events_ = std::make_unique<EventRecorder>(port);
+  events_ = std::make_unique<EventRecorder>(port, options_.on_event);
+}
+
+void Line::StopObserving() {
+  events_->Leave();
+  events_.reset();
 }
 
 void Line::StartExecutor(const std::string& name) {

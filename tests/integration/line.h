@@ -46,8 +46,9 @@ struct LineOptions {
   std::map<std::string, std::string> sidecar_env;
   std::map<std::string, std::string> executor_env;
   std::map<std::string, std::string> orchestrator_env;
-  std::vector<std::string> redis_setup;  // a command for the server, before all else
-  std::string redis_login;               // `user:password@`, the sidecar's
+  std::vector<std::string> redis_setup;             // a command for the server, before all else
+  std::string redis_login;                          // `user:password@`, the sidecar's
+  std::function<void(const Json& event)> on_event;  // gets what events() records, from its thread
   // Makes the sidecar's REDIS_URL of the server; by default the server's own.
   std::function<std::string(RedisServer& server)> sidecar_redis;
 };
@@ -75,6 +76,8 @@ class Line {
   // redis() and events() anew, after their connections broke; what was recorded is forgotten.
   // `port`: of another server that has become the master.
   void ObserveAgain(int port = 0);
+  // Nobody hears events, until ObserveAgain; events() is gone.
+  void StopObserving();
 
   void StartSidecar();
   void StopSidecar();

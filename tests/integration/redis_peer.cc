@@ -153,7 +153,8 @@ void RedisPeer::PublishAll(const std::string& channel, const std::vector<Json>& 
   for (size_t i = 0; i < messages.size(); ++i) Receive();
 }
 
-EventRecorder::EventRecorder(int port) : context_(Connect(port)) {
+EventRecorder::EventRecorder(int port, std::function<void(const Json& event)> on_event)
+    : on_event_(std::move(on_event)), context_(Connect(port)) {
   auto* context = static_cast<redisContext*>(context_);
   auto* reply =
       static_cast<redisReply*>(redisCommand(context, "SUBSCRIBE workers.events tasks.events"));
@@ -163,8 +164,16 @@ EventRecorder::EventRecorder(int port) : context_(Connect(port)) {
 
 EventRecorder::~EventRecorder() {
   ::shutdown(static_cast<redisContext*>(context_)->fd, SHUT_RDWR);
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
   redisFree(static_cast<redisContext*>(context_));
+}
+
+void EventRecorder::Leave() {
+  // Past hiredis, whose context is the thread's.
+  constexpr std::string_view kCommand = "UNSUBSCRIBE\r\n";
+  (void)::send(static_cast<redisContext*>(context_)->fd, kCommand.data(), kCommand.size(),
+               MSG_NOSIGNAL);
+  thread_.join();
 }
 
 void EventRecorder::Listen() {
@@ -174,12 +183,15 @@ void EventRecorder::Listen() {
     const absl::Duration arrived = Clock::Real().Monotonic();
     const Json message = ToJson(reply);
     freeReplyObject(reply);
-    if (!message.is_array() || message.size() != 3 || message[0] != "message") continue;
+    if (!message.is_array() || message.size() != 3) continue;
+    if (message[0] == "unsubscribe" && message[2] == 0) return;
+    if (message[0] != "message") continue;
     absl::StatusOr<Json> event = ParseJson(message[2].get<std::string>());
     if (!event.ok()) {
       ADD_FAILURE() << "an event that is not JSON: " << message[2];
       continue;
     }
+    if (on_event_) on_event_(*event);
     absl::MutexLock lock(&mutex_);
     events_.push_back(*std::move(event));
     arrivals_.push_back(arrived);

@@ -68,8 +68,11 @@ class RedisPeer {
 // Everything published on `workers.events` and `tasks.events` since it was made.
 class EventRecorder {
  public:
-  explicit EventRecorder(int port);
+  // `on_event` is called with each event, from the recording thread.
+  explicit EventRecorder(int port, std::function<void(const Json& event)> on_event = nullptr);
   ~EventRecorder();
+  // Unsubscribes; what Redis counts as received here is recorded when this returns.
+  void Leave();
 
   using Predicate = std::function<bool(const Json& event)>;
   // The first recorded event that fits, waiting for it at most `timeout`.
@@ -84,6 +87,7 @@ class EventRecorder {
  private:
   void Listen();
 
+  const std::function<void(const Json& event)> on_event_;
   void* context_;
   absl::Mutex mutex_;
   std::vector<Json> events_ ABSL_GUARDED_BY(mutex_);
