@@ -477,9 +477,16 @@ TEST_F(ExecutorServerTest, MetricsCountTasksByTypeAndOutcome) {
   HttpClient client;
   HttpRequest request;
   request.url = absl::StrCat("http://", address, "/metrics");
-  const auto response = client.Send(request);
-  ASSERT_TRUE(response.ok()) << response.status();
-  const std::string& text = response->body;
+  // A task is counted just after its end was told.
+  std::string text;
+  const absl::Time limit = absl::Now() + kBound;
+  const auto counted = [&](std::string_view label) { return text.find(label) != text.npos; };
+  while (!(counted("\"rank_died\",type=\"inference\"} 1") && counted("\"unknown\"} 1")) &&
+         absl::Now() < limit) {
+    const auto response = client.Send(request);
+    ASSERT_TRUE(response.ok()) << response.status();
+    text = response->body;
+  }
   EXPECT_THAT(text,
               HasSubstr("flowmesh_executor_tasks_total{outcome=\"succeeded\",type=\"echo\"} 1"));
   EXPECT_THAT(

@@ -86,6 +86,11 @@ TaskEnd FailedBefore(const absl::Status& status) {
   return failed;
 }
 
+bool WasCancelled(const TaskEnd& end) {
+  const auto* failed = std::get_if<v1::TaskFailed>(&end);
+  return failed != nullptr && failed->code() == v1::TaskFailed::CANCELLED;
+}
+
 v1::TaskEvent ToEvent(const TaskEnd& end) {
   v1::TaskEvent event;
   if (const auto* finished = std::get_if<v1::TaskFinished>(&end)) {
@@ -377,8 +382,16 @@ Worker::Ended Worker::Execute(Task& task) {
   request.set_results_dir(options_.results_dir.string());
   request.set_orchestrator_base_url(options_.orchestrator_base_url);
   request.set_orchestrator_token(options_.orchestrator_token);
-  TaskEnd end = parts_.executor.Run(
-      request, task.traceparent, [&](const v1::TaskEvent& event) { OnEvent(task, *job, event); });
+  const auto run = [&] {
+    return parts_.executor.Run(request, task.traceparent,
+                               [&](const v1::TaskEvent& event) { OnEvent(task, *job, event); });
+  };
+  TaskEnd end = run();
+  if (task.restored && !task.cancelled && WasCancelled(end)) {
+    // By the earlier life, on its way out: the executor remembers that end for that attempt.
+    request.set_attempt(absl::StrCat(task.attempt, "'"));
+    end = run();
+  }
   return {.end = std::move(end), .job = *std::move(job)};
 }
 

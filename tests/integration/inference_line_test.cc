@@ -167,6 +167,8 @@ TEST(InferenceLineTest, AKilledExecutorFailsItsTaskAndItsRankEndsToo) {
     if (!children.empty()) rank = children.front();
     return rank != 0;
   }));
+  // Before it has begun, the task would simply run on the next executor.
+  ASSERT_TRUE(line.executor("e0").WaitForOutput("rank ready"));
   ::kill(executor, SIGKILL);
   line.executor("e0").process().Wait(absl::Seconds(5));
   EXPECT_TRUE(Eventually([&] {
