@@ -110,7 +110,7 @@ TEST(BadInputTest, AFullDiskRefusesTasksAndTheWorkerLivesOn) {
   const rlimit full{.rlim_cur = 64 << 10, .rlim_max = before.rlim_max};
   ASSERT_EQ(::prlimit(sidecar, RLIMIT_FSIZE, &full, nullptr), 0);
   Json large = kEcho;
-  large["data"] = std::string(1 << 20, 'x');
+  large["data"] = std::string(128 << 10, 'x');
   EXPECT_THAT(ErrorOf(line, line.Dispatch(large)), HasSubstr("journal"));
   EXPECT_FALSE(absl::StrContains(HttpGet(line.metrics_url() + "/metrics").body,
                                  "flowmesh_journal_failures_total 0\n"));
