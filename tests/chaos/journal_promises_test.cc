@@ -149,6 +149,8 @@ TEST_F(Promises, P4_AnAcceptedTaskIsNotForgottenWhereverTheSidecarIsKilled) {
           EXPECT_THAT(Ends(line, id), IsEmpty()) << id;
           continue;
         }
+        // Events come over another connection than the status.
+        EXPECT_TRUE(Eventually([&] { return !Ends(line, id).empty(); }));
         const std::set<std::string> ends = Ends(line, id);
         ASSERT_THAT(ends, SizeIs(1)) << id << "\n" << line.sidecar().Output();
         EXPECT_EQ(ParseJson(*ends.begin()).value()["type"], "TASK_SUCCEEDED");
@@ -335,7 +337,10 @@ TEST_F(Promises, P4_ALongTaskGoesOnWhileTheSidecarIsAway) {
   ASSERT_TRUE(WaitForJournal(line, 2));
   Kill(line);
   RestartUntilIdle(line);
-  for (const std::string& id : {running, queued}) EXPECT_THAT(Ends(line, id), SizeIs(1));
+  for (const std::string& id : {running, queued}) {
+    EXPECT_TRUE(line.events().WaitForTerminal(id));
+    EXPECT_THAT(Ends(line, id), SizeIs(1));
+  }
   EXPECT_EQ(line.ResultFile(running)["tasks"], 1);
   EXPECT_EQ(log().find("at it"), log().rfind("at it"));  // one run
   EXPECT_EQ(ProveRecovery(line), "");
@@ -358,6 +363,7 @@ TEST_F(Promises, P4_ATaskThatTheOrchestratorHasGivenAwayIsDropped) {
   Kill(line);
   line.StartExecutor("e0");
   RestartUntilIdle(line);
+  EXPECT_TRUE(line.events().WaitForTerminal("ours"));
   EXPECT_THAT(Ends(line, "ours"), SizeIs(1));
   EXPECT_THAT(Ends(line, "done"), IsEmpty());
   EXPECT_THAT(Ends(line, "gone"), IsEmpty());
