@@ -201,6 +201,9 @@ SidecarConfig ReadSidecarConfig(EnvReader& env) {
   ReadListeners(env, config);
   config.drain_timeout = absl::Seconds(
       env.Number("DRAIN_TIMEOUT_SEC", 20, 0, "seconds that a running task gets at shutdown"));
+  config.poison_task_deaths = static_cast<int>(
+      env.Int("POISON_TASK_DEATHS", 3, 0,
+              "deaths of ranks or executors after which a task is not run again; 0: never", 1000));
   config.max_message_bytes = static_cast<size_t>(
       env.Int("MAX_MESSAGE_BYTES", 64 << 20, 1 << 20, "longest task message in bytes"));
   return config;

@@ -43,6 +43,7 @@ struct SidecarConfig {
   absl::Duration delivery_timeout = absl::Seconds(300);
   absl::Duration event_retry = absl::Seconds(600);
   absl::Duration terminal_event_floor = absl::Milliseconds(50);
+  int poison_task_deaths = 3;  // 0: never quarantined
   size_t max_message_bytes = 64u << 20;
 
   // The FlowMesh worker behind an executor: the id alone with one executor, else `<id>.<name>`.

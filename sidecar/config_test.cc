@@ -54,6 +54,7 @@ TEST(ConfigTest, DefaultsAreThoseOfTheProtocol) {
   EXPECT_EQ(config.WorkerIdOf(config.executors[0]), config.worker_id);
   EXPECT_EQ(config.metrics_listen->port, 9464);
   EXPECT_EQ(config.drain_timeout, absl::Seconds(20));
+  EXPECT_EQ(config.poison_task_deaths, 3);
   EXPECT_EQ(config.terminal_event_floor, absl::Milliseconds(50));
   EXPECT_EQ(config.max_message_bytes, 64u << 20);
   EXPECT_FALSE(config.bandwidth);

@@ -81,7 +81,8 @@ Sidecar::Sidecar(SidecarConfig config, const Clock& clock)
       started_wall_(clock.Now()),
       instance_id_(RandomHex(16)),
       host_(ReadHostInfo()),
-      metrics_(FLOWMESH_VERSION) {}
+      metrics_(FLOWMESH_VERSION),
+      quarantine_({.deaths = config_.poison_task_deaths}, clock_) {}
 
 // Those who call are ended before those whom they call.
 Sidecar::~Sidecar() {
@@ -151,9 +152,12 @@ absl::Status Sidecar::Replay() {
                    journal_->ClosedTasks(TaskTableLimits().finished_tasks));
   for (const JournalClosed& task : closed) {
     tasks_.Restore(RecordOf(task), task.task.dispatched_at);
-    if (task.reusable) {
+    if (task.keep == JournalKeep::kResult) {
       tasks_.SetReusable(task.task.task_id,
                          {.journal_entry = task.id, .fingerprint = task.task.fingerprint});
+      quarantine_.Forget(task.task.task_id);
+    } else if (task.keep == JournalKeep::kDeath) {
+      quarantine_.CountDeath(task.task.task_id, task.task.fingerprint);
     }
   }
   ASSIGN_OR_RETURN(std::vector<JournalEntry> open, journal_->OpenTasks());
@@ -231,6 +235,7 @@ std::unique_ptr<Worker> Sidecar::MakeWorker(const ExecutorEndpoint& executor, Ex
                   .executor = link,
                   .deliverer = *deliverer_,
                   .tasks = tasks_,
+                  .quarantine = quarantine_,
                   .journal = *journal_,
                   .announcer = *announcer_,
                   .metrics = metrics_});
@@ -339,6 +344,8 @@ void Sidecar::OnTaskMessage(std::string_view payload) {
     case Worker::Acceptance::kDuplicate:
       LogInfo("task {} came again and is ignored: it is known", task_id);
       return metrics_.CountMessage("duplicate");
+    case Worker::Acceptance::kQuarantined:
+      return metrics_.CountMessage("quarantined");
     case Worker::Acceptance::kFull:
       return metrics_.CountMessage("queue_full");
     case Worker::Acceptance::kDraining:
@@ -484,7 +491,10 @@ void Sidecar::BeatLoop() {
   absl::Duration next = clock_.Monotonic() + config_.heartbeat_interval;
   while (!WaitEnd(next - clock_.Monotonic())) {
     for (const auto& worker : workers_) worker->Beat();
-    next = std::max(next + config_.heartbeat_interval, clock_.Monotonic());
+    // After a stall the beats go on where they would be, and none is made up for.
+    do {
+      next += config_.heartbeat_interval;
+    } while (next <= clock_.Monotonic());
   }
 }
 

@@ -116,6 +116,7 @@ class Sidecar {
   StateDir state_;
   SidecarMetrics metrics_;
   TaskTable tasks_;
+  Quarantine quarantine_;
 
   mutable absl::Mutex mutex_;
   int drain_requests_ ABSL_GUARDED_BY(mutex_) = 0;

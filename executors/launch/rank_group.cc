@@ -14,6 +14,7 @@
 #include "common/clock.h"
 #include "common/endpoint.h"
 #include "common/log.h"
+#include "executors/launch/shared_memory.h"
 
 namespace flowmesh::executor {
 namespace {
@@ -213,6 +214,10 @@ void RankGroup::Watch() {
     Poll(Prepare());
     bool all_reaped = true;
     for (const auto& member : members_) all_reaped &= member->reaped;
+    if (all_reaped) {
+      const int left = RemoveSharedMemory(shared_memory_);
+      if (left > 0) LogWarning("ranks left {} shared-memory segments, now removed", left);
+    }
     absl::MutexLock lock(&mutex_);
     gone_ = all_reaped;
     SettleLocked();
@@ -234,6 +239,7 @@ absl::Duration RankGroup::Prepare() {
     new_logs_dir_.reset();
   }
   if (term_due_) {
+    NoteSharedMemory();
     v1::ToRank stop;
     stop.mutable_stop();
     const std::string frame = EncodeFrame(stop).value();
@@ -245,12 +251,19 @@ absl::Duration RankGroup::Prepare() {
   }
   const absl::Duration left = kill_at_ - Clock::Real().Monotonic();
   if (left > absl::ZeroDuration()) return left;
+  NoteSharedMemory();
   for (const auto& member : members_) {
     if (member->reaped || member->killed) continue;
     member->process.process.Signal(SIGKILL);
     member->killed = true;
   }
   return absl::InfiniteDuration();
+}
+
+void RankGroup::NoteSharedMemory() {
+  for (const auto& member : members_) {
+    if (!member->reaped) AddSharedMemoryOf(member->process.process.pid(), shared_memory_);
+  }
 }
 
 void RankGroup::Poll(absl::Duration timeout) {

@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <variant>
@@ -91,6 +92,7 @@ class RankGroup {
   // The watching thread, from here on down to the lock.
   void Watch();
   absl::Duration Prepare();
+  void NoteSharedMemory();
   void Poll(absl::Duration timeout);
   void ReadOutput(Member& member);
   void ReadFrames(Member& member, bool until_empty);
@@ -110,6 +112,8 @@ class RankGroup {
   const RankGroupOptions options_;
   std::vector<std::unique_ptr<Member>> members_;  // fixed once started
   UniqueFd wake_;                                 // eventfd: the watching thread looks around
+  // Of ranks that are being ended; the watching thread's.
+  std::set<std::filesystem::path> shared_memory_;
 
   mutable absl::Mutex mutex_;
   v1::RankReady ready_ ABSL_GUARDED_BY(mutex_);

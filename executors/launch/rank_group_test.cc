@@ -267,6 +267,22 @@ TEST_F(RankGroupTest, AStopEndsARankThatIgnoresSigterm) {
   EXPECT_FALSE(Exists(pid));
 }
 
+TEST_F(RankGroupTest, AStopLeavesNoSharedMemory) {
+  Start(Options());
+  const std::string name = absl::StrCat("flowmesh-test-", ::getpid());
+  const std::filesystem::path segment = "/dev/shm/" + name;
+  bool was_there = false;
+  const auto outcome = group_->Run(
+      Task(absl::StrCat(R"({"script": ["shared_memory /)", name, R"(", "log now", "hang"]})")), {},
+      [&](int, const v1::FromRank&) {
+        was_there = std::filesystem::exists(segment);
+        group_->Stop(absl::ZeroDuration());
+      });
+  EXPECT_TRUE(std::holds_alternative<RankGroup::Stopped>(outcome));
+  EXPECT_TRUE(was_there);
+  EXPECT_FALSE(std::filesystem::exists(segment));
+}
+
 TEST_F(RankGroupTest, AStoppedProcessIsEndedToo) {
   Start(Options());
   const pid_t pid = group_->pids()[0];

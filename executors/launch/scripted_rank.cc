@@ -3,18 +3,22 @@
 //
 //   log TEXT | progress N | print TEXT | flood BYTES | sleep MS | until_stopped
 //   finish | fail TEXT | crash SIGNAL | exit CODE | hang | ignore_term | grandchild | malformed
-//   huge | close | answer_twice
+//   huge | close | answer_twice | shared_memory NAME | exhaust_memory
 //
 // Merged children get a result each with `finish`.
 //
 // SCRIPTED_RANK_START holds steps (by comma) done before `ready` is sent. The result of `finish`
 // tells the rank's pid, environment, number of tasks so far, and the pid of its grandchild.
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -68,6 +72,15 @@ void StartGrandchild() {
   }
   char byte;
   (void)!::read(ready[0], &byte, 1);  // from here on it ignores SIGTERM
+}
+
+// A segment that stays when its maker is killed.
+void MakeSharedMemory(const std::string& name) {
+  const int segment = ::shm_open(name.c_str(), O_CREAT | O_RDWR, 0600);
+  if (segment < 0 || ::ftruncate(segment, 4096) != 0 ||
+      ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, segment, 0) == MAP_FAILED) {
+    std::abort();
+  }
 }
 
 // Does one step; true when it answered the task.
@@ -132,6 +145,14 @@ bool Do(const std::string& step) {
     const char bytes[] = {'\xff', '\xff', '\xff', '\x7f'};
     (void)!::write(kSocket, bytes, sizeof(bytes));
     while (true) ::pause();
+  } else if (verb == "shared_memory") {
+    MakeSharedMemory(text);
+  } else if (verb == "exhaust_memory") {
+    // As in a container without swap; the end is that of an allocation that nobody expects to fail.
+    const rlimit limit{size_t{512} << 20, size_t{512} << 20};
+    ::setrlimit(RLIMIT_AS, &limit);
+    std::vector<std::string> pieces;
+    while (true) pieces.emplace_back(size_t{16} << 20, 'x');
   } else if (verb == "close") {
     ::close(kSocket);
     while (true) ::pause();

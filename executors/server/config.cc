@@ -52,6 +52,11 @@ ExecutorConfig ReadExecutorConfig(EnvReader& env, const std::filesystem::path& p
       env.Int("EXECUTOR_THREADS", AvailableCpus(), 1, "CPU threads for its ranks", 4096));
   config.rank_bin =
       env.String("EXECUTOR_RANK_BIN", (program_dir / "flowmesh-rank").string(), "the rank program");
+  const double progress_timeout =
+      env.Number("EXECUTOR_PROGRESS_TIMEOUT_SEC", 3600, 0,
+                 "seconds without a word from its ranks after which a task has hung; 0: never");
+  config.progress_timeout =
+      progress_timeout > 0 ? absl::Seconds(progress_timeout) : absl::InfiniteDuration();
   const std::string metrics =
       env.String("EXECUTOR_METRICS_LISTEN", "off", "address of /metrics: host:port, or off");
   if (ToLower(metrics) != "off") {

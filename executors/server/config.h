@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/time/time.h"
 #include "common/endpoint.h"
 #include "common/env.h"
 #include "common/log.h"
@@ -19,7 +20,8 @@ struct ExecutorConfig {
   std::optional<std::string> visible_devices;  // CUDA_VISIBLE_DEVICES; empty hides every GPU
   int threads = 1;
   std::filesystem::path rank_bin;
-  std::optional<Endpoint> metrics_listen;  // nothing: off
+  absl::Duration progress_timeout = absl::Hours(1);  // infinite: none
+  std::optional<Endpoint> metrics_listen;            // nothing: off
   LogLevel log_level = LogLevel::kInfo;
 };
 

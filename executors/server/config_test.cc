@@ -37,6 +37,7 @@ TEST(ExecutorConfig, Defaults) {
   EXPECT_FALSE(config.visible_devices.has_value());
   EXPECT_EQ(config.threads, AvailableCpus());
   EXPECT_EQ(config.rank_bin, "/opt/bin/flowmesh-rank");
+  EXPECT_EQ(config.progress_timeout, absl::Hours(1));
   EXPECT_FALSE(config.metrics_listen.has_value());
   EXPECT_EQ(config.log_level, LogLevel::kInfo);
 }
@@ -47,6 +48,7 @@ TEST(ExecutorConfig, ReadsEveryVariable) {
                           {"EXECUTOR_DEVICES", "0,1"},
                           {"EXECUTOR_THREADS", "3"},
                           {"EXECUTOR_RANK_BIN", "/x/rank"},
+                          {"EXECUTOR_PROGRESS_TIMEOUT_SEC", "0.5"},
                           {"EXECUTOR_METRICS_LISTEN", "127.0.0.1:9465"},
                           {"LOG_LEVEL", "warn"},
                           {"CUDA_VISIBLE_DEVICES", ""}});
@@ -58,6 +60,7 @@ TEST(ExecutorConfig, ReadsEveryVariable) {
   EXPECT_EQ(config.visible_devices, "");  // empty is not unset here
   EXPECT_EQ(config.threads, 3);
   EXPECT_EQ(config.rank_bin, "/x/rank");
+  EXPECT_EQ(config.progress_timeout, absl::Milliseconds(500));
   EXPECT_EQ(config.metrics_listen->Target(), "127.0.0.1:9465");
   EXPECT_EQ(config.log_level, LogLevel::kWarning);
 }

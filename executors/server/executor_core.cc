@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/json.h"
+#include "executors/server/progress_watch.h"
 
 namespace flowmesh::executor {
 namespace {
@@ -112,16 +113,34 @@ bool ExecutorCore::RunNext() {
     task = running_;
     picked_up_ = true;
   }
-  const TaskSink sink{
-      .progress = [&](v1::TaskProgress progress) { task->log->Progress(std::move(progress)); },
-      .log_line = [&](v1::TaskLogLine line) { task->log->LogLine(std::move(line)); },
-  };
   TaskEnd end;
   if (!task->cancel.requested()) {
+    ProgressWatch watch(clock_, options_.progress_timeout, [&] { EndHung(*task); });
+    const TaskSink sink{
+        .progress =
+            [&](v1::TaskProgress progress) {
+              watch.Touch();
+              task->log->Progress(std::move(progress));
+            },
+        .log_line =
+            [&](v1::TaskLogLine line) {
+              watch.Touch();
+              task->log->LogLine(std::move(line));
+            },
+    };
     end = backend_.Run(task->request, task->document, task->cancel, sink);
   }
   Finish(task, std::move(end));
   return true;
+}
+
+void ExecutorCore::EndHung(Running& task) const {
+  if (task.cancel.requested()) return;  // it is being ended
+  task.hung = true;
+  task.cancel.Request(options_.stop_grace,
+                      absl::StrCat("the task hung: no progress within ",
+                                   absl::FormatDuration(options_.progress_timeout),
+                                   " (EXECUTOR_PROGRESS_TIMEOUT_SEC); it was ended"));
 }
 
 void ExecutorCore::Finish(const std::shared_ptr<Running>& task, TaskEnd end) {
@@ -130,7 +149,8 @@ void ExecutorCore::Finish(const std::shared_ptr<Running>& task, TaskEnd end) {
     // here on Cancel does not find the task, so a cancelled task always ends as one.
     absl::MutexLock lock(&mutex_);
     if (task->cancel.requested()) {
-      end = Failure(v1::TaskFailed::CANCELLED, task->cancel.reason());
+      end = Failure(task->hung ? v1::TaskFailed::HUNG : v1::TaskFailed::CANCELLED,
+                    task->cancel.reason());
     }
     running_.reset();
     picked_up_ = false;

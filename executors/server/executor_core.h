@@ -3,6 +3,7 @@
 // to this class and nothing more; tests step it by hand.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -29,6 +30,9 @@ struct ExecutorCoreOptions {
   uint64_t finished_bytes = 64ull << 20;  // of their events; the newest is kept whatever its size
   // What a task gets to end by itself when the executor stops.
   absl::Duration stop_grace = absl::Seconds(5);
+  // A task whose ranks report no progress and log nothing for so long has hung and is ended. Not
+  // for echo, which is over at once.
+  absl::Duration progress_timeout = absl::InfiniteDuration();
   // Called once per task that ends, with its type (`unknown` when it names none) and its outcome
   // (EventLog::outcome).
   std::function<void(const std::string& type, const std::string& outcome, absl::Duration)> on_end;
@@ -74,9 +78,11 @@ class ExecutorCore {
     std::string type;  // canonical
     std::shared_ptr<EventLog> log;
     CancelSignal cancel;
+    std::atomic<bool> hung{false};  // and therefore cancelled
     absl::Duration started;
   };
 
+  void EndHung(Running& task) const;
   static TaskEnd RunEcho(Running& task);
   void Finish(const std::shared_ptr<Running>& task, TaskEnd end);
   void RememberLocked(const Key& key, std::shared_ptr<EventLog> log)

@@ -221,6 +221,33 @@ TEST_F(ExecutorCoreTest, AfterStopNothingIsAcceptedButKnownTasksAnswer) {
   EXPECT_EQ(Accept(Request("T1", "echo")), log);
 }
 
+class HangTest : public ExecutorCoreTest {
+ protected:
+  HangTest() : ExecutorCoreTest({.progress_timeout = absl::Seconds(60)}) {}
+};
+
+TEST_F(HangTest, ATaskThatSaysNothingForTooLongIsEndedAndReportedAsHung) {
+  backend_.body = [&](CancelSignal& cancel, const TaskSink& sink) -> TaskEnd {
+    for (int step = 0; step < 3; ++step) {
+      clock_.Advance(absl::Seconds(59));
+      if (step == 1) {
+        sink.log_line({});
+      } else {
+        sink.progress({});
+      }
+      EXPECT_FALSE(cancel.requested());
+    }
+    clock_.Advance(absl::Seconds(60));
+    EXPECT_TRUE(cancel.WaitFor(Clock::Real(), absl::Seconds(30)));
+    return v1::TaskFailed();
+  };
+  const auto log = Accept(Request("T1", "inference"));
+  EXPECT_TRUE(core_.RunNext());
+  EXPECT_EQ(Last(*log).failed().code(), v1::TaskFailed::HUNG);
+  EXPECT_THAT(Last(*log).failed().message(), HasSubstr("no progress within 1m"));
+  EXPECT_THAT(counted_, ElementsAre("inference/hung"));
+}
+
 class SmallMemoryTest : public ExecutorCoreTest {
  protected:
   SmallMemoryTest() : ExecutorCoreTest(SmallOptions()) {}

@@ -58,6 +58,7 @@ absl::Status ServerImpl::Start() {
   host.threads = config_.threads;
   host_ = std::make_unique<RankHost>(std::move(host), Clock::Real());
   ExecutorCoreOptions core;
+  core.progress_timeout = config_.progress_timeout;
   core.on_end = [this](const std::string& type, const std::string& outcome,
                        absl::Duration duration) { metrics_.CountTask(type, outcome, duration); };
   core_ = std::make_unique<ExecutorCore>(std::move(core), *types_, *host_, Clock::Real());

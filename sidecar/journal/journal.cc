@@ -33,7 +33,7 @@ constexpr char kSchema[] = R"sql(
     id INTEGER PRIMARY KEY,
     state INTEGER NOT NULL,
     bytes INTEGER NOT NULL,        -- of document, end and event
-    reusable INTEGER NOT NULL DEFAULT 0,
+    reusable INTEGER NOT NULL DEFAULT 0,  -- JournalKeep
     received_at INTEGER NOT NULL,  -- microseconds since 1970
     closed_at INTEGER NOT NULL DEFAULT 0,
     task_id TEXT NOT NULL,
@@ -185,6 +185,10 @@ void MakePrivate(const fs::path& file) {
   }
 }
 
+JournalKeep KeepOf(sqlite3_stmt* row, int column) {
+  return static_cast<JournalKeep>(sqlite3_column_int(row, column));
+}
+
 int64_t SizeOf(const std::string& text) { return static_cast<int64_t>(text.size()); }
 
 }  // namespace
@@ -223,8 +227,8 @@ absl::Status Journal::Database::PrepareAll() {
       // What is kept is what a repeated message or a new attempt asks for.
       {&announce,
        "UPDATE tasks SET state=5, closed_at=?2, document='', event='', "
-       "end=CASE reusable WHEN 0 THEN x'' ELSE end END, "
-       "bytes=CASE reusable WHEN 0 THEN 0 ELSE length(end) END WHERE id=?1 AND state<5"},
+       "end=CASE reusable WHEN 1 THEN end ELSE x'' END, "
+       "bytes=CASE reusable WHEN 1 THEN length(end) ELSE 0 END WHERE id=?1 AND state<5"},
       {&forget, absl::StrCat("DELETE FROM tasks WHERE id=?1 AND ", open)},
       {&forget_worker, "DELETE FROM tasks WHERE worker_id=?1 AND source='redis' AND state<4"},
       {&read_end, "SELECT end FROM tasks WHERE id=?1 AND length(end)>0"},
@@ -322,7 +326,7 @@ absl::Status Journal::ReadTotals() {
                          const Size sizes{.document = size(1),
                                           .end = size(2),
                                           .event = size(3),
-                                          .reusable = sqlite3_column_int(row, 4) != 0,
+                                          .reusable = KeepOf(row, 4) == JournalKeep::kResult,
                                           .on_disk = true};
                          open_[sqlite3_column_int64(row, 0)] = sizes;
                          stats_.open_bytes += sizes.sum();
@@ -347,20 +351,21 @@ void Journal::SetWorkerId(const std::string& worker_id) {
 
 absl::StatusOr<std::vector<JournalEntry>> Journal::OpenTasks() const {
   std::vector<JournalEntry> entries;
-  RETURN_IF_ERROR(
-      database_->Query(absl::StrCat("SELECT ", kTaskColumns,
-                                    ", state, document, end, event, error FROM tasks WHERE ",
-                                    kOpenStates, " ORDER BY id"),
-                       0, [&](sqlite3_stmt* row) {
-                         JournalEntry& entry = entries.emplace_back();
-                         entry.id = sqlite3_column_int64(row, 0);
-                         entry.task = ReadTask(row);
-                         entry.state = static_cast<JournalState>(sqlite3_column_int(row, 8));
-                         entry.task.document = Text(row, 9);
-                         entry.end = Text(row, 10);
-                         entry.event = Text(row, 11);
-                         entry.error = Text(row, 12);
-                       }));
+  RETURN_IF_ERROR(database_->Query(
+      absl::StrCat("SELECT ", kTaskColumns,
+                   ", state, document, end, event, error, reusable FROM tasks WHERE ", kOpenStates,
+                   " ORDER BY id"),
+      0, [&](sqlite3_stmt* row) {
+        JournalEntry& entry = entries.emplace_back();
+        entry.id = sqlite3_column_int64(row, 0);
+        entry.task = ReadTask(row);
+        entry.state = static_cast<JournalState>(sqlite3_column_int(row, 8));
+        entry.task.document = Text(row, 9);
+        entry.end = Text(row, 10);
+        entry.event = Text(row, 11);
+        entry.error = Text(row, 12);
+        entry.keep = KeepOf(row, 13);
+      }));
   return entries;
 }
 
@@ -373,7 +378,7 @@ absl::StatusOr<std::vector<JournalClosed>> Journal::ClosedTasks(size_t limit) co
         closed.push_back({.id = sqlite3_column_int64(row, 0),
                           .task = ReadTask(row),
                           .error = Text(row, 8),
-                          .reusable = sqlite3_column_int(row, 9) != 0,
+                          .keep = KeepOf(row, 9),
                           .closed_at = absl::FromUnixMicros(sqlite3_column_int64(row, 10))});
       }));
   std::reverse(closed.begin(), closed.end());
@@ -433,16 +438,18 @@ void Journal::Finish(int64_t id, std::string end, Done done) {
               .urgent = urgent});
 }
 
-void Journal::Conclude(int64_t id, std::string event, std::string error, bool reusable, Done done) {
+void Journal::Conclude(int64_t id, std::string event, std::string error, JournalKeep keep,
+                       Done done) {
   absl::MutexLock lock(&mutex_);
   if (const auto entry = open_.find(id); entry != open_.end()) {
     entry->second.event = event.size();
-    entry->second.reusable = reusable;
+    entry->second.reusable = keep == JournalKeep::kResult;
     if (entry->second.on_disk) stats_.open_bytes += event.size();
   }
   PostLocked({.apply =
-                  [id, event = std::move(event), error = std::move(error), reusable](Database& db) {
-                    return db.Run(db.conclude, id, event, error, int64_t{reusable}, SizeOf(event));
+                  [id, event = std::move(event), error = std::move(error), keep](Database& db) {
+                    return db.Run(db.conclude, id, event, error, static_cast<int64_t>(keep),
+                                  SizeOf(event));
                   },
               .done = std::move(done)});
 }

@@ -20,6 +20,9 @@
 
 namespace flowmesh::sidecar {
 
+// What of a concluded run a later attempt of its task is to know.
+enum class JournalKeep { kNothing, kResult, kDeath };
+
 enum class JournalState { kAccepted = 1, kDispatched, kFinished, kDelivered, kAnnounced };
 
 // A task as it was accepted.
@@ -38,16 +41,19 @@ struct JournalEntry {
   int64_t id = 0;
   JournalState state = JournalState::kAccepted;
   JournalTask task;
-  std::string end;           // from kFinished on: what Finish got
-  std::string event, error;  // from kDelivered on: what Conclude got
+  std::string end;  // from kFinished on: what Finish got
+  // From kDelivered on: what Conclude got.
+  std::string event, error;
+  JournalKeep keep = JournalKeep::kNothing;
 };
 
 // A task whose end was told, without its document.
 struct JournalClosed {
   int64_t id = 0;
   JournalTask task;
-  std::string error;      // empty: it succeeded
-  bool reusable = false;  // ReadEnd gives a result that may be delivered again
+  std::string error;  // empty: it succeeded
+  // kResult: ReadEnd gives a result that may be delivered again. kDeath: it ended what ran it.
+  JournalKeep keep = JournalKeep::kNothing;
   absl::Time closed_at;
 };
 
@@ -102,8 +108,7 @@ class Journal {
   // `end`: the executor's last event, serialized.
   void Finish(int64_t id, std::string end, Done done);
   // `event`: the terminal event as it will be published. `error` empty: the task succeeded.
-  // `reusable`: the end is a result that a later attempt of the same document may have.
-  void Conclude(int64_t id, std::string event, std::string error, bool reusable, Done done);
+  void Conclude(int64_t id, std::string event, std::string error, JournalKeep keep, Done done);
   // Somebody has received the event, or it was given up.
   void Announce(int64_t id);
   // The task was given back: as if it had never come.

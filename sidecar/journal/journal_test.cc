@@ -55,10 +55,11 @@ class JournalTest : public ::testing::Test {
     });
   }
   // From accepted to told.
-  int64_t Close(Journal& journal, const std::string& task, const std::string& end, bool reusable) {
+  int64_t Close(Journal& journal, const std::string& task, const std::string& end,
+                JournalKeep keep) {
     const int64_t id = journal.Accept(Task(task, std::string(1000, 'd')), nullptr);
     journal.Finish(id, end, nullptr);
-    journal.Conclude(id, "event", reusable ? "" : "it failed", reusable, nullptr);
+    journal.Conclude(id, "event", keep == JournalKeep::kResult ? "" : "it failed", keep, nullptr);
     journal.Announce(id);
     return id;
   }
@@ -79,7 +80,7 @@ TEST_F(JournalTest, AnOpenTaskComesBackInTheStateThatItReached) {
     finished = journal->Accept(Task("c"), nullptr);
     journal->Finish(finished, std::string("\0end", 4), nullptr);
     delivered = journal->Accept(Task("d"), nullptr);
-    journal->Conclude(delivered, "{event}", "why", false, nullptr);
+    journal->Conclude(delivered, "{event}", "why", JournalKeep::kDeath, nullptr);
   }
   const std::unique_ptr<Journal> journal = Open();
   EXPECT_EQ(journal->worker_id(), "w");
@@ -101,6 +102,7 @@ TEST_F(JournalTest, AnOpenTaskComesBackInTheStateThatItReached) {
   EXPECT_EQ(open[3].state, JournalState::kDelivered);
   EXPECT_EQ(open[3].event, "{event}");
   EXPECT_EQ(open[3].error, "why");
+  EXPECT_EQ(open[3].keep, JournalKeep::kDeath);
   EXPECT_EQ(journal->stats().open_tasks, 4u);
   EXPECT_EQ(journal->stats().open_bytes, 13u + 3 * 2 + 4 + 7);
   // Ids go on where they were.
@@ -110,7 +112,7 @@ TEST_F(JournalTest, AnOpenTaskComesBackInTheStateThatItReached) {
 TEST_F(JournalTest, StatesOnlyGrow) {
   const std::unique_ptr<Journal> journal = Open();
   const int64_t id = journal->Accept(Task("t"), nullptr);
-  journal->Conclude(id, "the event", "", true, nullptr);
+  journal->Conclude(id, "the event", "", JournalKeep::kResult, nullptr);
   journal->Finish(id, "late", nullptr);
   journal->Dispatch(id);
   journal->Flush();
@@ -123,8 +125,8 @@ TEST_F(JournalTest, AToldTaskKeepsOnlyWhatANewAttemptMayAskFor) {
   int64_t good = 0, bad = 0;
   {
     const std::unique_ptr<Journal> journal = Open();
-    good = Close(*journal, "good", "result", true);
-    bad = Close(*journal, "bad", "failure", false);
+    good = Close(*journal, "good", "result", JournalKeep::kResult);
+    bad = Close(*journal, "bad", "failure", JournalKeep::kDeath);
     EXPECT_EQ(journal->ReadEnd(good).value(), "result");
     EXPECT_TRUE(absl::IsNotFound(journal->ReadEnd(bad).status()));
   }
@@ -134,10 +136,10 @@ TEST_F(JournalTest, AToldTaskKeepsOnlyWhatANewAttemptMayAskFor) {
   ASSERT_EQ(closed.size(), 2u);
   EXPECT_EQ(closed[0].task.task_id, "good");
   EXPECT_EQ(closed[0].error, "");
-  EXPECT_TRUE(closed[0].reusable);
+  EXPECT_EQ(closed[0].keep, JournalKeep::kResult);
   EXPECT_EQ(closed[0].closed_at, clock_.Now());
   EXPECT_EQ(closed[1].error, "it failed");
-  EXPECT_FALSE(closed[1].reusable);
+  EXPECT_EQ(closed[1].keep, JournalKeep::kDeath);
   EXPECT_EQ(journal->ClosedTasks(1).value().at(0).task.task_id, "bad");
   EXPECT_EQ(journal->stats().closed_tasks, 2u);
   EXPECT_EQ(journal->stats().closed_bytes, 6u);
@@ -173,7 +175,7 @@ TEST_F(JournalTest, GivenBackIsAsIfItHadNeverCome) {
   JournalTask local = Task("four");
   local.source = "local";
   journal->Accept(local, nullptr);
-  const int64_t told = Close(*journal, "told", "result", true);
+  const int64_t told = Close(*journal, "told", "result", JournalKeep::kResult);
   journal->Forget(one);
   journal->ForgetWorker("w");
   journal->Flush();
@@ -196,7 +198,7 @@ TEST_F(JournalTest, ToldTasksAreBoundedByAgeNumberAndBytes) {
   {
     const std::unique_ptr<Journal> journal = Open({.keep_tasks = 3});
     for (int i = 0; i < 6; ++i) {
-      Close(*journal, absl::StrCat("n", i), "12345", true);
+      Close(*journal, absl::StrCat("n", i), "12345", JournalKeep::kResult);
       journal->Flush();
     }
     // Pruning follows the commit that a Flush waits for; the next one is after it.
@@ -214,7 +216,7 @@ TEST_F(JournalTest, ToldTasksAreBoundedByAgeNumberAndBytes) {
   clock_.Advance(absl::Hours(23));
   {
     const std::unique_ptr<Journal> journal = Open();
-    Close(*journal, "young", "12345", true);
+    Close(*journal, "young", "12345", JournalKeep::kResult);
     clock_.Advance(absl::Hours(2));
     journal->Flush();
     journal->Flush();

@@ -101,6 +101,9 @@ grpc::Status SidecarService::SubmitTask(grpc::ServerContext*, const v1::SubmitTa
     case Worker::Acceptance::kDuplicate:
       response->set_already_known(true);
       return grpc::Status::OK;
+    case Worker::Acceptance::kQuarantined:
+      return {grpc::StatusCode::FAILED_PRECONDITION,
+              "the task is quarantined: runs of it ended their rank or executor"};
     case Worker::Acceptance::kFull:
       return {grpc::StatusCode::RESOURCE_EXHAUSTED, "the queue is full"};
     case Worker::Acceptance::kDraining:

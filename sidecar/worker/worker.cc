@@ -66,11 +66,11 @@ void BlankSecrets(const DeliveryJob& job, const std::string& token, v1::TaskFail
 }
 
 // A metric's label.
-std::string CauseOf(const absl::Status& status, const Json& details, bool computed) {
+std::string CauseOf(const absl::Status& status, const Json& details, JournalKeep keep) {
   if (absl::IsCancelled(status)) return "cancelled";
   const auto failure = details.find("failure");
   if (failure != details.end()) return ToLower(failure->get<std::string>());
-  return computed ? "delivery" : "refused";
+  return keep == JournalKeep::kResult ? "delivery" : "refused";
 }
 
 std::string TraceparentOf(const Envelope& envelope, const std::string& attempt) {
@@ -140,6 +140,8 @@ Worker::Acceptance Worker::Accept(Envelope envelope, const std::string& source, 
                      .received_at = task->times.started_at};
   record.fingerprint = task->fingerprint = Sha256Hex(record.document);
   absl::Status refused;
+  const std::string held = parts_.quarantine.WhyHeld(task->id(), task->fingerprint);
+  task->not_before = task->received + parts_.quarantine.Delay(task->id(), task->fingerprint);
   {
     absl::MutexLock lock(&mutex_);
     if (draining_) return Acceptance::kDraining;
@@ -150,8 +152,10 @@ Worker::Acceptance Worker::Accept(Envelope envelope, const std::string& source, 
     }
     record.attempt = task->attempt = absl::StrCat(
         record.dispatched_at, "#", registration_.instance_id.substr(0, 8), "-", ++attempts_);
-    if (queue_.size() >= options_.max_queued_tasks ||
-        (!queue_.empty() && queued_bytes_ + bytes > options_.max_queued_bytes)) {
+    if (!held.empty()) {
+      refused = absl::FailedPreconditionError(held);
+    } else if (queue_.size() >= options_.max_queued_tasks ||
+               (!queue_.empty() && queued_bytes_ + bytes > options_.max_queued_bytes)) {
       refused = absl::ResourceExhaustedError(
           absl::StrCat("the queue of worker ", id(), " is full (", options_.max_queued_tasks,
                        " tasks, ", options_.max_queued_bytes, " bytes)"));
@@ -163,12 +167,17 @@ Worker::Acceptance Worker::Accept(Envelope envelope, const std::string& source, 
     } else {
       queued_bytes_ += bytes;
       queue_.push_back(task);
+      delay_is_new_ |= task->not_before > task->received;
       task->entry = parts_.journal.Accept(
           std::move(record),
           [this, task](const absl::Status& status) { OnJournalled(task, status); });
     }
   }
   if (refused.ok()) return Acceptance::kQueued;
+  if (!held.empty()) {
+    FailQueued(task, refused, {{"failure", "QUARANTINED"}});
+    return Acceptance::kQuarantined;
+  }
   FailQueued(task, refused);
   return Acceptance::kFull;
 }
@@ -214,6 +223,12 @@ void Worker::Restore(JournalEntry entry) {
           : entry.state == JournalState::kFinished ? "its result is delivered"
                                                    : "it runs again");
   if (entry.state == JournalState::kDelivered) {
+    if (entry.keep == JournalKeep::kDeath) {
+      parts_.quarantine.CountDeath(task->id(), task->fingerprint);
+    } else if (entry.keep == JournalKeep::kResult) {
+      parts_.tasks.SetReusable(task->id(),
+                               {.journal_entry = entry.id, .fingerprint = task->fingerprint});
+    }
     parts_.tasks.SetFinished(task->id(), entry.error, now);
     absl::MutexLock lock(&mutex_);
     ++untold_;
@@ -231,9 +246,11 @@ void Worker::Restore(JournalEntry entry) {
     deliveries_.push_back(delivery);
     return;
   }
+  task->not_before = task->received + parts_.quarantine.Delay(task->id(), task->fingerprint);
   absl::MutexLock lock(&mutex_);
   queued_bytes_ += task->bytes;
   queue_.push_back(task);
+  delay_is_new_ = true;
 }
 
 bool Worker::Cancel(const std::string& task_id, const std::string& reason) {
@@ -268,17 +285,34 @@ bool Worker::Cancel(const std::string& task_id, const std::string& reason) {
   return true;
 }
 
-void Worker::FailQueued(const TaskPtr& task, const absl::Status& status) {
+void Worker::FailQueued(const TaskPtr& task, const absl::Status& status, const Json& details) {
   LogWarning("task {}: {}", task->id(), Message(status));
-  Conclude(task, status, Json::object(), /*computed=*/false);
+  Conclude(task, status, details, JournalKeep::kNothing);
 }
 
 // --- The lane ------------------------------------------------------------------------------------
 
 bool Worker::LaneMayGoOnLocked() const {
   if (stopping_) return true;
-  return registered_ && !draining_ && !queue_.empty() && queue_.front()->journalled &&
-         parts_.executor.available();
+  if (delay_is_new_) return true;
+  const TaskPtr due = DueLocked();
+  return registered_ && !draining_ && due && due->journalled && parts_.executor.available();
+}
+
+Worker::TaskPtr Worker::DueLocked() const {
+  const absl::Duration now = parts_.clock.Monotonic();
+  const auto due = std::find_if(queue_.begin(), queue_.end(),
+                                [&](const TaskPtr& task) { return task->not_before <= now; });
+  return due == queue_.end() ? nullptr : *due;
+}
+
+absl::Duration Worker::UntilDueLocked() const {
+  const absl::Duration now = parts_.clock.Monotonic();
+  absl::Duration left = absl::InfiniteDuration();
+  for (const TaskPtr& task : queue_) {
+    if (task->not_before > now) left = std::min(left, task->not_before - now);
+  }
+  return left;
 }
 
 bool Worker::RoomForDeliveryLocked() const {
@@ -286,20 +320,24 @@ bool Worker::RoomForDeliveryLocked() const {
 }
 
 void Worker::RunLane() {
-  while (true) {
-    TaskPtr task;
-    {
-      absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(this, &Worker::LaneMayGoOnLocked));
-      if (stopping_) return;
-      task = queue_.front();
-      queue_.pop_front();
-      queued_bytes_ -= task->bytes;
-      running_ = task;
-      last_event_ = parts_.clock.Monotonic();
-    }
-    RunTask(task);
+  while (const TaskPtr task = AwaitTask()) RunTask(task);
+}
+
+Worker::TaskPtr Worker::AwaitTask() {
+  absl::MutexLock lock(&mutex_);
+  delay_is_new_ = false;
+  while (!LaneMayGoOnLocked()) {
+    // Time does not wake the lane by itself.
+    parts_.clock.Await(mutex_, absl::Condition(this, &Worker::LaneMayGoOnLocked), UntilDueLocked());
+    delay_is_new_ = false;
   }
+  if (stopping_) return nullptr;
+  const TaskPtr task = DueLocked();
+  queue_.erase(std::find(queue_.begin(), queue_.end(), task));
+  queued_bytes_ -= task->bytes;
+  running_ = task;
+  last_event_ = parts_.clock.Monotonic();
+  return task;
 }
 
 void Worker::RunTask(const TaskPtr& task) {
@@ -440,6 +478,7 @@ Worker::Outcome Worker::FromEnd(Ended ended) const {
                          ? absl::InvalidArgumentError(text)
                          : absl::UnknownError(text);
     outcome.details = DetailsOf(*failed);
+    if (failed->code() == v1::TaskFailed::RANK_DIED) outcome.keep = JournalKeep::kDeath;
     if (!failed->result_json().empty()) {
       absl::StatusOr<Json> record = ParseJson(failed->result_json());
       if (record.ok()) outcome.failure_record = *std::move(record);
@@ -450,7 +489,7 @@ Worker::Outcome Worker::FromEnd(Ended ended) const {
     if (!outcome.job) {
       outcome.status = absl::InternalError("the task's folder cannot be made again");
     } else if (result.ok() && result->is_object()) {
-      outcome.computed = true;
+      outcome.keep = JournalKeep::kResult;
       outcome.job->result = *std::move(result);
       outcome.job->outputs.assign(finished.outputs().begin(), finished.outputs().end());
     } else {
@@ -510,7 +549,7 @@ void Worker::Deliver(Delivery& delivery) {
       status = absl::CancelledError(task->cancel_reason);
     }
   }
-  if (!given_back) return Conclude(task, status, outcome.details, outcome.computed);
+  if (!given_back) return Conclude(task, status, outcome.details, outcome.keep);
   // Its entry stays until UNREGISTER was executed.
   parts_.metrics.CountTask(TypeOf(task->envelope), "given_back");
   parts_.tasks.Forget(task->id());
@@ -518,10 +557,16 @@ void Worker::Deliver(Delivery& delivery) {
 
 // The end of a task: its record, its metrics and its terminal event.
 void Worker::Conclude(const TaskPtr& task, const absl::Status& status, const Json& details,
-                      bool computed) {
-  const std::string error = status.ok()               ? ""
-                            : Message(status).empty() ? "unknown error"
-                                                      : Message(status);
+                      JournalKeep keep) {
+  std::string error = status.ok()               ? ""
+                      : Message(status).empty() ? "unknown error"
+                                                : Message(status);
+  if (status.ok()) parts_.quarantine.Forget(task->id());
+  if (keep == JournalKeep::kDeath) {
+    parts_.quarantine.CountDeath(task->id(), task->fingerprint);
+    const std::string held = parts_.quarantine.WhyHeld(task->id(), task->fingerprint);
+    if (!held.empty()) absl::StrAppend(&error, "; ", held);
+  }
   const absl::Time now = parts_.clock.Now();
   const absl::Duration monotonic = parts_.clock.Monotonic();
   parts_.metrics.CountTask(TypeOf(task->envelope), status.ok() ? "succeeded" : "failed");
@@ -533,12 +578,12 @@ void Worker::Conclude(const TaskPtr& task, const absl::Status& status, const Jso
     LogInfo("task {} succeeded after {}, trace {}", task->id(),
             absl::FormatDuration(monotonic - task->started), task->traceparent);
   } else {
-    parts_.metrics.CountFailure(CauseOf(status, details, computed));
+    parts_.metrics.CountFailure(CauseOf(status, details, keep));
     LogWarning("task {} failed: {}{}", task->id(), error,
                task->traceparent.empty() ? "" : ", trace " + task->traceparent);
   }
   // First the record: the event may bring the task's next attempt within a millisecond.
-  if (computed) {
+  if (keep == JournalKeep::kResult) {
     parts_.tasks.SetReusable(task->id(),
                              {.journal_entry = task->entry, .fingerprint = task->fingerprint});
   }
@@ -546,7 +591,7 @@ void Worker::Conclude(const TaskPtr& task, const absl::Status& status, const Jso
   std::string event = TaskEndedEvent(id(), task->id(), task->times, error, details, now,
                                      monotonic - task->started, now);
   if (task->entry == 0) return Announce(task, std::move(event));
-  parts_.journal.Conclude(task->entry, event, error, computed,
+  parts_.journal.Conclude(task->entry, event, error, keep,
                           // When it is not on disk it is told all the same: silence would be worse.
                           [this, task, event](const absl::Status&) { Announce(task, event); });
 }
@@ -580,8 +625,8 @@ WorkerStatus Worker::TrueStatusLocked() const {
   return TrueStatus({.draining = draining_,
                      .subscribed = subscribed_,
                      .can_work = parts_.executor.available(),
-                     .has_work = !queue_.empty() || running_ != nullptr || !deliveries_.empty() ||
-                                 !delivering_.empty() || untold_ > 0});
+                     .has_work = DueLocked() != nullptr || running_ != nullptr ||
+                                 !deliveries_.empty() || !delivering_.empty() || untold_ > 0});
 }
 
 WorkerStatus Worker::true_status() const {

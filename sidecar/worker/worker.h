@@ -30,6 +30,7 @@
 #include "sidecar/metrics/metrics.h"
 #include "sidecar/worker/announcer.h"
 #include "sidecar/worker/publisher.h"
+#include "sidecar/worker/quarantine.h"
 #include "sidecar/worker/task_table.h"
 #include "sidecar/worker/wire.h"
 
@@ -57,6 +58,7 @@ struct WorkerParts {
   ExecutorLink& executor;
   Deliverer& deliverer;
   TaskTable& tasks;
+  Quarantine& quarantine;
   Journal& journal;
   Announcer& announcer;
   SidecarMetrics& metrics;
@@ -71,9 +73,10 @@ class Worker {
   const std::string& id() const { return options_.worker_id; }
   const ExecutorLink& executor() const { return parts_.executor; }
 
-  // Takes a task, from Redis or from the local API (`source`: `redis`, `local`). kFull: it was
-  // answered with TASK_FAILED. kDraining: nothing was said; the orchestrator hands it out again.
-  enum class Acceptance { kQueued, kDuplicate, kFull, kDraining };
+  // Takes a task, from Redis or from the local API (`source`: `redis`, `local`). kFull and
+  // kQuarantined: it was answered with TASK_FAILED. kDraining: nothing was said; the orchestrator
+  // hands it out again.
+  enum class Acceptance { kQueued, kDuplicate, kFull, kQuarantined, kDraining };
   Acceptance Accept(Envelope envelope, const std::string& source, uint64_t bytes);
 
   // Takes up a task that an earlier life of the sidecar left behind; before Register.
@@ -136,7 +139,8 @@ class Worker {
   struct Task {
     Envelope envelope;
     uint64_t bytes = 0;
-    absl::Duration received;  // monotonic
+    absl::Duration received;    // monotonic
+    absl::Duration not_before;  // monotonic; later than `received` when an earlier run was a death
     TaskTimes times;
     absl::Duration started;  // monotonic
     std::string attempt;
@@ -159,7 +163,7 @@ class Worker {
     std::optional<DeliveryJob> job;  // nothing: it failed before it had a folder
     Json failure_record;             // of a failed task, may be null
     Json details = Json::object();   // for the payload of the event
-    bool computed = false;           // the executor gave a result
+    JournalKeep keep = JournalKeep::kNothing;
   };
   struct Delivery {
     TaskPtr task;
@@ -169,6 +173,8 @@ class Worker {
   using DeliveryPtr = std::shared_ptr<Delivery>;
 
   void RunLane();
+  // Waits for a task that may run, and takes it out of the queue; null when stopping.
+  TaskPtr AwaitTask();
   void RunDeliveries();
   void OnJournalled(const TaskPtr& task, const absl::Status& status);
   void RunTask(const TaskPtr& task);
@@ -188,11 +194,12 @@ class Worker {
   void Deliver(Delivery& delivery);
   // The end of a task: record, metrics, terminal event.
   void Conclude(const TaskPtr& task, const absl::Status& status, const Json& details,
-                bool computed);
+                JournalKeep keep);
   void Announce(const TaskPtr& task, std::string event);
   void OnAnnounced(const TaskPtr& task, absl::Duration concluded);
   // A task that never runs: fails it at once.
-  void FailQueued(const TaskPtr& task, const absl::Status& status);
+  void FailQueued(const TaskPtr& task, const absl::Status& status,
+                  const Json& details = Json::object());
 
   WorkerStatus TrueStatusLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SyncStatusLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -202,6 +209,9 @@ class Worker {
   void PostRegistrationLocked(WorkerStatus status, const char* reason)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BeatLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The first task that does not wait for its time: it goes past those that do. Null: none.
+  TaskPtr DueLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration UntilDueLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool LaneMayGoOnLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool DeliveryMayGoOnLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool RoomForDeliveryLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -224,6 +234,7 @@ class Worker {
 
   std::deque<TaskPtr> queue_ ABSL_GUARDED_BY(mutex_);
   uint64_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool delay_is_new_ ABSL_GUARDED_BY(mutex_) = false;  // the lane is to look how long it may sleep
   uint64_t attempts_ ABSL_GUARDED_BY(mutex_) = 0;
   TaskPtr running_ ABSL_GUARDED_BY(mutex_);
   absl::Duration last_event_ ABSL_GUARDED_BY(mutex_);  // of running_, monotonic

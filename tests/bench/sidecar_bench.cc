@@ -154,7 +154,7 @@ void ReportFullJournal(Line& line) {
                                              .received_at = absl::Now()},
                                             nullptr);
       (*journal)->Finish(id, end, nullptr);
-      (*journal)->Conclude(id, end, "", true, nullptr);
+      (*journal)->Conclude(id, end, "", sidecar::JournalKeep::kResult, nullptr);
       (*journal)->Announce(id);
     }
   }
