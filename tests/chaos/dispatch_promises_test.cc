@@ -253,6 +253,29 @@ TEST_F(Promises, P13_APoisonTaskIsQuarantinedAndOthersGoOn) {
   ProveRecovery("w");
 }
 
+// --- P8 ------------------------------------------------------------------------------------------
+
+TEST_F(Promises, P8_NoBeatIsMadeUpForAfterAStall) {
+  Start({"e0"}, {{"HEARTBEAT_INTERVAL_SEC", "1"}});
+  const auto beats = [&] {
+    return line().events().Timed([](const Json& event) { return event["type"] == "HEARTBEAT"; });
+  };
+  ASSERT_TRUE(Eventually([&] { return beats().size() >= 2; }));
+  const Subprocess& sidecar = line().sidecar().process();
+  sidecar.Signal(SIGSTOP);
+  const absl::Duration stalled = Now();
+  Eventually([&] { return Now() - stalled >= absl::Milliseconds(2500); });
+  sidecar.Signal(SIGCONT);
+  const size_t before = beats().size();
+  ASSERT_TRUE(Eventually([&] { return beats().size() >= before + 3; }));
+  const auto all = beats();
+  for (size_t i = before + 1; i < all.size(); ++i) {
+    // The first one after the stall is late; those after it are where they would be anyhow.
+    EXPECT_GT(all[i].first - all[i - 1].first, absl::Milliseconds(100)) << i;
+  }
+  ProveRecovery("w");
+}
+
 // --- Elastic scaling (PROTOCOL.md 9)
 // ---------------------------------------------------------------
 

@@ -3,13 +3,8 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <algorithm>
-#include <cmath>
-#include <map>
 #include <optional>
-#include <utility>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -19,7 +14,7 @@
 #include "common/test_http_server.h"
 #include "sidecar/journal/journal.h"
 #include "tests/chaos/gate.h"
-#include "tests/chaos/history.h"
+#include "tests/chaos/soak_observer.h"
 #include "tests/integration/line.h"
 
 namespace flowmesh::testing {
@@ -30,19 +25,10 @@ constexpr size_t kInFlight = 6;                     // per worker; its queue is 
 // What is on its way when the other side goes deaf is missed like what comes after.
 constexpr absl::Duration kOnTheWay = absl::Milliseconds(500);
 constexpr absl::Duration kPatience = absl::Seconds(40);  // for one state after a fault
-constexpr std::string_view kLostExecutor = "was lost while the task ran";
 
 absl::Duration Now() { return Clock::Real().Monotonic(); }
 
 std::string TaskId(size_t number) { return absl::StrFormat("t%05d", number); }
-
-std::string ChildId(const std::string& id, int child) { return absl::StrCat(id, "-c", child); }
-
-size_t CountOf(const std::string& text, std::string_view what) {
-  size_t count = 0;
-  for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++count;
-  return count;
-}
 
 class Soak {
  public:
@@ -50,36 +36,10 @@ class Soak {
   SoakReport Run();
 
  private:
-  struct Sent {
-    std::optional<SoakTask> task;  // nothing: a probe
-    std::string worker;
-    bool heard = false;   // some sign of it came
-    bool missed = false;  // it was sent into a deaf window without a sign
-    std::string end;      // the terminal event
-  };
-  struct Beats {
-    std::optional<absl::Duration> last;  // that came undisturbed from this life of the sidecar
-    bool registering = false;            // a registration has a beat of its own, beside the others
-  };
-
   LineOptions Options();
   Json SpecOf(const SoakTask& task) const;
   Json EnvelopeOf(const std::string& id, const SoakTask& task, const std::string& worker) const;
 
-  // --- What is seen, from the threads of recorder and receiver
-  // ------------------------------------
-  void OnEvent(const Json& event);
-  void OnTaskEvent(const Json& event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void OnEnd(const std::string& id, Sent& sent, const Json& event)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void OnBeat(const std::string& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void OnRequest(const httplib::Request& request, httplib::Response& reply);
-  // The first sign of a task: what anybody outside has seen of it was accepted before.
-  void Hear(const std::string& id, Sent& sent) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Violate(const std::string& what) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
-  // --- What is done, from Run
-  // ---------------------------------------------------------------------
   bool PublishOne();
   // False when the workers stand still.
   bool PublishUntil(size_t number);
@@ -90,10 +50,7 @@ class Soak {
   void KillRedis();
   void RestartRedis();
   void KillSidecar();
-  void ForgetBeats();
   void KillExecutor(const SoakFault& fault);
-  // From here on messages may be missed, and beats may be late.
-  void BeginDeaf(SoakFault::Kind kind);
   // Waits until the sidecar hears again.
   void EndDeaf();
   // Publishes fresh tasks for `worker` until one of them gets as far as `ended` says.
@@ -101,35 +58,21 @@ class Soak {
   // What the journal of a sidecar that is dead has accepted.
   void ReadJournal();
   void Settle();
-  bool AllEnded();
-  void CheckFiles();
-  SoakReport Report(absl::Duration began);
 
   const SoakPlan plan_;
-  History history_;
+  SoakObserver observer_{kBeat, kOnTheWay};
   std::optional<Gate> redis_gate_, receiver_gate_;
   std::optional<TestHttpServer> receiver_;
   std::string receiver_url_;
-
-  absl::Mutex mutex_;
-  std::map<std::string, Sent> sent_ ABSL_GUARDED_BY(mutex_);
-  std::map<std::string, std::string> stored_ ABSL_GUARDED_BY(mutex_);  // body, by task or child
-  std::map<std::string, size_t> in_flight_ ABSL_GUARDED_BY(mutex_);    // by worker
-  std::map<std::string, Beats> beats_ ABSL_GUARDED_BY(mutex_);         // by worker
-  bool undisturbed_ ABSL_GUARDED_BY(mutex_) = true;
-  std::vector<absl::Duration> jitters_ ABSL_GUARDED_BY(mutex_);
-  absl::Status violation_ ABSL_GUARDED_BY(mutex_);  // the first
-  SoakReport report_ ABSL_GUARDED_BY(mutex_);
-
   size_t next_ = 0;  // task of the plan
   size_t probes_ = 0;
   size_t executor_kills_ = 0;
-  std::optional<Line> line_;  // last: it calls back into all of the above
+  std::optional<Line> line_;  // last: it calls back into the above
 };
 
 Soak::Soak(const SoakPlan& plan) : plan_(plan) {
   receiver_.emplace([this](const httplib::Request& request, httplib::Response& reply) {
-    OnRequest(request, reply);
+    observer_.OnRequest(request, reply);
   });
   const std::string url = receiver_->url();
   receiver_gate_.emplace(
@@ -150,7 +93,7 @@ LineOptions Soak::Options() {
     if (!redis_gate_) redis_gate_.emplace(Endpoint{.host = "127.0.0.1", .port = server.port()});
     return absl::StrCat("redis://", redis_gate_->endpoint().Target(), "/0");
   };
-  options.on_event = [this](const Json& event) { OnEvent(event); };
+  options.on_event = [this](const Json& event) { observer_.OnEvent(event); };
   return options;
 }
 
@@ -185,124 +128,10 @@ Json Soak::EnvelopeOf(const std::string& id, const SoakTask& task,
   if (task.kind != SoakTask::Kind::kMerged) return envelope;
   for (int child = 0; child < 2; ++child) {
     envelope["merged_children"].push_back(
-        {{"task_id", ChildId(id, child)}, {"spec", envelope["task"]["spec"]}});
+        {{"task_id", SoakChildId(id, child)}, {"spec", envelope["task"]["spec"]}});
   }
   return envelope;
 }
-
-// --- What is seen --------------------------------------------------------------------------------
-
-void Soak::Violate(const std::string& what) {
-  if (violation_.ok()) violation_ = absl::FailedPreconditionError(what);
-}
-
-void Soak::Hear(const std::string& id, Sent& sent) {
-  if (!sent.heard) history_.Add(Step::kAccepted, id);
-  sent.heard = true;
-}
-
-void Soak::OnEvent(const Json& event) {
-  absl::MutexLock lock(&mutex_);
-  const std::string type = event.value("type", ""), worker = event.value("worker_id", "");
-  if (type == "HEARTBEAT") {
-    OnBeat(worker);
-  } else if (type == "REGISTER") {
-    beats_[worker].registering = true;
-  } else if (absl::StartsWith(type, "TASK")) {
-    OnTaskEvent(event);
-  }
-}
-
-void Soak::OnBeat(const std::string& worker) {
-  Beats& beats = beats_[worker];
-  if (std::exchange(beats.registering, false) || !undisturbed_) return;
-  const absl::Duration now = Now();
-  if (beats.last) {
-    // Those between may have got lost.
-    const double intervals = std::max(1., std::round(absl::FDivDuration(now - *beats.last, kBeat)));
-    jitters_.push_back(absl::AbsDuration(now - *beats.last - intervals * kBeat));
-  }
-  beats.last = now;
-}
-
-void Soak::OnTaskEvent(const Json& event) {
-  const std::string id = event.value("task_id", "");
-  const auto found = sent_.find(id);
-  if (found == sent_.end()) return Violate(absl::StrCat("an event of no task: ", DumpJson(event)));
-  Sent& sent = found->second;
-  if (event["worker_id"] != sent.worker) {
-    Violate(absl::StrCat("task ", id, " is not that worker's: ", DumpJson(event)));
-  }
-  Hear(id, sent);
-  const std::optional<Step> step = StepOf(event);
-  if (step == Step::kStarted) history_.Add(Step::kStarted, id);
-  if (step == Step::kFinished) OnEnd(id, sent, event);
-}
-
-void Soak::OnEnd(const std::string& id, Sent& sent, const Json& event) {
-  const std::string words = DumpJson(event);
-  if (sent.end == words) {  // sent at least once, and this was once more
-    ++report_.repeated;
-    return;
-  }
-  history_.Add(Step::kFinished, id);
-  if (sent.end.empty() && !sent.missed) --in_flight_[sent.worker];
-  sent.end = words;
-  if (!sent.task) return;
-  const bool succeeded = event["type"] == "TASK_SUCCEEDED";
-  ++(succeeded ? report_.succeeded : report_.failed);
-  const std::string error = succeeded ? "" : event.value("error", "");
-  if (absl::StrContains(error, ToAbsl(kLostExecutor))) {
-    ++report_.lost_executors;
-  } else if (succeeded != sent.task->may_succeed()) {
-    Violate(absl::StrCat("task ", id, " ended as it should not: ", words));
-  } else if (!succeeded && !absl::StrContains(error, "as it was told to") &&
-             !absl::StrContains(error, "rank 0 died")) {
-    Violate(absl::StrCat("task ", id, " does not say why it failed: ", words));
-  }
-  if (!succeeded || !sent.task->http) return;
-  std::vector<std::string> units = {id};
-  if (sent.task->kind == SoakTask::Kind::kMerged) {
-    units.insert(units.end(), {ChildId(id, 0), ChildId(id, 1)});
-  }
-  for (const std::string& unit : units) {
-    if (stored_.count(unit) > 0) continue;
-    Violate(absl::StrCat("task ", id, " succeeded before the result of ", unit, " was stored"));
-  }
-}
-
-// Results are stored; questions for a task's record are answered as an orchestrator does.
-void Soak::OnRequest(const httplib::Request& request, httplib::Response& reply) {
-  absl::MutexLock lock(&mutex_);
-  if (request.method == "GET") {
-    const auto found = sent_.find(request.path.substr(request.path.rfind('/') + 1));
-    if (found == sent_.end()) {
-      reply.status = 404;
-      return;
-    }
-    const Sent& sent = found->second;
-    const bool failed = absl::StrContains(sent.end, "TASK_FAILED");
-    const char* status = sent.end.empty() ? "DISPATCHED" : failed ? "FAILED" : "DONE";
-    reply.set_content(DumpJson({{"status", status}, {"assigned_worker", sent.worker}}),
-                      "application/json");
-    return;
-  }
-  const absl::StatusOr<Json> body = ParseJson(request.body);
-  if (!body.ok() || !(*body)["task_id"].is_string()) {
-    return Violate(absl::StrCat("not a result: ", request.body));
-  }
-  const std::string id = (*body)["task_id"];
-  history_.Add(Step::kResultSent, id);
-  const auto [stored, is_new] = stored_.emplace(id, request.body);
-  if (!is_new && stored->second == request.body) {
-    ++report_.sent_again;
-  } else {
-    history_.Add(Step::kResultStored, id);  // the second is a violation
-  }
-  reply.set_content(R"({"ok":true,"path":"p"})", "application/json");
-}
-
-// --- What is done --------------------------------------------------------------------------------
 
 SoakReport Soak::Run() {
   const absl::Duration began = Now();
@@ -313,8 +142,10 @@ SoakReport Soak::Run() {
   }
   if (runs) PublishUntil(plan_.tasks.size());
   Settle();
-  CheckFiles();
-  return Report(began);
+  observer_.CheckFiles(line_->results(), executor_kills_);
+  SoakReport report = observer_.Report();
+  report.took = Now() - began;
+  return report;
 }
 
 // The next task of the plan to the worker that has least; false when both have enough.
@@ -322,17 +153,11 @@ bool Soak::PublishOne() {
   if (next_ >= plan_.tasks.size()) return false;
   const std::string id = TaskId(next_);
   const SoakTask& task = plan_.tasks[next_];
-  std::string worker = "w.e0";
-  {
-    absl::MutexLock lock(&mutex_);
-    if (in_flight_["w.e1"] < in_flight_["w.e0"]) worker = "w.e1";
-    if (in_flight_[worker] >= kInFlight) return false;
-    ++in_flight_[worker];
-    sent_[id] = {.task = task, .worker = worker};
-    ++report_.published;
-  }
+  const std::string worker =
+      observer_.in_flight("w.e1") < observer_.in_flight("w.e0") ? "w.e1" : "w.e0";
+  if (observer_.in_flight(worker) >= kInFlight) return false;
   ++next_;
-  history_.Add(Step::kPublished, id);
+  observer_.Published(id, worker, task);
   line_->redis().Publish("tasks", EnvelopeOf(id, task, worker));
   return true;
 }
@@ -340,8 +165,7 @@ bool Soak::PublishOne() {
 bool Soak::PublishUntil(size_t number) {
   while (next_ < number) {
     if (Eventually([&] { return PublishOne(); }, kPatience)) continue;
-    absl::MutexLock lock(&mutex_);
-    Violate(absl::StrCat("both workers stand still before ", TaskId(next_)));
+    observer_.Violate(absl::StrCat("both workers stand still before ", TaskId(next_)));
     return false;
   }
   return true;
@@ -354,25 +178,9 @@ void Soak::Hold(absl::Duration duration, bool publish) {
   }
 }
 
-void Soak::BeginDeaf(SoakFault::Kind kind) {
-  history_.BeginDeaf(std::string(ToText(kind)), kOnTheWay);
-  absl::MutexLock lock(&mutex_);
-  undisturbed_ = false;
-}
-
 void Soak::EndDeaf() {
-  if (!Probe("w.e0", /*ended=*/false)) {
-    absl::MutexLock lock(&mutex_);
-    Violate("the sidecar hears nothing any more");
-  }
-  history_.EndDeaf();
-  absl::MutexLock lock(&mutex_);
-  for (auto& [id, sent] : sent_) {  // the others are still awaited
-    if (sent.heard || sent.missed || !history_.IsDeafAtFirst(id)) continue;
-    sent.missed = true;
-    --in_flight_[sent.worker];
-  }
-  undisturbed_ = true;
+  if (!Probe("w.e0", /*ended=*/false)) observer_.Violate("the sidecar hears nothing any more");
+  observer_.EndDeaf();
 }
 
 bool Soak::Probe(const std::string& worker, bool ended) {
@@ -382,19 +190,13 @@ bool Soak::Probe(const std::string& worker, bool ended) {
       [&] {
         if (Now() >= next) {
           const std::string id = absl::StrCat("probe-", probes_++);
-          {
-            absl::MutexLock lock(&mutex_);
-            sent_[id] = {.worker = worker};
-            ++in_flight_[worker];
-          }
-          history_.Add(Step::kPublished, id);
+          observer_.Published(id, worker, std::nullopt);
           line_->redis().Publish("tasks", EnvelopeOf(id, SoakTask(), worker));
           next = Now() + absl::Milliseconds(200);
         }
-        absl::MutexLock lock(&mutex_);
         for (size_t i = first; i < probes_; ++i) {
-          const Sent& probe = sent_[absl::StrCat("probe-", i)];
-          if (ended ? !probe.end.empty() : probe.heard) return true;
+          const std::string id = absl::StrCat("probe-", i);
+          if (ended ? observer_.Ended(id) : observer_.Heard(id)) return true;
         }
         return false;
       },
@@ -409,9 +211,11 @@ void Soak::Strike(const SoakFault& fault) {
       line_->redis().Command({"FLUSHDB"});
       return;
     case Kind::kRedisDelayed:
+      observer_.Disturb(true);
       redis_gate_->Delay(fault.delay);
       Hold(fault.hold, /*publish=*/true);
-      return redis_gate_->Pass();
+      redis_gate_->Pass();
+      return observer_.Disturb(false);
     case Kind::kExecutorStopped:
     case Kind::kExecutorKilled:
       return KillExecutor(fault);
@@ -423,7 +227,7 @@ void Soak::Strike(const SoakFault& fault) {
     default:
       break;
   }
-  BeginDeaf(fault.kind);
+  observer_.BeginDeaf(std::string(ToText(fault.kind)));
   switch (fault.kind) {
     case Kind::kSidecarKilled:
       KillSidecar();
@@ -434,7 +238,7 @@ void Soak::Strike(const SoakFault& fault) {
       line_->sidecar().process().Signal(SIGSTOP);
       Hold(fault.hold, /*publish=*/true);
       line_->sidecar().process().Signal(SIGCONT);
-      ForgetBeats();
+      observer_.ForgetBeats();
       break;
     case Kind::kSidecarAndExecutorKilled:
       KillSidecar();
@@ -520,13 +324,7 @@ void Soak::KillSidecar() {
   line_->sidecar().process().Signal(SIGKILL);
   EXPECT_TRUE(line_->sidecar().process().Wait(absl::Seconds(10)));
   ReadJournal();
-  ForgetBeats();
-}
-
-// The sidecar's next beats are counted from another moment.
-void Soak::ForgetBeats() {
-  absl::MutexLock lock(&mutex_);
-  for (auto& [worker, beats] : beats_) beats.last.reset();
+  observer_.ForgetBeats();
 }
 
 void Soak::KillExecutor(const SoakFault& fault) {
@@ -552,24 +350,15 @@ void Soak::ReadJournal() {
   const auto journal =
       sidecar::Journal::Open(copy / "journal.db", sidecar::JournalOptions(), Clock::Real());
   const auto tasks = journal.ok() ? (*journal)->OpenTasks() : journal.status();
-  absl::MutexLock lock(&mutex_);
-  if (!tasks.ok()) return Violate(absl::StrCat("the journal: ", tasks.status().message()));
-  for (const sidecar::JournalEntry& entry : *tasks) {
-    Hear(entry.task.task_id, sent_[entry.task.task_id]);
-  }
+  if (!tasks.ok())
+    return observer_.Violate(absl::StrCat("the journal: ", tasks.status().message()));
+  for (const sidecar::JournalEntry& entry : *tasks) observer_.Accepted(entry.task.task_id);
 }
 
 // --- The end -------------------------------------------------------------------------------------
 
-bool Soak::AllEnded() {
-  absl::MutexLock lock(&mutex_);
-  return std::all_of(sent_.begin(), sent_.end(), [](const auto& sent) {
-    return !sent.second.end.empty() || (sent.second.missed && !sent.second.heard);
-  });
-}
-
 void Soak::Settle() {
-  const bool ended = Eventually([&] { return AllEnded(); }, kPatience);
+  const bool ended = Eventually([&] { return observer_.AllEnded(); }, kPatience);
   HttpRequest metrics;
   metrics.url = line_->metrics_url() + "/metrics";
   std::string state;
@@ -583,62 +372,10 @@ void Soak::Settle() {
       },
       kPatience);
   const bool recovered = Probe("w.e0", /*ended=*/true) && Probe("w.e1", /*ended=*/true);
-  absl::MutexLock lock(&mutex_);
   // What was lost, the history says better.
-  if (!idle) Violate(absl::StrCat("at the end not all is idle:\n", state));
-  if (!recovered) Violate("at the end no fresh task succeeds");
-  if (ended) return;
-  for (const auto& [id, sent] : sent_) {
-    if (sent.end.empty() && !sent.missed) Violate(absl::StrCat("task ", id, " has no end"));
-  }
-}
-
-void Soak::CheckFiles() {
-  absl::MutexLock lock(&mutex_);
-  size_t again = 0;
-  for (const auto& [id, sent] : sent_) {
-    if (!sent.task || sent.end.empty()) continue;
-    const std::filesystem::path folder = line_->results() / id;
-    const std::string log = ReadFile(folder / "logs/task.log").value_or("");
-    const size_t runs =
-        CountOf(log, sent.task->kind == SoakTask::Kind::kEcho ? "| echo: " : "| run");
-    if (runs > 1) again += runs - 1;
-    if (!absl::StrContains(sent.end, "TASK_SUCCEEDED")) continue;
-    if (runs == 0) Violate(absl::StrCat("task ", id, " succeeded and never ran"));
-    const absl::StatusOr<std::string> text = ReadFile(folder / "responses.json");
-    const absl::StatusOr<Json> result = text.ok() ? ParseJson(*text) : text.status();
-    if (!result.ok() || (*result)["ok"] != true) {
-      Violate(absl::StrCat("task ", id, " succeeded without a result: ", text.value_or("none")));
-    }
-  }
-  if (again > executor_kills_) {
-    Violate(absl::StrCat(again, " tasks ran again for ", executor_kills_, " killed executors"));
-  }
-  if (report_.lost_executors > executor_kills_) {
-    Violate(absl::StrCat(report_.lost_executors, " tasks failed for ", executor_kills_,
-                         " killed executors"));
-  }
-}
-
-SoakReport Soak::Report(absl::Duration began) {
-  const absl::Status lost_or_doubled = history_.Check();
-  absl::MutexLock lock(&mutex_);
-  SoakReport report = report_;
-  report.took = Now() - began;
-  for (const auto& [id, sent] : sent_) {
-    report.missed += sent.task && sent.missed && !sent.heard ? 1 : 0;
-  }
-  report.beats = jitters_.size();
-  std::sort(jitters_.begin(), jitters_.end());
-  if (!jitters_.empty()) {
-    report.jitter = jitters_[jitters_.size() * 9 / 10];
-    report.worst_jitter = jitters_.back();
-  }
-  report.verdict = !lost_or_doubled.ok() ? lost_or_doubled : violation_;
-  if (report.verdict.ok() && (jitters_.empty() || report.jitter > kBeat / 10)) {
-    report.verdict = absl::FailedPreconditionError("heartbeats come irregularly");
-  }
-  return report;
+  if (!idle) observer_.Violate(absl::StrCat("at the end not all is idle:\n", state));
+  if (!recovered) observer_.Violate("at the end no fresh task succeeds");
+  if (!ended) observer_.Violate("at the end some tasks have no end");
 }
 
 }  // namespace
@@ -649,8 +386,7 @@ std::string SoakReport::ToString() const {
       "%d ends and %d results came again; heartbeats: 9 of 10 within %.1f %%, all within %.1f %%, "
       "of %d intervals",
       published, absl::ToDoubleSeconds(took), succeeded, failed, lost_executors, missed, repeated,
-      sent_again, 100 * absl::FDivDuration(jitter, kBeat),
-      100 * absl::FDivDuration(worst_jitter, kBeat), beats);
+      sent_again, 100 * jitter, 100 * worst_jitter, beats);
 }
 
 SoakReport RunSoak(const SoakPlan& plan) { return Soak(plan).Run(); }

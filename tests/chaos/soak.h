@@ -29,8 +29,8 @@ struct SoakReport {
   size_t sent_again = 0;      // results, likewise
   size_t lost_executors = 0;  // tasks that failed because theirs was killed
   size_t beats = 0;           // measured intervals
-  absl::Duration jitter;      // of the tenth worst in a hundred, against the interval
-  absl::Duration worst_jitter;
+  double jitter = 0;          // of the worst but a tenth of them, as a share of the interval
+  double worst_jitter = 0;
   absl::Duration took;
 
   std::string ToString() const;
