@@ -569,21 +569,24 @@ absl::Status Journal::Apply(Database& database, Write* writes, size_t count) {
 }
 
 void Journal::Commit(std::vector<Write>& batch) {
-  absl::Status together = Apply(*database_, batch.data(), batch.size());
+  const absl::Status together = Apply(*database_, batch.data(), batch.size());
+  std::vector<absl::Status> outcomes(batch.size(), together);
   uint64_t failures = 0;
-  for (Write& write : batch) {
-    absl::Status status = together;
+  for (size_t i = 0; !together.ok() && i < batch.size(); ++i) {
     // One that does not fit must not take the others with it.
-    if (!together.ok() && batch.size() > 1) status = Apply(*database_, &write, 1);
-    if (!status.ok()) {
-      ++failures;
-      LogError("{}", Message(status));
-    }
-    if (write.done) write.done(status);
+    if (batch.size() > 1) outcomes[i] = Apply(*database_, &batch[i], 1);
+    if (outcomes[i].ok()) continue;
+    ++failures;
+    LogError("{}", Message(outcomes[i]));
   }
-  absl::MutexLock lock(&mutex_);
-  ++stats_.commits;
-  stats_.failures += failures;
+  {
+    absl::MutexLock lock(&mutex_);
+    ++stats_.commits;
+    stats_.failures += failures;
+  }
+  for (size_t i = 0; i < batch.size(); ++i) {
+    if (batch[i].done) batch[i].done(outcomes[i]);
+  }
 }
 
 // Closed rows that are too old or too many.
