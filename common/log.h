@@ -1,5 +1,5 @@
-// Logging: `time | LEVEL | message` to stderr and, where asked, to a rotated file; each entry is one
-// line, with line ends and control characters of the message escaped. fmt-style:
+// Logging: `time | LEVEL | message` to stderr and, where asked, to a rotated file; each entry is
+// one line, with line ends and control characters of the message escaped. fmt-style:
 //   LogInfo("worker {} registered", id);
 // Secrets never go in. Thread-safe.
 #pragma once
