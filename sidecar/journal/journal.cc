@@ -22,6 +22,8 @@ constexpr int kVersion = 1;
 constexpr char kOpenStates[] = "state < 5";  // before JournalState::kAnnounced
 constexpr absl::Duration kPruneInterval = absl::Seconds(60);
 constexpr absl::Duration kIdle = absl::Seconds(1);  // then the log is moved into the file
+constexpr size_t kLoad = 8;                         // writes in one commit
+constexpr absl::Duration kPatience = absl::Milliseconds(2);
 // How long a write that nobody waits for may wait for others.
 constexpr absl::Duration kLazyDelay = absl::Milliseconds(20);
 constexpr int64_t kPruneStep = 500;  // rows per commit, so that tasks do not wait for it
@@ -553,6 +555,8 @@ void Journal::Run() {
     log_is_used = !batch.empty();
     if (!batch.empty()) Commit(batch);
     Prune();
+    // Under load a little patience saves many commits, and so processor time that tasks need.
+    if (batch.size() >= kLoad) absl::SleepFor(kPatience);
   }
 }
 
