@@ -30,39 +30,12 @@ absl::Status WriteAll(int fd, std::string_view content, const std::filesystem::p
   return absl::OkStatus();
 }
 
-// A file on its way to its name; removed when it does not get there.
-class DotFile {
- public:
-  explicit DotFile(const std::filesystem::path& path)
-      : path_(path),
-        temporary_(path.parent_path() /
-                   absl::StrCat(".", path.filename().string(), ".", RandomHex(4))) {}
-  DotFile(DotFile&&) = default;
-  ~DotFile() {
-    if (fd_.valid()) ::unlink(temporary_.c_str());
-  }
+constexpr int kDotSuffixBytes = 4;
 
-  absl::Status Write(std::string_view content) {
-    fd_ = UniqueFd(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
-    if (!fd_.valid()) return ErrnoError("cannot create", temporary_);
-    return WriteAll(fd_.get(), content, temporary_);
-  }
-
-  absl::Status Sync() {
-    return ::fdatasync(fd_.get()) == 0 ? absl::OkStatus() : ErrnoError("cannot sync", temporary_);
-  }
-
-  absl::Status TakeName() {
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0)
-      return ErrnoError("cannot rename to", path_);
-    fd_.Reset();
-    return absl::OkStatus();
-  }
-
- private:
-  std::filesystem::path path_, temporary_;
-  UniqueFd fd_;
-};
+// Of a long name only so much as file systems leave room for.
+std::string DotPrefix(const std::filesystem::path& path) {
+  return absl::StrCat(".", path.filename().string().substr(0, 240), ".");
+}
 
 }  // namespace
 
@@ -111,6 +84,63 @@ absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path, uint64_t
   }
 }
 
+std::filesystem::path DotName(const std::filesystem::path& path) {
+  return path.parent_path() / absl::StrCat(DotPrefix(path), RandomHex(kDotSuffixBytes));
+}
+
+void RemoveDotNames(const std::filesystem::path& path) {
+  const std::string prefix = DotPrefix(path);
+  std::error_code ignored;
+  std::vector<std::filesystem::path> found;
+  for (const std::filesystem::directory_entry& entry :
+       std::filesystem::directory_iterator(path.parent_path(), ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.rfind(prefix, 0) == 0 && name.size() == prefix.size() + 2 * kDotSuffixBytes &&
+        name.find_first_not_of("0123456789abcdef", prefix.size()) == std::string::npos) {
+      found.push_back(entry.path());
+    }
+  }
+  for (const std::filesystem::path& old : found) std::filesystem::remove_all(old, ignored);
+}
+
+absl::StatusOr<DotFile> DotFile::Create(const std::filesystem::path& path) {
+  std::filesystem::path temporary = DotName(path);
+  UniqueFd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  if (!fd.valid()) return ErrnoError("cannot create", temporary);
+  return DotFile(path, std::move(temporary), std::move(fd));
+}
+
+DotFile::~DotFile() {
+  if (fd_.valid()) ::unlink(temporary_.c_str());
+}
+
+absl::Status DotFile::Write(std::string_view bytes) {
+  return WriteAll(fd_.get(), bytes, temporary_);
+}
+
+absl::Status DotFile::Empty() {
+  if (::ftruncate(fd_.get(), 0) == 0 && ::lseek(fd_.get(), 0, SEEK_SET) == 0) {
+    return absl::OkStatus();
+  }
+  return ErrnoError("cannot empty", temporary_);
+}
+
+absl::Status DotFile::Sync() {
+  return ::fdatasync(fd_.get()) == 0 ? absl::OkStatus() : ErrnoError("cannot sync", temporary_);
+}
+
+absl::Status DotFile::TakeName() {
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0)
+    return ErrnoError("cannot rename to", path_);
+  fd_.Reset();
+  return absl::OkStatus();
+}
+
+absl::Status DotFile::Commit() {
+  RETURN_IF_ERROR(Sync());
+  return TakeName();
+}
+
 absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view content) {
   return WriteFilesAtomically({{path, content}});
 }
@@ -120,8 +150,9 @@ absl::Status WriteFilesAtomically(const std::vector<FileToWrite>& files) {
   // First all the writing, then the syncing: what the files share on disk, as their folder, is
   // written once.
   for (const FileToWrite& file : files) {
-    written.emplace_back(file.path);
-    RETURN_IF_ERROR(written.back().Write(file.content));
+    ASSIGN_OR_RETURN(DotFile dot_file, DotFile::Create(file.path));
+    RETURN_IF_ERROR(dot_file.Write(file.content));
+    written.push_back(std::move(dot_file));
   }
   for (DotFile& file : written) RETURN_IF_ERROR(file.Sync());
   for (DotFile& file : written) RETURN_IF_ERROR(file.TakeName());

@@ -217,6 +217,11 @@ std::string ResolveUrl(const std::string& base, const std::string& location) {
 
 }  // namespace
 
+bool HttpRequest::HasHeader(std::string_view name) const {
+  return std::any_of(headers.begin(), headers.end(),
+                     [&](const auto& header) { return ToLower(header.first) == name; });
+}
+
 std::string HttpResponse::Header(std::string_view name) const {
   const auto it = headers.find(ToLower(name));
   return it == headers.end() ? "" : it->second;

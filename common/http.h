@@ -52,6 +52,9 @@ struct HttpRequest {
   // many may. 0 ends the transfer with Cancelled.
   std::function<size_t(size_t bytes)> pace;
   std::function<bool()> cancelled;  // polled; true ends the transfer with Cancelled
+
+  // `name` in lower case.
+  bool HasHeader(std::string_view name) const;
 };
 
 // `scheme://host:port` of a URL with the default port made explicit; empty when it is no http(s)

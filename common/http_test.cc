@@ -15,6 +15,7 @@
 #include "common/endpoint.h"
 #include "common/files.h"
 #include "common/test_http_server.h"
+#include "common/test_listener.h"
 
 namespace flowmesh {
 namespace {
@@ -249,23 +250,16 @@ TEST(HttpTest, AnAnswerThatBreaksOffIsNoAnswer) {
 
 // What drips in without an end of the headers is no answer that goes on.
 TEST(HttpTest, HeadersThatNeverEndAreSilence) {
-  const UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{.sin_family = AF_INET, .sin_addr = {.s_addr = ::htonl(INADDR_LOOPBACK)}};
-  socklen_t size = sizeof(address);
-  auto* generic = reinterpret_cast<sockaddr*>(&address);
-  ASSERT_EQ(::bind(listener.get(), generic, size), 0);
-  ASSERT_EQ(::listen(listener.get(), 1), 0);
-  ASSERT_EQ(::getsockname(listener.get(), generic, &size), 0);
+  const TestListener listener;
   std::thread server([&] {
-    const UniqueFd connection(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    const UniqueFd connection = listener.Accept();
     const std::string_view head = "HTTP/1.1 200 OK\r\n";
     ::send(connection.get(), head.data(), head.size(), MSG_NOSIGNAL);
     pollfd gone{connection.get(), POLLRDHUP, 0};
     // A header after the other, until the client hangs up.
     while (::poll(&gone, 1, 10) == 0) ::send(connection.get(), "X: y\r\n", 6, MSG_NOSIGNAL);
   });
-  HttpRequest request =
-      Request("GET", absl::StrCat("http://127.0.0.1:", ::ntohs(address.sin_port), "/"));
+  HttpRequest request = Request("GET", absl::StrCat("http://127.0.0.1:", listener.port(), "/"));
   request.timeout = absl::Milliseconds(200);
   EXPECT_TRUE(absl::IsDeadlineExceeded(Error(request)));
   server.join();

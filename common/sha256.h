@@ -13,6 +13,7 @@ namespace flowmesh {
 class Sha256 {
  public:
   Sha256();
+  Sha256(Sha256&&) = default;
   ~Sha256();
 
   void Update(std::string_view bytes);

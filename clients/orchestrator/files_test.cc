@@ -35,13 +35,13 @@ TEST(ResultStoreTest, KeepsResultManifestAndUploads) {
   const ResultStore store(dir.path(), clock);
   EXPECT_EQ(store.LoadResult("t").status().code(), absl::StatusCode::kNotFound);
   {
-    Upload upload = store.BeginUpload("t", "m.tar.gz").value();
+    DotFile upload = store.BeginUpload("t", "m.tar.gz").value();
     ASSERT_TRUE(upload.Write("hello ").ok());
     ASSERT_TRUE(upload.Write("world").ok());
     EXPECT_FALSE(store.FindFile("t", "m.tar.gz").ok());  // not before it is whole
     ASSERT_TRUE(upload.Commit().ok());
   }
-  { const Upload abandoned = store.BeginUpload("t", "never").value(); }
+  { const DotFile abandoned = store.BeginUpload("t", "never").value(); }
   EXPECT_EQ(ReadFile(store.FindFile("t", "m.tar.gz").value()).value(), "hello world");
   EXPECT_FALSE(store.FindFile("t", "never").ok());
 

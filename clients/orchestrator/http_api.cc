@@ -324,7 +324,7 @@ void HttpApi::PostFile(const Request& request, Response& response,
     return;
   }
   const std::string task_id = request.matches[1];
-  std::optional<Upload> upload;
+  std::optional<DotFile> upload;
   absl::Status status;
   bool seen = false;
   bool bad_name = false;
@@ -336,7 +336,7 @@ void HttpApi::PostFile(const Request& request, Response& response,
         seen = true;
         bad_name = !IsBareFileName(part.filename);
         if (bad_name) return true;
-        absl::StatusOr<Upload> begun = orchestrator_.store().BeginUpload(task_id, part.filename);
+        absl::StatusOr<DotFile> begun = orchestrator_.store().BeginUpload(task_id, part.filename);
         status = begun.status();
         if (begun.ok()) upload.emplace(*std::move(begun));
         return true;
@@ -353,7 +353,7 @@ void HttpApi::PostFile(const Request& request, Response& response,
     LogError("upload for task {} not stored: {}", task_id, Message(status));
     return AnswerError(response, 500, Message(status));
   }
-  AnswerJson(response, {{"ok", true}, {"path", upload->target().string()}});
+  AnswerJson(response, {{"ok", true}, {"path", upload->path().string()}});
 }
 
 void HttpApi::GetFile(const Request& request, Response& response) {

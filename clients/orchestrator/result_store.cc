@@ -1,9 +1,5 @@
 #include "clients/orchestrator/result_store.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <set>
 
 #include "absl/strings/ascii.h"
@@ -123,32 +119,6 @@ bool IsBareFileName(std::string_view name) {
          name.find_first_of(std::string_view("/\0", 2)) == std::string_view::npos;
 }
 
-Upload::Upload(UniqueFd fd, fs::path temporary, fs::path target)
-    : fd_(std::move(fd)), temporary_(std::move(temporary)), target_(std::move(target)) {}
-
-Upload::~Upload() {
-  if (fd_.valid()) ::unlink(temporary_.c_str());
-}
-
-absl::Status Upload::Write(std::string_view piece) {
-  while (!piece.empty()) {
-    const ssize_t n = ::write(fd_.get(), piece.data(), piece.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return ErrnoError("cannot write", temporary_);
-    piece.remove_prefix(static_cast<size_t>(n));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Upload::Commit() {
-  if (::fdatasync(fd_.get()) != 0) return ErrnoError("cannot sync", temporary_);
-  if (::rename(temporary_.c_str(), target_.c_str()) != 0) {
-    return ErrnoError("cannot rename to", target_);
-  }
-  fd_.Reset();
-  return absl::OkStatus();
-}
-
 absl::StatusOr<fs::path> ResultStore::StoreResult(const std::string& task_id, const Json& document,
                                                   const std::vector<std::string>& artifacts) const {
   const fs::path folder = Folder(task_id);
@@ -179,14 +149,11 @@ absl::StatusOr<Json> ResultStore::LoadResult(std::string_view task_id) const {
   return ParseJson(text);
 }
 
-absl::StatusOr<Upload> ResultStore::BeginUpload(std::string_view task_id,
-                                                std::string_view name) const {
+absl::StatusOr<DotFile> ResultStore::BeginUpload(std::string_view task_id,
+                                                 std::string_view name) const {
   const fs::path folder = Folder(task_id) / "artifacts";
   RETURN_IF_ERROR(MakeDirectories(folder));
-  fs::path temporary = folder / absl::StrCat(".upload-", RandomHex(8));
-  UniqueFd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
-  if (!fd.valid()) return ErrnoError("cannot create", temporary);
-  return Upload(std::move(fd), std::move(temporary), folder / name);
+  return DotFile::Create(folder / name);
 }
 
 absl::StatusOr<fs::path> ResultStore::FindFile(std::string_view task_id,

@@ -21,24 +21,6 @@ std::string FolderName(std::string_view task_id);
 Json BuildManifest(const std::filesystem::path& folder, std::string_view task_id,
                    const std::vector<std::string>& required, absl::Time now);
 
-// A file on its way into a task's folder, under a temporary name until Commit. Without Commit the
-// destructor removes it.
-class Upload {
- public:
-  Upload(UniqueFd fd, std::filesystem::path temporary, std::filesystem::path target);
-  Upload(Upload&&) = default;
-  ~Upload();
-
-  absl::Status Write(std::string_view piece);
-  absl::Status Commit();  // syncs, renames over an older file of that name
-  const std::filesystem::path& target() const { return target_; }
-
- private:
-  UniqueFd fd_;
-  std::filesystem::path temporary_;
-  std::filesystem::path target_;
-};
-
 // Thread-safe: the file system is its only state.
 class ResultStore {
  public:
@@ -58,8 +40,8 @@ class ResultStore {
   absl::StatusOr<std::string> LoadResultText(std::string_view task_id) const;
   absl::StatusOr<Json> LoadResult(std::string_view task_id) const;
 
-  // `name` must have passed IsBareFileName.
-  absl::StatusOr<Upload> BeginUpload(std::string_view task_id, std::string_view name) const;
+  // A file on its way into `artifacts/`. `name` must have passed IsBareFileName.
+  absl::StatusOr<DotFile> BeginUpload(std::string_view task_id, std::string_view name) const;
   // From `artifacts/`, else from the folder itself. NotFound.
   absl::StatusOr<std::filesystem::path> FindFile(std::string_view task_id,
                                                  std::string_view name) const;

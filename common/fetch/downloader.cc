@@ -1,17 +1,13 @@
 #include "common/fetch/downloader.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
+#include <utility>
 
 #include "absl/random/random.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "common/fetch/dot_name.h"
 #include "common/files.h"
 #include "common/log.h"
 #include "common/redact.h"
@@ -24,11 +20,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr uint64_t kMaxErrorBytes = 1 << 20;
-
-bool HasHeader(const HttpRequest& request, std::string_view name) {
-  return std::any_of(request.headers.begin(), request.headers.end(),
-                     [&](const auto& header) { return ToLower(header.first) == name; });
-}
 
 // What tells one version of a file from another; empty when nothing does. A weak ETag does not.
 std::string Validator(const HttpResponse& head) {
@@ -80,16 +71,7 @@ absl::Status StatusOf(const HttpResponse& response, const std::string& shown_bod
 // What of a file has come so far, under its dot-name.
 class Downloader::Partial {
  public:
-  Partial(const fs::path& path, uint64_t max_bytes)
-      : path_(path), temporary_(DotName(path)), max_bytes_(max_bytes) {}
-  ~Partial() {
-    if (fd_.valid()) ::unlink(temporary_.c_str());
-  }
-
-  absl::Status Create() {
-    fd_ = UniqueFd(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
-    return fd_.valid() ? absl::OkStatus() : ErrnoError("cannot create", temporary_);
-  }
+  Partial(DotFile file, uint64_t max_bytes) : file_(std::move(file)), max_bytes_(max_bytes) {}
 
   // Asks for the rest only, where that can be told from the rest of another file.
   void AskForRest(HttpRequest& request) {
@@ -104,13 +86,7 @@ class Downloader::Partial {
     if (piece.size() > max_bytes_ - bytes_) return TooLarge();
     sha256_.Update(piece);
     bytes_ += piece.size();
-    while (!piece.empty()) {
-      const ssize_t n = ::write(fd_.get(), piece.data(), piece.size());
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return ErrnoError("cannot write", temporary_);
-      piece.remove_prefix(static_cast<size_t>(n));
-    }
-    return absl::OkStatus();
+    return file_.Write(piece);
   }
 
   // The answer is over: whether the file is.
@@ -128,10 +104,7 @@ class Downloader::Partial {
     total_.reset();
     bytes_ = 0;
     (void)sha256_.Hex();  // begins anew
-    if (::ftruncate(fd_.get(), 0) != 0 || ::lseek(fd_.get(), 0, SEEK_SET) != 0) {
-      return ErrnoError("cannot empty", temporary_);
-    }
-    return absl::OkStatus();
+    return file_.Empty();
   }
 
   absl::StatusOr<DownloadedFile> Commit(const std::optional<std::string>& wanted) {
@@ -140,11 +113,7 @@ class Downloader::Partial {
       return absl::DataLossError(
           absl::StrCat("expected SHA-256 ", ToLower(*wanted), ", got ", file.sha256));
     }
-    if (::fdatasync(fd_.get()) != 0) return ErrnoError("cannot sync", temporary_);
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
-      return ErrnoError("cannot rename to", path_);
-    }
-    fd_.Reset();
+    RETURN_IF_ERROR(file_.Commit());
     return file;
   }
 
@@ -178,9 +147,8 @@ class Downloader::Partial {
     return absl::ResourceExhaustedError(absl::StrCat("larger than ", max_bytes_, " bytes"));
   }
 
-  const fs::path path_, temporary_;
+  DotFile file_;
   const uint64_t max_bytes_;
-  UniqueFd fd_;
   Sha256 sha256_;
   uint64_t bytes_ = 0;
   std::optional<uint64_t> total_;  // as announced
@@ -199,7 +167,7 @@ HttpRequest Downloader::RequestFor(const DownloadRequest& request,
   out.timeout = request.timeout;
   out.max_response_bytes = kMaxErrorBytes;
   out.cancelled = is_cancelled;
-  if (options_.token.empty() || HasHeader(out, "authorization")) return out;
+  if (options_.token.empty() || out.HasHeader("authorization")) return out;
   bool is_known = false, is_ours = false;
   for (const std::string& url : options_.token_urls) {
     const std::string origin = UrlOrigin(url);
@@ -263,8 +231,8 @@ absl::StatusOr<DownloadedFile> Downloader::Download(const DownloadRequest& reque
                                                     const std::function<bool()>& is_cancelled) {
   const std::string what = absl::StrCat("GET ", ShownUrl(request.url));
   RemoveDotNames(request.to);
-  Partial partial(request.to, request.max_bytes);
-  RETURN_IF_ERROR(partial.Create());
+  ASSIGN_OR_RETURN(DotFile dot_file, DotFile::Create(request.to));
+  Partial partial(std::move(dot_file), request.max_bytes);
   const HttpRequest http = RequestFor(request, is_cancelled);
   RETURN_IF_ERROR(Annotate(Fetch(http, partial, is_cancelled), what));
   absl::StatusOr<DownloadedFile> file = partial.Commit(request.sha256);

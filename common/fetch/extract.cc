@@ -16,7 +16,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "common/fetch/dot_name.h"
 #include "common/fetch/gzip_source.h"
 #include "common/fetch/inner_path.h"
 #include "common/files.h"

@@ -1,11 +1,8 @@
 // For tests: a server that is as rude as a test wants it.
 #pragma once
 
-#include <arpa/inet.h>
-#include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <functional>
@@ -13,7 +10,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "common/files.h"
+#include "common/test_listener.h"
 
 namespace flowmesh {
 
@@ -24,14 +21,6 @@ class RawServer {
   using Handler = std::function<std::string(const std::string& head)>;
 
   explicit RawServer(Handler handler) : handler_(std::move(handler)) {
-    listener_ = UniqueFd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{.sin_family = AF_INET, .sin_addr = {.s_addr = ::htonl(INADDR_LOOPBACK)}};
-    socklen_t size = sizeof(address);
-    auto* generic = reinterpret_cast<sockaddr*>(&address);
-    EXPECT_EQ(::bind(listener_.get(), generic, size), 0);
-    EXPECT_EQ(::listen(listener_.get(), 16), 0);
-    EXPECT_EQ(::getsockname(listener_.get(), generic, &size), 0);
-    port_ = ::ntohs(address.sin_port);
     thread_ = std::thread([this] { Loop(); });
   }
   ~RawServer() {
@@ -40,7 +29,7 @@ class RawServer {
   }
 
   std::string url(const std::string& path = "") const {
-    return absl::StrCat("http://127.0.0.1:", port_, path);
+    return absl::StrCat("http://127.0.0.1:", listener_.port(), path);
   }
   int requests() const { return requests_; }
 
@@ -54,8 +43,8 @@ class RawServer {
   }
 
   void Loop() {
-    while (WaitFor(listener_.get())) {
-      const UniqueFd connection(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    while (WaitFor(listener_.fd())) {
+      const UniqueFd connection = listener_.Accept();
       std::string head;
       char buffer[4096];
       while (head.find("\r\n\r\n") == std::string::npos && WaitFor(connection.get())) {
@@ -75,8 +64,7 @@ class RawServer {
   }
 
   const Handler handler_;
-  UniqueFd listener_;
-  int port_ = 0;
+  TestListener listener_;
   std::atomic<bool> ending_ = false;
   std::atomic<int> requests_ = 0;
   std::thread thread_;

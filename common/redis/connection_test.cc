@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
-#include "common/redis/listener.h"
+#include "common/test_listener.h"
 #include "tests/integration/redis_peer.h"
 
 namespace flowmesh::redis {
@@ -79,7 +79,7 @@ TEST(PollMillisecondsTest, RoundsUpAndIsBounded) {
 
 TEST(ConnectionTest, NobodyThere) {
   int port = 0;
-  { port = Listener().port(); }
+  { port = TestListener().port(); }
   const ConnectError refused = ErrorOf(Loopback(port));
   EXPECT_EQ(refused.state, State::kLost);
   EXPECT_THAT(Message(refused.status), HasSubstr("Connection refused"));
@@ -90,7 +90,7 @@ TEST(ConnectionTest, NobodyThere) {
 }
 
 TEST(ConnectionTest, ASilentServerIsGivenUpInTime) {
-  const Listener silent;
+  const TestListener silent;
   const absl::Duration start = Clock::Real().Monotonic();
   const ConnectError error = ErrorOf(Loopback(silent.port()), absl::Milliseconds(200));
   const absl::Duration took = Clock::Real().Monotonic() - start;
@@ -100,7 +100,7 @@ TEST(ConnectionTest, ASilentServerIsGivenUpInTime) {
 }
 
 TEST(ConnectionTest, WhatSpeaksNoRedisIsRefused) {
-  Listener web;
+  TestListener web;
   std::thread answer([&] {
     const UniqueFd peer = web.Accept();
     const std::string text = "HTTP/1.1 400 Bad Request\r\n\r\n";
@@ -115,7 +115,7 @@ TEST(ConnectionTest, WhatSpeaksNoRedisIsRefused) {
 }
 
 TEST(ConnectionTest, AServerThatHangsUp) {
-  Listener rude;
+  TestListener rude;
   std::thread answer([&] {
     const UniqueFd peer = rude.Accept();
     char ping[256];

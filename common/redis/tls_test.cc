@@ -13,10 +13,10 @@
 #include "common/endpoint.h"
 #include "common/files.h"
 #include "common/redis/client.h"
-#include "common/redis/listener.h"
 #include "common/redis/state_log.h"
 #include "common/redis/subscriber.h"
 #include "common/subprocess.h"
+#include "common/test_listener.h"
 #include "tests/integration/redis_peer.h"
 
 namespace flowmesh::redis {
@@ -250,7 +250,7 @@ std::string NameAskedFor(const std::string& host) {
   };
   SSL_CTX_set_tlsext_servername_callback(context.get(), keep);
   SSL_CTX_set_tlsext_servername_arg(context.get(), &name);
-  Listener listener;
+  TestListener listener;
   std::thread server([&] {
     const UniqueFd peer = listener.Accept();
     const std::unique_ptr<SSL, decltype(&SSL_free)> ssl(SSL_new(context.get()), &SSL_free);

@@ -1,6 +1,7 @@
 #include "executors/server/event_log.h"
 
 #include <fcntl.h>
+#include <google/protobuf/util/time_util.h>
 #include <unistd.h>
 
 #include <utility>
@@ -10,15 +11,6 @@
 #include "common/strings.h"
 
 namespace flowmesh::executor {
-namespace {
-
-void SetTime(absl::Time now, google::protobuf::Timestamp* out) {
-  const int64_t nanos = absl::ToUnixNanos(now);
-  out->set_seconds(nanos / 1000000000);
-  out->set_nanos(static_cast<int32_t>(nanos % 1000000000));
-}
-
-}  // namespace
 
 EventLog::EventLog(const std::filesystem::path& log_file, const Clock& clock, EventLogLimits limits)
     : clock_(clock), limits_(limits) {
@@ -29,7 +21,8 @@ EventLog::EventLog(const std::filesystem::path& log_file, const Clock& clock, Ev
 
 void EventLog::Append(v1::TaskEvent event) {
   event.set_sequence(next_);
-  SetTime(clock_.Now(), event.mutable_time());
+  *event.mutable_time() =
+      google::protobuf::util::TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(clock_.Now()));
   bytes_ += event.ByteSizeLong();
   events_.emplace_hint(events_.end(), next_++, std::make_shared<v1::TaskEvent>(std::move(event)));
 }

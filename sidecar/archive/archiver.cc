@@ -57,13 +57,13 @@ absl::StatusOr<ArchiveFile> MakeOnce(const fs::path& folder, const ArchiveOption
                                      const std::function<bool()>& is_cancelled) {
   ArchiveFile archive;
   archive.path = absl::StrCat(folder.string(), ".tar.gz");
-  ASSIGN_OR_RETURN(const std::unique_ptr<HashedFile> file, HashedFile::Create(archive.path));
+  ASSIGN_OR_RETURN(HashedFile file, HashedFile::Create(archive.path));
   RETURN_IF_ERROR(TarAndGzip(
-      folder, options, [&](std::string_view bytes) { return file->Write(bytes); }, is_cancelled,
+      folder, options, [&](std::string_view bytes) { return file.Write(bytes); }, is_cancelled,
       archive.skipped));
-  RETURN_IF_ERROR(file->Commit());
-  archive.bytes = file->bytes();
-  archive.sha256 = file->sha256();
+  RETURN_IF_ERROR(file.Commit());
+  archive.bytes = file.bytes();
+  archive.sha256 = file.sha256();
   return archive;
 }
 

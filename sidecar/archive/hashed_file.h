@@ -3,9 +3,9 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "common/files.h"
 #include "common/sha256.h"
@@ -13,13 +13,11 @@
 
 namespace flowmesh::sidecar {
 
-// Written under a dot-name beside `path`; removed by the destructor unless it got its name. Not
-// thread-safe.
+// A DotFile with a count. Not thread-safe.
 class HashedFile {
  public:
   // Removes halves that a killed process left of the same file.
-  static absl::StatusOr<std::unique_ptr<HashedFile>> Create(const std::filesystem::path& path);
-  ~HashedFile();
+  static absl::StatusOr<HashedFile> Create(const std::filesystem::path& path);
 
   absl::Status Write(std::string_view bytes);
   // Syncs it to disk and gives it its name, in place of an older file.
@@ -30,10 +28,9 @@ class HashedFile {
   const std::string& sha256() const { return digest_; }
 
  private:
-  HashedFile(std::filesystem::path path, std::filesystem::path temporary, UniqueFd fd);
+  explicit HashedFile(DotFile file) : file_(std::move(file)) {}
 
-  const std::filesystem::path path_, temporary_;
-  UniqueFd fd_;
+  DotFile file_;
   Sha256 sha256_;
   std::string digest_;
   uint64_t bytes_ = 0;

@@ -24,11 +24,6 @@ namespace {
 constexpr absl::Duration kResultTimeout = absl::Seconds(15);
 constexpr absl::Duration kUploadTimeout = absl::Seconds(30);
 
-bool HasHeader(const HttpRequest& request, const std::string& name) {
-  return std::any_of(request.headers.begin(), request.headers.end(),
-                     [&](const auto& header) { return ToLower(header.first) == name; });
-}
-
 // `<url>/<task_id>/files`, to which a file's name is appended.
 std::string FilesUrl(const DeliveryUnit& unit) {
   std::string base = unit.output.url;
@@ -106,7 +101,7 @@ HttpRequest Deliverer::Impl::RequestTo(const DeliveryUnit& unit, const std::stri
   HttpRequest request;
   request.url = url;
   request.headers = unit.output.headers;
-  if (!options_.orchestrator_token.empty() && !HasHeader(request, "authorization") &&
+  if (!options_.orchestrator_token.empty() && !request.HasHeader("authorization") &&
       !options_.orchestrator_base_url.empty() &&
       UrlOrigin(url) == UrlOrigin(options_.orchestrator_base_url)) {
     request.headers.emplace_back("Authorization", "Bearer " + options_.orchestrator_token);
@@ -234,7 +229,7 @@ absl::Status Deliverer::Impl::Post(const DeliveryJob& job, const DeliveryUnit& u
   HttpRequest request = RequestTo(unit, unit.output.url);
   request.method = unit.output.method;
   request.timeout = unit.output.timeout.value_or(kResultTimeout);
-  if (!HasHeader(request, "content-type")) {
+  if (!request.HasHeader("content-type")) {
     request.headers.emplace_back("Content-Type", "application/json");
   }
   // Put together as text: the result may be large, and is copied once.

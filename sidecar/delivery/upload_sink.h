@@ -2,11 +2,8 @@
 // digest, and reads as slowly as it is told to.
 #pragma once
 
-#include <arpa/inet.h>
-#include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -20,8 +17,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "common/files.h"
 #include "common/sha256.h"
+#include "common/test_listener.h"
 
 namespace flowmesh::sidecar {
 
@@ -35,14 +32,6 @@ class UploadSink {
   };
 
   UploadSink() {
-    listener_ = UniqueFd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{.sin_family = AF_INET, .sin_addr = {.s_addr = ::htonl(INADDR_LOOPBACK)}};
-    socklen_t size = sizeof(address);
-    auto* generic = reinterpret_cast<sockaddr*>(&address);
-    EXPECT_EQ(::bind(listener_.get(), generic, size), 0);
-    EXPECT_EQ(::listen(listener_.get(), 16), 0);
-    EXPECT_EQ(::getsockname(listener_.get(), generic, &size), 0);
-    port_ = ::ntohs(address.sin_port);
     thread_ = std::thread([this] { Loop(); });
   }
   ~UploadSink() {
@@ -50,7 +39,7 @@ class UploadSink {
     thread_.join();
   }
 
-  int port() const { return port_; }
+  int port() const { return listener_.port(); }
 
   // The statuses of the next answers to files; 200 after them.
   void AnswerFilesWith(std::vector<int> statuses) {
@@ -73,15 +62,14 @@ class UploadSink {
  private:
   void Loop() {
     std::vector<std::thread> connections;
-    pollfd wait{listener_.get(), POLLIN, 0};
+    pollfd wait{listener_.fd(), POLLIN, 0};
     while (!ending_) {
       if (::poll(&wait, 1, 20) <= 0) continue;
-      connections.emplace_back(
-          [this, fd = ::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)] {
-            const UniqueFd connection(fd);
-            while (Serve(connection.get())) {
-            }
-          });
+      connections.emplace_back([this, fd = listener_.Accept().Release()] {
+        const UniqueFd connection(fd);
+        while (Serve(connection.get())) {
+        }
+      });
     }
     for (std::thread& connection : connections) connection.join();
   }
@@ -189,8 +177,7 @@ class UploadSink {
     return ::send(fd, answer.data(), answer.size(), MSG_NOSIGNAL) > 0;
   }
 
-  UniqueFd listener_;
-  int port_ = 0;
+  TestListener listener_;
   std::atomic<bool> ending_ = false;
   std::atomic<int> begun_ = 0;
   mutable absl::Mutex mutex_;

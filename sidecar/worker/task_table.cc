@@ -1,19 +1,14 @@
 #include "sidecar/worker/task_table.h"
 
+#include <google/protobuf/util/time_util.h>
+
 #include <utility>
 
 #include "common/clock.h"
 
 namespace flowmesh::sidecar {
-namespace {
 
-void SetTime(absl::Time time, google::protobuf::Timestamp* out) {
-  const int64_t nanos = absl::ToUnixNanos(time);
-  out->set_seconds(nanos / 1000000000);
-  out->set_nanos(static_cast<int32_t>(nanos % 1000000000));
-}
-
-}  // namespace
+using google::protobuf::util::TimeUtil;
 
 TaskTable::Arrival TaskTable::Enter(const v1::TaskRecord& record, const std::string& attempt) {
   absl::MutexLock lock(&mutex_);
@@ -46,7 +41,7 @@ void TaskTable::SetRunning(const std::string& task_id, const std::string& task_d
   Change(task_id, [&](Entry& entry) {
     entry.record.set_state(v1::RUNNING);
     entry.record.set_task_dir(task_dir);
-    SetTime(now, entry.record.mutable_started_at());
+    *entry.record.mutable_started_at() = TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(now));
   });
 }
 
@@ -61,7 +56,7 @@ void TaskTable::SetFinished(const std::string& task_id, const std::string& error
   v1::TaskRecord& record = task->second.record;
   record.set_state(error.empty() ? v1::SUCCEEDED : v1::FAILED);
   record.set_error(error);
-  SetTime(now, record.mutable_finished_at());
+  *record.mutable_finished_at() = TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(now));
   FinishLocked(task_id, task->second);
 }
 

@@ -34,15 +34,6 @@ void Report(const char* name, const char* unit, std::vector<double> runs) {
   std::fflush(stdout);
 }
 
-double ResidentMegabytes(pid_t pid) {
-  std::ifstream status(absl::StrCat("/proc/", pid, "/status"));
-  std::string line;
-  while (std::getline(status, line)) {
-    if (line.rfind("VmRSS:", 0) == 0) return std::stod(line.substr(6)) / 1024;
-  }
-  return 0;
-}
-
 std::vector<double> Runs(int count, const std::function<double(int)>& run) {
   std::vector<double> values;
   for (int i = 0; i < count; ++i) values.push_back(run(i));
@@ -123,14 +114,13 @@ void ReportLatencies(Line& line) {
 void ReportFlood(Line& line) {
   constexpr int kBatch = 10'000, kBatches = 100;
   const std::vector<Json> foreign(kBatch, Line::Envelope("x", kEcho, "somebody-else"));
-  const pid_t sidecar = line.sidecar().process().pid();
-  const double before = ResidentMegabytes(sidecar), begin = Seconds();
+  const double before = line.sidecar().ResidentMegabytes(), begin = Seconds();
   double most = before;
   for (int i = 0; i < kBatches; ++i) {
     line.redis().PublishAll("tasks", foreign);
     // A task of its own after each batch: Redis drops subscribers that lag by too many bytes.
     line.events().WaitForTerminal(line.Dispatch(kEcho));
-    most = std::max(most, ResidentMegabytes(sidecar));
+    most = std::max(most, line.sidecar().ResidentMegabytes());
   }
   std::printf("flood\t%.0f\tmessages/s\n", kBatch * kBatches / (Seconds() - begin));
   std::printf("memory before the flood\t%.1f\tMB\nmemory during the flood\t%.1f\tMB\n", before,
@@ -198,14 +188,14 @@ void ReportEcho(Line& line) {
   const double microseconds = 1e6 / (kRuns * kEchoTasks);
   Report("sidecar cpu", "us/task", {(CpuSeconds(sidecar) - sidecar_cpu) * microseconds});
   Report("executor cpu", "us/task", {(CpuSeconds(executor) - executor_cpu) * microseconds});
-  Report("sidecar after", "MB", {ResidentMegabytes(sidecar)});
+  Report("sidecar after", "MB", {line.sidecar().ResidentMegabytes()});
 }
 
 void ReportIdle(Line& line) {
   Report("start", "ms", Runs(9, [&](int) { return StartMilliseconds(line); }));
   absl::SleepFor(absl::Seconds(2));
-  Report("sidecar idle", "MB", {ResidentMegabytes(line.sidecar().process().pid())});
-  Report("executor idle", "MB", {ResidentMegabytes(line.executor("e0").process().pid())});
+  Report("sidecar idle", "MB", {line.sidecar().ResidentMegabytes()});
+  Report("executor idle", "MB", {line.executor("e0").ResidentMegabytes()});
 }
 
 // All of it, or what `only` names.

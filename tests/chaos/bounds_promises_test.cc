@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <fstream>
 #include <random>
 #include <set>
 
@@ -22,24 +21,6 @@ using ::testing::SizeIs;
 
 const Json kEcho = {{"taskType", "echo"},
                     {"data", {{"type", "list"}, {"items", {"are you there"}}}}};
-
-double ResidentMegabytes(pid_t pid) {
-  std::ifstream status(absl::StrCat("/proc/", pid, "/status"));
-  std::string line;
-  while (std::getline(status, line)) {
-    if (line.rfind("VmRSS:", 0) == 0) return std::stod(line.substr(6)) / 1024;
-  }
-  return 0;
-}
-
-void Freeze(Line& line) {
-  const Subprocess& executor = line.executor("e0").process();
-  executor.Signal(SIGSTOP);
-  ASSERT_TRUE(Eventually([&] {
-    const std::string stat = ReadFile(absl::StrCat("/proc/", executor.pid(), "/stat")).value_or("");
-    return absl::StrContains(stat, ") T ");
-  }));
-}
 
 bool IsEnd(const Json& event) {
   return event["type"] == "TASK_SUCCEEDED" || event["type"] == "TASK_FAILED";
@@ -91,10 +72,9 @@ TEST(Promises, P14_ASigtermAtAnyInstantLosesAndRepeatsNothing) {
 
 TEST(Promises, P14_ASecondSigtermForces) {
   Line line({.sidecar_env = {{"DRAIN_TIMEOUT_SEC", "600"}}});
-  Freeze(line);
+  line.executor("e0").Freeze();
   const std::string id = line.Dispatch(kEcho);
-  ASSERT_TRUE(line.events().WaitFor(
-      [&](const Json& e) { return e["type"] == "TASK_STARTED" && e["task_id"] == id; }));
+  ASSERT_TRUE(line.events().WaitForStarted(id));
   line.sidecar().process().Signal(SIGTERM);
   ASSERT_TRUE(line.sidecar().WaitForOutput("draining"));
   EXPECT_EQ(line.redis().HashField("worker:w", "status"), "STOPPING");
@@ -109,7 +89,7 @@ TEST(Promises, P14_ASecondSigtermForces) {
 TEST(Promises, P15_OverloadIsAnsweredAtOnceAndWhatWasTakenIsDone) {
   constexpr int kBound = 10'000, kTooMany = 100;
   Line line({.sidecar_env = {{"TERMINAL_EVENT_FLOOR_MS", "0"}, {"LOG_LEVEL", "ERROR"}}});
-  Freeze(line);
+  line.executor("e0").Freeze();
   std::vector<Json> envelopes;
   // One more than the bound is with the executor.
   for (int i = 0; i < kBound + 1 + kTooMany; ++i) {
@@ -119,7 +99,7 @@ TEST(Promises, P15_OverloadIsAnsweredAtOnceAndWhatWasTakenIsDone) {
   const auto refused = line.events().WaitForTerminal(envelopes.back()["task_id"]);
   ASSERT_TRUE(refused);
   EXPECT_THAT((*refused)["error"].get<std::string>(), HasSubstr("the queue of worker w is full"));
-  EXPECT_LE(ResidentMegabytes(line.sidecar().process().pid()), 150);
+  EXPECT_LE(line.sidecar().ResidentMegabytes(), 150);
   const auto failures = [&] {
     return line.events().All([](const Json& e) { return e["type"] == "TASK_FAILED"; });
   };
@@ -141,7 +121,7 @@ TEST(Promises, P15_AMessageBeyondTheLimitIsRefusedAndItsMemoryGivenBack) {
   EXPECT_EQ((*end)["type"], "TASK_FAILED");
   EXPECT_THAT((*end)["error"].get<std::string>(), HasSubstr("MAX_MESSAGE_BYTES is 1048576"));
   ExpectFreshTaskSucceeds(line);
-  EXPECT_LE(ResidentMegabytes(line.sidecar().process().pid()), 100);
+  EXPECT_LE(line.sidecar().ResidentMegabytes(), 100);
 }
 
 TEST(Promises, P16_NoInputEndsTheSidecar) {

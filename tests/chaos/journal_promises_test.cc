@@ -73,16 +73,6 @@ void Kill(Line& line) {
 
 void Publish(Line& line, Json envelope) { line.redis().Publish("tasks", envelope); }
 
-// Stops the executor; the next task reaches it and stays there.
-void Freeze(Line& line) {
-  const Subprocess& executor = line.executor("e0").process();
-  executor.Signal(SIGSTOP);
-  ASSERT_TRUE(Eventually([&] {
-    const std::string stat = ReadFile(absl::StrCat("/proc/", executor.pid(), "/stat")).value_or("");
-    return absl::StrContains(stat, ") T ");
-  }));
-}
-
 // A rank that does what `spec.script` of an inference task says.
 std::map<std::string, std::string> ScriptedRank() {
   return {{"EXECUTOR_RANK_BIN",
@@ -241,9 +231,7 @@ TEST_F(Promises, P7_AResultOutlivesAnOutageOfTheOrchestratorAndOfTheSidecar) {
 
   Line line;
   const std::string id = line.Dispatch(EchoTo(url));
-  ASSERT_TRUE(line.events().WaitFor([&](const Json& event) {
-    return event["type"] == "TASK_STARTED" && event["task_id"] == id;
-  }));
+  ASSERT_TRUE(line.events().WaitForStarted(id));
   ASSERT_TRUE(Eventually([&] { return Runs(line, id) == 1; }));
   ASSERT_TRUE(line.sidecar().WaitForOutput("; again in "));
   Kill(line);
@@ -264,11 +252,9 @@ TEST_F(Promises, P7_AResultOutlivesAnOutageOfTheOrchestratorAndOfTheSidecar) {
 
 TEST_F(Promises, P7_AnEndOutlivesAnOutageOfRedisAndOfTheSidecar) {
   Line line;
-  Freeze(line);
+  line.executor("e0").Freeze();
   const std::string id = line.Dispatch(kEcho);
-  ASSERT_TRUE(line.events().WaitFor([&](const Json& event) {
-    return event["type"] == "TASK_STARTED" && event["task_id"] == id;
-  }));
+  ASSERT_TRUE(line.events().WaitForStarted(id));
   line.server().Kill();
   line.executor("e0").process().Signal(SIGCONT);
   ASSERT_TRUE(line.sidecar().WaitForOutput(absl::StrCat("task ", id, " succeeded")));
@@ -304,11 +290,9 @@ TEST_F(Promises, P14_WhatIsGivenBackIsNotRunAgain) {
 
 TEST_F(Promises, P14_WithoutRedisNothingIsGivenBackAndTheNextLifeGoesOn) {
   Line line({.sidecar_env = {{"DRAIN_TIMEOUT_SEC", "0"}}});
-  Freeze(line);
+  line.executor("e0").Freeze();
   const std::string id = line.Dispatch(kEcho);
-  ASSERT_TRUE(line.events().WaitFor([&](const Json& event) {
-    return event["type"] == "TASK_STARTED" && event["task_id"] == id;
-  }));
+  ASSERT_TRUE(line.events().WaitForStarted(id));
   line.server().Kill();
   line.sidecar().process().Signal(SIGTERM);
   ASSERT_TRUE(line.sidecar().WaitForOutput("is given back"));

@@ -159,8 +159,7 @@ TEST(DispatchTest, BadTasksFailWithTheFieldAndTheWorkerLivesOn) {
     ASSERT_TRUE(done) << DumpJson(c.spec);
     EXPECT_EQ((*done)["type"], "TASK_FAILED") << DumpJson(c.spec);
     EXPECT_THAT((*done)["error"].get<std::string>(), HasSubstr(c.error));
-    EXPECT_TRUE(line.events().WaitFor(
-        [&](const Json& e) { return e["type"] == "TASK_STARTED" && e["task_id"] == id; }));
+    EXPECT_TRUE(line.events().WaitForStarted(id));
   }
   ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
   EXPECT_EQ((*line.events().WaitForTerminal(line.Dispatch(kEcho)))["type"], "TASK_SUCCEEDED");

@@ -186,8 +186,7 @@ TEST(InferenceLineTest, AKilledExecutorFailsItsTaskAndItsRankEndsToo) {
 TEST(InferenceLineTest, SigtermLetsTheRunningTaskFinish) {
   Line line({.sidecar_env = {{"DRAIN_TIMEOUT_SEC", "60"}}});
   const std::string id = line.Dispatch(Inference(std::vector<std::string>(50, "work"), 16));
-  ASSERT_TRUE(line.events().WaitFor(
-      [&](const Json& e) { return e["type"] == "TASK_STARTED" && e["task_id"] == id; }));
+  ASSERT_TRUE(line.events().WaitForStarted(id));
   line.sidecar().process().Signal(SIGTERM);
   const auto exit = line.sidecar().process().Wait(absl::Seconds(90));
   ASSERT_TRUE(exit && exit->ok());
@@ -199,8 +198,7 @@ TEST(InferenceLineTest, SigtermGivesUpAfterTheDrainTimeWithoutATaskEvent) {
   Line line({.sidecar_env = {{"DRAIN_TIMEOUT_SEC", "0.2"}}});
   const std::string id =
       line.Dispatch(Inference(std::vector<std::string>(4000, "a long task"), 64));
-  ASSERT_TRUE(line.events().WaitFor(
-      [&](const Json& e) { return e["type"] == "TASK_STARTED" && e["task_id"] == id; }));
+  ASSERT_TRUE(line.events().WaitForStarted(id));
   line.sidecar().process().Signal(SIGTERM);
   const auto exit = line.sidecar().process().Wait(absl::Seconds(30));
   ASSERT_TRUE(exit && exit->ok());

@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include <cstdlib>
+#include <fstream>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -69,6 +70,24 @@ bool Program::WaitForOutput(const std::string& text, absl::Duration timeout) {
              },
              timeout) &&
          Output().find(text) != std::string::npos;
+}
+
+void Program::Freeze() {
+  process_->Signal(SIGSTOP);
+  EXPECT_TRUE(Eventually([&] {
+    const std::string stat =
+        ReadFile(absl::StrCat("/proc/", process_->pid(), "/stat")).value_or("");
+    return stat.find(") T ") != std::string::npos;
+  }));
+}
+
+double Program::ResidentMegabytes() const {
+  std::ifstream status(absl::StrCat("/proc/", process_->pid(), "/status"));
+  std::string line;
+  while (std::getline(status, line)) {
+    if (line.rfind("VmRSS:", 0) == 0) return std::stod(line.substr(6)) / 1024;
+  }
+  return 0;
 }
 
 Line::Line(LineOptions options) : options_(std::move(options)) {

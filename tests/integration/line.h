@@ -31,6 +31,9 @@ class Program {
   std::string Output() const;
   // Waits until its output holds `text`; false after `timeout` or when it ended first.
   bool WaitForOutput(const std::string& text, absl::Duration timeout = absl::Seconds(20));
+  // SIGSTOP, and waits until it stands: what reaches it stays there.
+  void Freeze();
+  double ResidentMegabytes() const;
 
  private:
   std::string name_;

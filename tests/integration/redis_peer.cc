@@ -212,6 +212,13 @@ std::optional<Json> EventRecorder::WaitFor(const Predicate& fits, absl::Duration
   return found;
 }
 
+bool EventRecorder::WaitForStarted(const std::string& task_id, absl::Duration timeout) {
+  const auto fits = [&](const Json& event) {
+    return event.value("task_id", "") == task_id && event["type"] == "TASK_STARTED";
+  };
+  return WaitFor(fits, timeout).has_value();
+}
+
 std::optional<Json> EventRecorder::WaitForTerminal(const std::string& task_id,
                                                    absl::Duration timeout) {
   return WaitFor(

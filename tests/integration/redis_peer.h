@@ -77,6 +77,8 @@ class EventRecorder {
   using Predicate = std::function<bool(const Json& event)>;
   // The first recorded event that fits, waiting for it at most `timeout`.
   std::optional<Json> WaitFor(const Predicate& fits, absl::Duration timeout = absl::Seconds(20));
+  // TASK_STARTED of a task; false after `timeout`.
+  bool WaitForStarted(const std::string& task_id, absl::Duration timeout = absl::Seconds(20));
   // TASK_SUCCEEDED or TASK_FAILED of a task; nothing after `timeout`.
   std::optional<Json> WaitForTerminal(const std::string& task_id,
                                       absl::Duration timeout = absl::Seconds(60));
