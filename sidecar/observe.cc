@@ -53,14 +53,14 @@ void AddWorker(std::vector<Sample>& samples, const Worker& worker) {
   const Labels labels = {{"worker", worker.id()}};
   AddGauge(samples, "flowmesh_queue_depth", "Tasks that wait",
            static_cast<double>(worker.queue_depth()), labels);
-  const WorkerStatus status = worker.true_status();
+  const WorkerStatus status = worker.presence().true_status();
   for (const WorkerStatus each : kStatuses) {
     AddGauge(samples, "flowmesh_worker_status", "1 for the status that is true, 0 for others",
              status == each ? 1 : 0,
              {{"worker", worker.id()}, {"status", std::string(ToText(each))}});
   }
   AddGauge(samples, "flowmesh_heartbeat_age_seconds", "Since Redis took the last heartbeat",
-           absl::ToDoubleSeconds(worker.beat_age()), labels);
+           absl::ToDoubleSeconds(worker.presence().beat_age()), labels);
   const std::optional<Worker::Activity> activity = worker.activity();
   AddGauge(samples, "flowmesh_task_silence_seconds",
            "Since the last sign of the running task; 0 without one",

@@ -1,5 +1,6 @@
 #include "sidecar/sidecar.h"
 
+#include <google/protobuf/util/time_util.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -58,13 +59,11 @@ v1::TaskRecord RecordOf(const JournalClosed& closed) {
   record.set_source(closed.task.source);
   record.set_state(closed.error.empty() ? v1::SUCCEEDED : v1::FAILED);
   record.set_error(closed.error);
-  const auto set_time = [](absl::Time time, google::protobuf::Timestamp* out) {
-    const int64_t nanos = absl::ToUnixNanos(time);
-    out->set_seconds(nanos / 1000000000);
-    out->set_nanos(static_cast<int32_t>(nanos % 1000000000));
-  };
-  set_time(closed.task.received_at, record.mutable_received_at());
-  set_time(closed.closed_at, record.mutable_finished_at());
+  using google::protobuf::util::TimeUtil;
+  *record.mutable_received_at() =
+      TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(closed.task.received_at));
+  *record.mutable_finished_at() =
+      TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(closed.closed_at));
   return record;
 }
 
@@ -368,7 +367,7 @@ void Sidecar::OnWorkerEvent(std::string_view payload) {
   const Field root(&*event, "");
   if (ToLower(root["type"].StringOr("").value_or("")) != "status") return;
   Worker* worker = FindWorker(root["worker_id"].StringOr("").value_or(""));
-  if (worker != nullptr) worker->ForeignStatus(root["status"].StringOr("").value_or(""));
+  if (worker != nullptr) worker->OnForeignStatus(root["status"].StringOr("").value_or(""));
 }
 
 void Sidecar::OnSubscription(bool alive, const std::string& reason) {
@@ -384,7 +383,7 @@ void Sidecar::OnSubscription(bool alive, const std::string& reason) {
     subscribed_ = alive;
   }
   if (!alive) LogWarning("the subscription is lost, tasks may be missed: {}", reason);
-  for (const auto& worker : workers_) worker->SetSubscribed(alive);
+  for (const auto& worker : workers_) worker->presence().SetSubscribed(alive);
   if (alive) Wake();
 }
 
@@ -398,7 +397,7 @@ void Sidecar::OnRedisState(redis::State state, const std::string& reason) {
 }
 
 void Sidecar::OnExecutorChange() {
-  for (const auto& worker : workers_) worker->UpdateStatus();
+  for (const auto& worker : workers_) worker->presence().Update();
   absl::MutexLock lock(&mutex_);
   hardware_changed_ = true;
   woken_ = true;
@@ -432,9 +431,9 @@ void Sidecar::Housekeep() {
     if (!redis_ || redis_->state() != redis::State::kReady) continue;
     if (full) announcer_->Kick();
     for (const auto& worker : workers_) {
-      const std::optional<absl::Duration> due = worker->next_check();
+      const std::optional<absl::Duration> due = worker->presence().next_check();
       if (full || (due && *due <= now)) CheckWorker(*worker);
-      worker->ClearChecksUntil(now);
+      worker->presence().ClearChecksUntil(now);
     }
   }
 }
@@ -442,7 +441,7 @@ void Sidecar::Housekeep() {
 absl::Duration Sidecar::UntilNextCheck(absl::Duration now) const {
   absl::Duration wait = kCheckInterval;
   for (const auto& worker : workers_) {
-    const std::optional<absl::Duration> due = worker->next_check();
+    const std::optional<absl::Duration> due = worker->presence().next_check();
     if (due) wait = std::min(wait, std::max(*due - now, absl::ZeroDuration()));
   }
   return wait;
@@ -470,9 +469,9 @@ void Sidecar::CheckWorker(Worker& worker) {
   }
   if (instance.empty() || (*replies)[1].integer == 0) {
     LogWarning("worker {} was gone from Redis: it registers again", worker.id());
-    return worker.RegisterAgain("lost");
+    return worker.presence().RegisterAgain("lost");
   }
-  if ((*replies)[2].text != ToText(worker.true_status())) worker.WriteStatus();
+  if ((*replies)[2].text != ToText(worker.presence().true_status())) worker.presence().Write();
 }
 
 // The hardware of each worker is its executor's; a change is told by registering again.
@@ -481,16 +480,16 @@ void Sidecar::RefreshHardware() {
     const std::optional<v1::ExecutorDescription> description = links_[i]->description();
     if (!description) continue;
     Json hardware = HardwareJson(host_, description->devices(), config_.bandwidth);
-    if (hardware == workers_[i]->hardware()) continue;
-    workers_[i]->SetHardware(std::move(hardware));
-    workers_[i]->RegisterAgain("hardware");
+    if (hardware == workers_[i]->presence().hardware()) continue;
+    workers_[i]->presence().SetHardware(std::move(hardware));
+    workers_[i]->presence().RegisterAgain("hardware");
   }
 }
 
 void Sidecar::BeatLoop() {
   absl::Duration next = clock_.Monotonic() + config_.heartbeat_interval;
   while (!WaitEnd(next - clock_.Monotonic())) {
-    for (const auto& worker : workers_) worker->Beat();
+    for (const auto& worker : workers_) worker->presence().Beat();
     // After a stall the beats go on where they would be, and none is made up for.
     do {
       next += config_.heartbeat_interval;
@@ -517,7 +516,7 @@ void Sidecar::SamplePower() {
     if (summary["estimated_energy_kwh"].is_number()) {
       metrics["estimated_energy_kwh"] = summary["estimated_energy_kwh"];
     }
-    workers_[i]->SetBeatMetrics(std::move(metrics), meter.latest());
+    workers_[i]->presence().SetBeatMetrics(std::move(metrics), meter.latest());
   }
 }
 

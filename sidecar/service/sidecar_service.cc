@@ -198,7 +198,7 @@ grpc::Status SidecarService::GetWorker(grpc::ServerContext*, const v1::GetWorker
     v1::Worker& out = *response->add_workers();
     const ExecutorLink& link = worker->executor();
     out.set_worker_id(worker->id());
-    out.set_status(std::string(ToText(worker->true_status())));
+    out.set_status(std::string(ToText(worker->presence().true_status())));
     out.set_executor_name(link.name());
     out.set_executor_target(link.target());
     out.set_executor_connected(link.available());
@@ -207,7 +207,7 @@ grpc::Status SidecarService::GetWorker(grpc::ServerContext*, const v1::GetWorker
     }
     out.set_running_task_id(worker->running_task_id());
     out.set_queue_depth(static_cast<uint32_t>(worker->queue_depth()));
-    out.set_hardware_json(DumpJson(worker->hardware()));
+    out.set_hardware_json(DumpJson(worker->presence().hardware()));
   }
   return grpc::Status::OK;
 }

@@ -1,21 +1,20 @@
 #include "sidecar/worker/worker.h"
 
+#include <google/protobuf/util/time_util.h>
+
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
-#include "common/redact.h"
 #include "common/strings.h"
 #include "common/trace.h"
-#include "sidecar/hardware/host.h"
 #include "sidecar/worker/orchestrator_record.h"
 
 namespace flowmesh::sidecar {
 namespace {
 
-// When the status in Redis is compared after a terminal event (PROTOCOL.md 5.5).
-constexpr absl::Duration kChecks[] = {absl::Milliseconds(300), absl::Seconds(2)};
+using google::protobuf::util::TimeUtil;
 
 std::string TypeOf(const Envelope& envelope) {
   return ToLower(Trim(envelope.task_type.value_or("")));
@@ -27,83 +26,12 @@ v1::TaskRecord NewRecord(const Envelope& envelope, const std::string& source, ab
   record.set_worker_id(envelope.worker_id);
   record.set_task_type(envelope.task_type.value_or(""));
   record.set_source(source);
-  record.mutable_received_at()->set_seconds(absl::ToUnixSeconds(now));
-  record.mutable_received_at()->set_nanos(
-      static_cast<int32_t>(absl::ToUnixNanos(now) % 1000000000));
+  *record.mutable_received_at() = TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(now));
   return record;
-}
-
-// The cause of a dead rank, for the payload of the event.
-Json DetailsOf(const v1::TaskFailed& failed) {
-  Json details = {{"failure", v1::TaskFailed::Code_Name(failed.code())}};
-  if (!failed.has_rank_failure()) return details;
-  const v1::RankFailure& rank = failed.rank_failure();
-  details["rank_failure"] = {{"rank", rank.rank()},
-                             {"signal", rank.signal()},
-                             {"exit_code", rank.exit_code()},
-                             {"last_lines", Json::array()}};
-  for (const std::string& line : rank.last_lines()) {
-    details["rank_failure"]["last_lines"].push_back(line);
-  }
-  return details;
-}
-
-// Executors are programs of many: what one says of a failure may quote the task's document.
-void BlankSecrets(const DeliveryJob& job, const std::string& token, v1::TaskFailed& failed) {
-  std::vector<HttpRequest> requests = {
-      {.url = job.task.output.url, .headers = job.task.output.headers}};
-  for (const DeliveryUnit& child : job.children) {
-    requests.push_back({.url = child.output.url, .headers = child.output.headers});
-  }
-  const auto blank = [&](std::string& text) {
-    for (const HttpRequest& request : requests) {
-      text = WithoutSecrets(std::move(text), request, {token});
-    }
-  };
-  blank(*failed.mutable_message());
-  if (!failed.has_rank_failure()) return;
-  for (std::string& line : *failed.mutable_rank_failure()->mutable_last_lines()) blank(line);
-}
-
-// A metric's label.
-std::string CauseOf(const absl::Status& status, const Json& details, JournalKeep keep) {
-  if (absl::IsCancelled(status)) return "cancelled";
-  const auto failure = details.find("failure");
-  if (failure != details.end()) return ToLower(failure->get<std::string>());
-  return keep == JournalKeep::kResult ? "delivery" : "refused";
 }
 
 std::string TraceparentOf(const Envelope& envelope, const std::string& attempt) {
   return TraceOfRun(*envelope.document, absl::StrCat(envelope.task_id, " ", attempt)).ToString();
-}
-
-// A run that failed before the executor saw it.
-TaskEnd FailedBefore(const absl::Status& status) {
-  v1::TaskFailed failed;
-  failed.set_code(absl::IsInvalidArgument(status) ? v1::TaskFailed::INVALID_SPEC
-                                                  : v1::TaskFailed::TASK_ERROR);
-  failed.set_message(Message(status));
-  return failed;
-}
-
-bool WasCancelled(const TaskEnd& end) {
-  const auto* failed = std::get_if<v1::TaskFailed>(&end);
-  return failed != nullptr && failed->code() == v1::TaskFailed::CANCELLED;
-}
-
-v1::TaskEvent ToEvent(const TaskEnd& end) {
-  v1::TaskEvent event;
-  if (const auto* finished = std::get_if<v1::TaskFinished>(&end)) {
-    *event.mutable_finished() = *finished;
-  } else {
-    *event.mutable_failed() = std::get<v1::TaskFailed>(end);
-  }
-  return event;
-}
-
-TaskEnd FromEvent(v1::TaskEvent event) {
-  if (event.has_finished()) return std::move(*event.mutable_finished());
-  return std::move(*event.mutable_failed());
 }
 
 }  // namespace
@@ -111,8 +39,10 @@ TaskEnd FromEvent(v1::TaskEvent event) {
 Worker::Worker(WorkerOptions options, Registration registration, WorkerParts parts)
     : options_(std::move(options)),
       parts_(parts),
-      registration_(std::move(registration)),
-      last_beat_ns_(absl::ToInt64Nanoseconds(options_.process_start)),
+      attempt_prefix_(registration.instance_id.substr(0, 8)),
+      presence_(std::move(registration), options_.heartbeat_interval, options_.process_start,
+                {.clock = parts_.clock, .publisher = parts_.publisher, .metrics = parts_.metrics},
+                [this] { return Now(); }),
       lane_([this] { RunLane(); }) {
   for (size_t i = 0; i < options_.delivery_threads; ++i) {
     delivery_.emplace_back([this] { RunDeliveries(); });
@@ -150,8 +80,8 @@ Worker::Acceptance Worker::Accept(Envelope envelope, const std::string& source, 
                            record.dispatched_at) == TaskTable::Arrival::kDuplicate) {
       return Acceptance::kDuplicate;
     }
-    record.attempt = task->attempt = absl::StrCat(
-        record.dispatched_at, "#", registration_.instance_id.substr(0, 8), "-", ++attempts_);
+    record.attempt = task->attempt =
+        absl::StrCat(record.dispatched_at, "#", attempt_prefix_, "-", ++attempts_);
     if (!held.empty()) {
       refused = absl::FailedPreconditionError(held);
     } else if (queue_.size() >= options_.max_queued_tasks ||
@@ -241,7 +171,10 @@ void Worker::Restore(JournalEntry entry) {
     absl::StatusOr<DeliveryJob> job = Prepare(*task);
     if (job.ok()) ended.job = *std::move(job);
     const auto delivery = std::make_shared<Delivery>();
-    *delivery = {.task = task, .outcome = FromEnd(std::move(ended)), .spooled = true};
+    *delivery = {
+        .task = task,
+        .outcome = OutcomeOf(std::move(ended), parts_.executor.name(), options_.orchestrator_token),
+        .spooled = true};
     absl::MutexLock lock(&mutex_);
     deliveries_.push_back(delivery);
     return;
@@ -349,10 +282,7 @@ void Worker::RunTask(const TaskPtr& task) {
   // Lost when Redis is away: the orchestrator does without it.
   const redis::Command started = {
       "PUBLISH", kTaskEvents, TaskStartedEvent(id(), task->id(), task->times, parts_.clock.Now())};
-  {
-    absl::MutexLock lock(&mutex_);
-    PostStatusLocked(TrueStatusLocked(), {started});
-  }
+  presence_.Write({started});
   LogInfo("task {} started on {} ({}), trace {}", task->id(), id(),
           task->times.task_type.value_or("no type"), task->traceparent);
 
@@ -373,9 +303,11 @@ bool Worker::StillWanted(const Task& task) {
   parts_.metrics.CountTask(TypeOf(task.envelope), "not_wanted");
   parts_.journal.Forget(task.entry);
   parts_.tasks.Forget(task.id());
-  absl::MutexLock lock(&mutex_);
-  running_.reset();
-  SyncStatusLocked();
+  {
+    absl::MutexLock lock(&mutex_);
+    running_.reset();
+  }
+  presence_.Update();
   return false;
 }
 
@@ -383,7 +315,10 @@ void Worker::HandOver(const TaskPtr& task, Ended ended) {
   const v1::TaskEvent end = ToEvent(ended.end);
   const bool must_spool = end.has_finished() && ended.job && ended.job->sends();
   const auto delivery = std::make_shared<Delivery>();
-  *delivery = {.task = task, .outcome = FromEnd(std::move(ended)), .spooled = !must_spool};
+  *delivery = {
+      .task = task,
+      .outcome = OutcomeOf(std::move(ended), parts_.executor.name(), options_.orchestrator_token),
+      .spooled = !must_spool};
   absl::MutexLock lock(&mutex_);
   mutex_.Await(absl::Condition(this, &Worker::RoomForDeliveryLocked));
   deliveries_.push_back(delivery);
@@ -400,7 +335,7 @@ void Worker::HandOver(const TaskPtr& task, Ended ended) {
   parts_.journal.Finish(task->entry, end.SerializeAsString(), std::move(spooled));
 }
 
-Worker::Ended Worker::Execute(Task& task) {
+Ended Worker::Execute(Task& task) {
   if (!task.envelope.problem.ok()) return {.end = FailedBefore(task.envelope.problem)};
   absl::StatusOr<DeliveryJob> job = Prepare(task);
   if (!job.ok()) return {.end = FailedBefore(job.status())};
@@ -467,40 +402,6 @@ absl::StatusOr<DeliveryJob> Worker::Prepare(const Task& task) {
   return job;
 }
 
-Worker::Outcome Worker::FromEnd(Ended ended) const {
-  Outcome outcome;
-  outcome.job = std::move(ended.job);
-  if (auto* failed = std::get_if<v1::TaskFailed>(&ended.end)) {
-    if (outcome.job) BlankSecrets(*outcome.job, options_.orchestrator_token, *failed);
-    const std::string text =
-        failed->message().empty() ? "the executor gave no reason" : failed->message();
-    outcome.status = failed->code() == v1::TaskFailed::INVALID_SPEC
-                         ? absl::InvalidArgumentError(text)
-                         : absl::UnknownError(text);
-    outcome.details = DetailsOf(*failed);
-    if (failed->code() == v1::TaskFailed::RANK_DIED) outcome.keep = JournalKeep::kDeath;
-    if (!failed->result_json().empty()) {
-      absl::StatusOr<Json> record = ParseJson(failed->result_json());
-      if (record.ok()) outcome.failure_record = *std::move(record);
-    }
-  } else {
-    auto& finished = std::get<v1::TaskFinished>(ended.end);
-    absl::StatusOr<Json> result = ParseJson(finished.result_json());
-    if (!outcome.job) {
-      outcome.status = absl::InternalError("the task's folder cannot be made again");
-    } else if (result.ok() && result->is_object()) {
-      outcome.keep = JournalKeep::kResult;
-      outcome.job->result = *std::move(result);
-      outcome.job->outputs.assign(finished.outputs().begin(), finished.outputs().end());
-    } else {
-      outcome.status = absl::InternalError(
-          absl::StrCat("executor ", parts_.executor.name(), ": result_json: expected a map, got ",
-                       result.ok() ? DescribeJson(*result) : Message(result.status())));
-    }
-  }
-  return outcome;
-}
-
 // --- Delivery ------------------------------------------------------------------------------------
 
 bool Worker::DeliveryMayGoOnLocked() const {
@@ -509,22 +410,26 @@ bool Worker::DeliveryMayGoOnLocked() const {
 }
 
 void Worker::RunDeliveries() {
-  absl::MutexLock lock(&mutex_);
-  while (true) {
-    mutex_.Await(absl::Condition(this, &Worker::DeliveryMayGoOnLocked));
-    if (stopping_) return;
-    const auto ready = std::find_if(deliveries_.begin(), deliveries_.end(),
-                                    [](const DeliveryPtr& d) { return d->spooled; });
-    const DeliveryPtr delivery = *ready;
-    deliveries_.erase(ready);
-    const TaskPtr task = delivery->task;
-    delivering_.insert(task);
-    mutex_.Unlock();
+  while (const DeliveryPtr delivery = AwaitDelivery()) {
     Deliver(*delivery);
-    mutex_.Lock();
-    delivering_.erase(task);
-    SyncStatusLocked();
+    {
+      absl::MutexLock lock(&mutex_);
+      delivering_.erase(delivery->task);
+    }
+    presence_.Update();
   }
+}
+
+Worker::DeliveryPtr Worker::AwaitDelivery() {
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(this, &Worker::DeliveryMayGoOnLocked));
+  if (stopping_) return nullptr;
+  const auto ready = std::find_if(deliveries_.begin(), deliveries_.end(),
+                                  [](const DeliveryPtr& d) { return d->spooled; });
+  const DeliveryPtr delivery = *ready;
+  deliveries_.erase(ready);
+  delivering_.insert(delivery->task);
+  return delivery;
 }
 
 void Worker::Deliver(Delivery& delivery) {
@@ -611,139 +516,42 @@ void Worker::Announce(const TaskPtr& task, std::string event) {
 void Worker::OnAnnounced(const TaskPtr& task, absl::Duration concluded) {
   const absl::Duration now = parts_.clock.Monotonic();
   parts_.metrics.ObserveStage("announcing", now - concluded);
-  absl::MutexLock lock(&mutex_);
-  --untold_;
-  last_task_ = task->id();
-  checks_.clear();
-  for (const absl::Duration delay : kChecks) checks_.push_back(now + delay);
-  SyncStatusLocked();
-}
-
-// --- What Redis shows ----------------------------------------------------------------------------
-
-WorkerStatus Worker::TrueStatusLocked() const {
-  return TrueStatus({.draining = draining_,
-                     .subscribed = subscribed_,
-                     .can_work = parts_.executor.available(),
-                     .has_work = DueLocked() != nullptr || running_ != nullptr ||
-                                 !deliveries_.empty() || !delivering_.empty() || untold_ > 0});
-}
-
-WorkerStatus Worker::true_status() const {
-  absl::MutexLock lock(&mutex_);
-  return TrueStatusLocked();
-}
-
-void Worker::SyncStatusLocked() {
-  const WorkerStatus status = TrueStatusLocked();
-  if (registered_ && status != shown_) PostStatusLocked(status);
-}
-
-void Worker::PostStatusLocked(WorkerStatus status, std::vector<redis::Command> and_then) {
-  if (!registered_ || stopping_) return;
-  Json payload = Json::object();
-  std::string field, value;
-  if (status == WorkerStatus::kRunning && running_) {
-    payload["task_id"] = value = running_->id();
-    field = "extra_task_id";
-  } else if (status == WorkerStatus::kIdle && !last_task_.empty()) {
-    payload["last_task"] = value = last_task_;
-    field = "extra_last_task";
+  {
+    absl::MutexLock lock(&mutex_);
+    --untold_;
+    last_task_ = task->id();
   }
-  std::vector<redis::Command> commands =
-      StatusCommands(id(), status, payload, field, value, parts_.clock.Now());
-  std::move(and_then.begin(), and_then.end(), std::back_inserter(commands));
-  parts_.publisher.Transaction(std::move(commands));
-  shown_ = status;
+  presence_.CheckLater();
 }
 
-void Worker::PostRegistrationLocked(WorkerStatus status, const char* reason) {
-  parts_.publisher.Transaction(RegisterCommands(registration_, status, power_, parts_.clock.Now()));
-  parts_.metrics.CountRegistration(reason);
-  shown_ = status;
-  BeatLocked();
+// --- What others see
+// ------------------------------------------------------------------------------
+
+WorkNow Worker::Now() const {
+  absl::MutexLock lock(&mutex_);
+  return {.can_work = parts_.executor.available(),
+          .has_work = DueLocked() != nullptr || running_ != nullptr || !deliveries_.empty() ||
+                      !delivering_.empty() || untold_ > 0,
+          .is_untold = untold_ > 0,
+          .running_task = running_ ? running_->id() : "",
+          .last_task = last_task_,
+          .queue_depth = queue_.size()};
 }
 
 void Worker::Register() {
+  presence_.Register();
   std::vector<std::pair<TaskPtr, std::string>> untold;
   {
     absl::MutexLock lock(&mutex_);
     registered_ = true;
-    PostRegistrationLocked(WorkerStatus::kStarting, "start");
-    SyncStatusLocked();
     untold.swap(restored_events_);
   }
   for (auto& [task, event] : untold) Announce(task, std::move(event));
 }
 
-void Worker::RegisterAgain(const char* reason) {
-  absl::MutexLock lock(&mutex_);
-  if (!registered_) return;
-  PostRegistrationLocked(TrueStatusLocked(), reason);
-  PostStatusLocked(TrueStatusLocked());
-}
-
-void Worker::SetSubscribed(bool subscribed) {
-  absl::MutexLock lock(&mutex_);
-  subscribed_ = subscribed;
-  SyncStatusLocked();
-}
-
-void Worker::SetHardware(Json hardware) {
-  absl::MutexLock lock(&mutex_);
-  registration_.hardware = std::move(hardware);
-}
-
-void Worker::SetBeatMetrics(Json metrics, Json power) {
-  absl::MutexLock lock(&mutex_);
-  beat_metrics_ = std::move(metrics);
-  power_ = std::move(power);
-}
-
-void Worker::UpdateStatus() {
-  absl::MutexLock lock(&mutex_);
-  SyncStatusLocked();
-}
-
-void Worker::WriteStatus() {
-  absl::MutexLock lock(&mutex_);
-  PostStatusLocked(TrueStatusLocked());
-}
-
-void Worker::ForeignStatus(const std::string& status) {
+void Worker::OnForeignStatus(const std::string& status) {
   if (status == ToText(WorkerStatus::kRunning)) parts_.announcer.ForeignRunningSeen(id());
-  absl::MutexLock lock(&mutex_);
-  const WorkerStatus truth = TrueStatusLocked();
-  if (status == ToText(truth)) return;
-  // It announces work that has not been told of as done yet: the status follows by itself.
-  if (status == ToText(WorkerStatus::kRunning) && untold_ > 0) return;
-  PostStatusLocked(truth);
-}
-
-void Worker::Beat() {
-  absl::MutexLock lock(&mutex_);
-  if (registered_) BeatLocked();
-}
-
-void Worker::BeatLocked() {
-  const absl::Duration uptime = parts_.clock.Monotonic() - options_.process_start;
-  Json metrics = {{"uptime_sec", absl::ToDoubleSeconds(uptime)},
-                  {"accrued_cost_usd", AccruedCost(registration_.cost_per_hour, uptime)}};
-  if (std::optional<Json> load = LoadAverages()) metrics["loadavg"] = *std::move(load);
-  metrics.update(beat_metrics_);
-  metrics["worker"] = {{"queue_depth", queue_.size()}};
-  parts_.publisher.Transaction(
-      HeartbeatCommands(id(), TrueStatusLocked(), options_.heartbeat_interval, metrics,
-                        parts_.clock.Now()),
-      [this](const absl::Status& status) {
-        parts_.metrics.CountBeat(status.ok());
-        if (status.ok()) last_beat_ns_ = absl::ToInt64Nanoseconds(parts_.clock.Monotonic());
-      });
-}
-
-Json Worker::hardware() const {
-  absl::MutexLock lock(&mutex_);
-  return registration_.hardware;
+  presence_.OnForeignStatus(status);
 }
 
 std::string Worker::running_task_id() const {
@@ -757,32 +565,19 @@ std::optional<Worker::Activity> Worker::activity() const {
   return Activity{.task_id = running_->id(), .silent = parts_.clock.Monotonic() - last_event_};
 }
 
-absl::Duration Worker::beat_age() const {
-  return parts_.clock.Monotonic() - absl::Nanoseconds(last_beat_ns_.load());
-}
-
 size_t Worker::queue_depth() const {
   absl::MutexLock lock(&mutex_);
   return queue_.size();
 }
 
-std::optional<absl::Duration> Worker::next_check() const {
-  absl::MutexLock lock(&mutex_);
-  if (checks_.empty()) return std::nullopt;
-  return checks_.front();
-}
-
-void Worker::ClearChecksUntil(absl::Duration now) {
-  absl::MutexLock lock(&mutex_);
-  while (!checks_.empty() && checks_.front() <= now) checks_.pop_front();
-}
-
 // --- Shutdown ------------------------------------------------------------------------------------
 
 void Worker::StartDrain() {
-  absl::MutexLock lock(&mutex_);
-  draining_ = true;
-  SyncStatusLocked();
+  {
+    absl::MutexLock lock(&mutex_);
+    draining_ = true;
+  }
+  presence_.SetDraining();
 }
 
 bool Worker::DrainedLocked() const {
@@ -811,19 +606,19 @@ void Worker::GiveUp() {
 
 void Worker::Unregister(absl::Duration uptime, const Json& power_summary,
                         std::function<void(const absl::Status&)> done) {
-  absl::MutexLock lock(&mutex_);
-  if (!registered_) {
-    done(absl::OkStatus());
-    return;
+  bool was_registered = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    was_registered = std::exchange(registered_, false);
   }
-  registered_ = false;
-  parts_.publisher.Transaction(
-      UnregisterCommands(registration_, uptime, power_summary, parts_.clock.Now()),
-      [this, done = std::move(done)](const absl::Status& status) {
-        // What was given back is the orchestrator's again. Without an answer the next life asks.
-        if (status.ok()) parts_.journal.ForgetWorker(id());
-        done(status);
-      });
+  if (!was_registered) return done(absl::OkStatus());
+  presence_.Unregister(uptime, power_summary,
+                       [this, done = std::move(done)](const absl::Status& status) {
+                         // What was given back is the orchestrator's again. Without an answer the
+                         // next life asks.
+                         if (status.ok()) parts_.journal.ForgetWorker(id());
+                         done(status);
+                       });
 }
 
 void Worker::Stop() {
@@ -831,6 +626,7 @@ void Worker::Stop() {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
   }
+  presence_.Stop();
   if (lane_.joinable()) lane_.join();
   for (std::thread& thread : delivery_) {
     if (thread.joinable()) thread.join();

@@ -1,5 +1,4 @@
-// One FlowMesh worker: the tasks of one executor, from the envelope to the terminal event, and the
-// status that Redis shows meanwhile.
+// One FlowMesh worker: the tasks of one executor, from the envelope to the terminal event.
 //
 //   Accept → journal → queue → [lane: run on the executor] → [delivery: files, HTTP] → announcer
 //
@@ -29,8 +28,10 @@
 #include "sidecar/journal/journal.h"
 #include "sidecar/metrics/metrics.h"
 #include "sidecar/worker/announcer.h"
+#include "sidecar/worker/presence.h"
 #include "sidecar/worker/publisher.h"
 #include "sidecar/worker/quarantine.h"
+#include "sidecar/worker/run_end.h"
 #include "sidecar/worker/task_table.h"
 #include "sidecar/worker/wire.h"
 
@@ -86,27 +87,16 @@ class Worker {
   // the worker has no such task that could still be ended.
   bool Cancel(const std::string& task_id, const std::string& reason);
 
-  // --- What Redis shows -------------------------------------------------------------------------
+  // --- What others see --------------------------------------------------------------------------
 
-  // Registers as STARTING, with a first heartbeat; from here on statuses are published and tasks
-  // run.
+  Presence& presence() { return presence_; }
+  const Presence& presence() const { return presence_; }
+
+  // Registers it, with what an earlier life could not tell; from here on tasks run.
   void Register();
-  // The same with the true status and a STATUS event after it; nothing unless it is registered.
-  // `reason` is a metric's label.
-  void RegisterAgain(const char* reason);
-  void SetSubscribed(bool subscribed);
-  void SetHardware(Json hardware);  // takes effect with the next Register
-  void SetBeatMetrics(Json metrics, Json power);
-  // The executor came or went.
-  void UpdateStatus();
-  // Writes the true status again, with its event, whatever was written before.
-  void WriteStatus();
-  // Somebody else wrote this status.
-  void ForeignStatus(const std::string& status);
-  void Beat();
+  // Somebody else wrote this status of it.
+  void OnForeignStatus(const std::string& status);
 
-  WorkerStatus true_status() const;
-  Json hardware() const;
   std::string running_task_id() const;
   // The task that runs, and for how long its executor has said nothing of it.
   struct Activity {
@@ -115,11 +105,6 @@ class Worker {
   };
   std::optional<Activity> activity() const;
   size_t queue_depth() const;
-  // Since Redis took the last heartbeat; since the start before the first.
-  absl::Duration beat_age() const;
-  // When the status in Redis is to be compared with the true one, if at all; monotonic.
-  std::optional<absl::Duration> next_check() const;
-  void ClearChecksUntil(absl::Duration now);
 
   // --- Shutdown ---------------------------------------------------------------------------------
 
@@ -157,14 +142,6 @@ class Worker {
   };
   using TaskPtr = std::shared_ptr<Task>;
 
-  // How the run ended, on its way to delivery.
-  struct Outcome {
-    absl::Status status;             // not OK: the task fails with this text
-    std::optional<DeliveryJob> job;  // nothing: it failed before it had a folder
-    Json failure_record;             // of a failed task, may be null
-    Json details = Json::object();   // for the payload of the event
-    JournalKeep keep = JournalKeep::kNothing;
-  };
   struct Delivery {
     TaskPtr task;
     Outcome outcome;
@@ -176,19 +153,15 @@ class Worker {
   // Waits for a task that may run, and takes it out of the queue; null when stopping.
   TaskPtr AwaitTask();
   void RunDeliveries();
+  // The same of results: null when stopping.
+  DeliveryPtr AwaitDelivery();
   void OnJournalled(const TaskPtr& task, const absl::Status& status);
   void RunTask(const TaskPtr& task);
-  // The end of a run, and what is to be delivered unless it failed before it had a folder.
-  struct Ended {
-    TaskEnd end;
-    std::optional<DeliveryJob> job;
-  };
   Ended Execute(Task& task);
   bool StillWanted(const Task& task);
   std::optional<TaskEnd> ReadReusable(const Task& task);
   absl::StatusOr<DeliveryJob> Prepare(const Task& task);
   void OnEvent(const Task& task, const DeliveryJob& job, const v1::TaskEvent& event);
-  Outcome FromEnd(Ended ended) const;
   // Journals the end and hands the task to the delivery threads.
   void HandOver(const TaskPtr& task, Ended ended);
   void Deliver(Delivery& delivery);
@@ -201,14 +174,7 @@ class Worker {
   void FailQueued(const TaskPtr& task, const absl::Status& status,
                   const Json& details = Json::object());
 
-  WorkerStatus TrueStatusLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void SyncStatusLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // With more commands in the same transaction.
-  void PostStatusLocked(WorkerStatus status, std::vector<redis::Command> and_then = {})
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void PostRegistrationLocked(WorkerStatus status, const char* reason)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void BeatLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  WorkNow Now() const;
   // The first task that does not wait for its time: it goes past those that do. Null: none.
   TaskPtr DueLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration UntilDueLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -219,17 +185,14 @@ class Worker {
 
   const WorkerOptions options_;
   const WorkerParts parts_;
+  const std::string attempt_prefix_;  // of this life
+  Presence presence_;                 // never called with mutex_ held
 
   mutable absl::Mutex mutex_;
-  Registration registration_ ABSL_GUARDED_BY(mutex_);
   bool registered_ ABSL_GUARDED_BY(mutex_) = false;
-  bool subscribed_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool giving_up_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  Json beat_metrics_ ABSL_GUARDED_BY(mutex_) = Json::object();
-  Json power_ ABSL_GUARDED_BY(mutex_);
-  std::optional<WorkerStatus> shown_ ABSL_GUARDED_BY(mutex_);
   std::string last_task_ ABSL_GUARDED_BY(mutex_);
 
   std::deque<TaskPtr> queue_ ABSL_GUARDED_BY(mutex_);
@@ -242,9 +205,7 @@ class Worker {
   std::vector<std::pair<TaskPtr, std::string>> restored_events_ ABSL_GUARDED_BY(mutex_);
   std::deque<DeliveryPtr> deliveries_ ABSL_GUARDED_BY(mutex_);
   std::set<TaskPtr> delivering_ ABSL_GUARDED_BY(mutex_);
-  size_t untold_ ABSL_GUARDED_BY(mutex_) = 0;                  // concluded, the event not tried yet
-  std::deque<absl::Duration> checks_ ABSL_GUARDED_BY(mutex_);  // due times
-  std::atomic<int64_t> last_beat_ns_;                          // monotonic; that Redis took
+  size_t untold_ ABSL_GUARDED_BY(mutex_) = 0;  // concluded, the event not tried yet
 
   std::thread lane_;
   std::vector<std::thread> delivery_;
