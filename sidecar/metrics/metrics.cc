@@ -85,12 +85,13 @@ SidecarMetrics::SidecarMetrics(const std::string& version)
 }
 
 void SidecarMetrics::StartAtZero() {
-  for (const char* outcome : {"accepted", "foreign", "duplicate", "queue_full", "draining",
-                              "not_json", "not_utf8", "not_a_map", "no_task_id", "too_large"}) {
+  for (const char* outcome :
+       {"accepted", "foreign", "duplicate", "queue_full", "quarantined", "draining", "not_json",
+        "not_utf8", "not_a_map", "no_task_id", "too_large"}) {
     messages_.Add({{"outcome", outcome}});
   }
   for (const char* cause : {"invalid_spec", "task_error", "rank_died", "cancelled", "hung",
-                            "internal", "delivery", "refused"}) {
+                            "quarantined", "internal", "delivery", "refused"}) {
     failures_.Add({{"cause", cause}});
   }
   for (const char* kind : {"result", "upload"}) {
