@@ -1,5 +1,5 @@
 """An executor in Python with a task type of its own, `wordcount`: how many words each item has."""
-import json, os, signal, threading, uuid
+import json, os, signal, threading, time, uuid
 from concurrent.futures import ThreadPoolExecutor
 import grpc
 from flowmesh.v1 import executor_pb2 as pb, executor_pb2_grpc as rpc
@@ -11,6 +11,7 @@ def count_words(spec, task):
     for i, text in enumerate(items):
         if task.cancel_reason:
             raise InterruptedError(task.cancel_reason)
+        time.sleep(spec.get("pause_sec", 0))  # for a task that takes its time
         yield {"index": i, "output": len(text.split())}
 
 class Task:  # runs on a thread of its own, whether or not anybody reads its events
@@ -22,10 +23,9 @@ class Task:  # runs on a thread of its own, whether or not anybody reads its eve
         try:
             result = {"ok": True, "items": list(count_words(json.loads(document)["spec"], self))}
             self.add(finished=pb.TaskFinished(result_json=json.dumps(result)))
-        except Exception as error:  # the end of a task, and of nothing else
+        except Exception as e:  # the end of a task, and of nothing else
             codes = {ValueError: "INVALID_SPEC", InterruptedError: "CANCELLED"}
-            code = codes.get(type(error), "TASK_ERROR")
-            self.add(failed=pb.TaskFailed(code=code, message=str(error)))
+            self.add(failed=pb.TaskFailed(code=codes.get(type(e), "TASK_ERROR"), message=str(e)))
     def add(self, **kind):
         with self.changed:
             self.events.append(pb.TaskEvent(sequence=len(self.events), **kind))
