@@ -2,13 +2,13 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/rsqrt.h>
 
 #include <cmath>
 
+#include "executors/kernels/gradients.h"
 #include "executors/kernels/portable.h"
 
 namespace flowmesh::kernels {
@@ -74,13 +74,9 @@ FLOWMESH_EVERY_CPU void RotateRows(const uint16_t* x, const uint16_t* cos, const
   }
 }
 
-bool WantsGradient(const at::Tensor& x, const at::Tensor& weight) {
-  return at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
-}
-
 bool IsOnePass(const at::Tensor& x, const at::Tensor& other) {
   const at::ScalarType dtype = x.scalar_type();
-  return x.is_cpu() && dtype == other.scalar_type() && !WantsGradient(x, other) &&
+  return x.is_cpu() && dtype == other.scalar_type() &&
          (dtype == at::kFloat || dtype == at::kBFloat16);
 }
 
@@ -91,6 +87,7 @@ const uint16_t* Bits(const at::Tensor& tensor) {
 }  // namespace
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps, NormWeight form) {
+  if (WantsGradient({x, weight})) return TrainedRmsNorm(x, weight, eps, form);
   // Not in float32: there the order of the sum shows, and libtorch's is the reference's.
   if (!IsOnePass(x, weight) || x.scalar_type() != at::kBFloat16) {
     const at::Tensor wide = x.to(at::kFloat);
@@ -112,6 +109,7 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps, No
 }
 
 at::Tensor Rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  if (WantsGradient({x})) return TrainedRotate(x, cos, sin);
   if (!IsOnePass(x, cos)) {
     const auto halves = x.chunk(2, -1);
     return x * cos + at::cat({halves[1].neg(), halves[0]}, -1) * sin;

@@ -1,7 +1,7 @@
 // Small steps between the matrix products, each as one pass on the CPU in bfloat16 (Rotate in
-// float32 too): as chains of libtorch's
-// operators they cost more in dispatch than in arithmetic when there are few tokens. Elsewhere, and
-// where gradients are wanted, they are those chains. Thread-safe.
+// float32 too): as chains of libtorch's operators they cost more in dispatch than in arithmetic
+// when there are few tokens. Elsewhere they are those chains. Differentiable (gradients.h).
+// Thread-safe.
 #pragma once
 
 #include <ATen/core/Tensor.h>

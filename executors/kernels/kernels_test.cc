@@ -2,9 +2,13 @@
 #include <ATen/Tensor.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/einsum.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/randn_like.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
@@ -15,6 +19,7 @@
 #include "executors/kernels/bfloat16.h"
 #include "executors/kernels/elementwise.h"
 #include "executors/kernels/few_rows.h"
+#include "executors/kernels/gradients.h"
 #include "executors/kernels/linear.h"
 #include "executors/kernels/paged_attention.h"
 
@@ -70,7 +75,7 @@ TEST(LinearTest, PortableTwinAgrees) {
   }
 }
 
-// Against the chains of operators, which any tensor that wants gradients goes through.
+// Against the chain of operators, which a tensor that wants gradients goes through.
 TEST(ElementwiseTest, RmsNormEqualsItsChain) {
   for (const auto form : {NormWeight::kPlain, NormWeight::kOnePlus}) {
     for (const int64_t width : {1, 7, 64, 650}) {
@@ -89,22 +94,84 @@ TEST(ElementwiseTest, RmsNormEqualsItsChain) {
   }
 }
 
+at::Tensor RotateChain(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  const auto halves = x.chunk(2, -1);
+  return x * cos + at::cat({halves[1].neg(), halves[0]}, -1) * sin;
+}
+
 TEST(ElementwiseTest, RotateEqualsItsChainExactly) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     const at::Tensor x = at::randn({5, 3, 34}).to(dtype).narrow(-1, 1, 32);
     const at::Tensor angles = at::randn({5, 1, 16}).repeat({1, 1, 2});
     const at::Tensor cos = angles.cos().to(dtype), sin = angles.sin().to(dtype);
-    const at::Tensor chain = Rotate(x, cos.clone().requires_grad_(true), sin);
-    ASSERT_TRUE(chain.requires_grad());
-    EXPECT_EQ(MaxDifference(Rotate(x, cos, sin), chain.detach()), 0.0);
+    EXPECT_EQ(MaxDifference(Rotate(x, cos, sin), RotateChain(x, cos, sin)), 0.0);
   }
 }
 
-TEST(LinearTest, GradientsFlow) {
-  at::Tensor x = at::randn({2, 8}).requires_grad_(true);
+// The gradients of x and of the weights that a product of random weights with the result has, by
+// what is tested and by libtorch's own operators.
+class GradientsTest : public ::testing::Test {
+ protected:
+  using Function = std::function<at::Tensor(const std::vector<at::Tensor>&)>;
+
+  static std::vector<at::Tensor> Gradients(const Function& f, const std::vector<at::Tensor>& inputs,
+                                           const at::Tensor& weights) {
+    std::vector<at::Tensor> leaves, gradients;
+    for (const at::Tensor& input : inputs) leaves.push_back(input.clone().requires_grad_(true));
+    (f(leaves) * weights).sum().backward();
+    for (const at::Tensor& leaf : leaves) gradients.push_back(leaf.grad());
+    return gradients;
+  }
+
+  static void ExpectSame(const Function& ours, const Function& plain,
+                         const std::vector<at::Tensor>& inputs) {
+    const at::Tensor weights = at::randn_like(plain(inputs));
+    const auto got = Gradients(ours, inputs, weights), want = Gradients(plain, inputs, weights);
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      ASSERT_TRUE(got[i].defined()) << i;
+      EXPECT_LT(MaxDifference(got[i], want[i]), 2e-5) << i;
+    }
+  }
+};
+
+TEST_F(GradientsTest, OfLinear) {
+  ExpectSame([](const auto& in) { return Linear(in[0], in[1], in[2]); },
+             [](const auto& in) { return at::linear(in[0], in[1], in[2]); },
+             {at::randn({2, 5, 8}), at::randn({3, 8}), at::randn({3})});
+}
+
+TEST_F(GradientsTest, OfEmbedding) {
+  const at::Tensor ids = at::tensor({3, 0, 3, 1}, at::kLong);
+  ExpectSame([&](const auto& in) { return TrainedEmbedding(in[0], ids); },
+             [&](const auto& in) { return at::embedding(in[0], ids); }, {at::randn({5, 4})});
+}
+
+TEST_F(GradientsTest, OfRmsNorm) {
+  for (const auto form : {NormWeight::kPlain, NormWeight::kOnePlus}) {
+    ExpectSame([&](const auto& in) { return RmsNorm(in[0], in[1], 1e-5, form); },
+               [&](const auto& in) {
+                 const at::Tensor n = in[0] * at::rsqrt(in[0].square().mean(-1, true) + 1e-5);
+                 return form == NormWeight::kPlain ? n * in[1] : n * (in[1] + 1);
+               },
+               {at::randn({3, 2, 10}), at::randn({10})});
+  }
+}
+
+TEST_F(GradientsTest, OfRotate) {
+  const at::Tensor angles = at::randn({5, 1, 4}).repeat({1, 1, 2});
+  const at::Tensor cos = angles.cos(), sin = angles.sin();
+  ExpectSame([&](const auto& in) { return Rotate(in[0], cos, sin); },
+             [&](const auto& in) { return RotateChain(in[0], cos, sin); }, {at::randn({5, 3, 8})});
+}
+
+// A second backward pass adds to what the first one left.
+TEST_F(GradientsTest, AddUp) {
+  const at::Tensor x = at::randn({2, 8});
   at::Tensor w = at::randn({3, 8}).requires_grad_(true);
   Linear(x, w, {}).sum().backward();
-  EXPECT_LT(MaxDifference(x.grad(), w.detach().sum(0).expand({2, 8})), 1e-5);
+  const at::Tensor once = w.grad().clone();
+  Linear(x, w, {}).sum().backward();
+  EXPECT_LT(MaxDifference(w.grad(), once * 2), 1e-6);
 }
 
 TEST(LinearTest, ARowDoesNotDependOnItsNeighbours) {

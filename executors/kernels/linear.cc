@@ -1,12 +1,12 @@
 #include "executors/kernels/linear.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/cpu/Utils.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 
 #include "executors/kernels/few_rows.h"
+#include "executors/kernels/gradients.h"
 
 namespace flowmesh::kernels {
 namespace {
@@ -21,10 +21,6 @@ constexpr int64_t kMaxRowsFp32 = 8;
 
 bool UseFewRows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   if (!x.is_cpu() || x.dim() != 2 || x.scalar_type() != weight.scalar_type()) return false;
-  if (at::GradMode::is_enabled() &&
-      (x.requires_grad() || weight.requires_grad() || (bias.defined() && bias.requires_grad()))) {
-    return false;
-  }
   if (!weight.is_contiguous() || (bias.defined() && !bias.is_contiguous())) return false;
   if (bias.defined() && bias.scalar_type() != x.scalar_type()) return false;
   switch (x.scalar_type()) {
@@ -40,6 +36,7 @@ bool UseFewRows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor&
 }  // namespace
 
 at::Tensor Linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (WantsGradient({x, weight, bias})) return TrainedLinear(x, weight, bias);
   if (!UseFewRows(x, weight, bias)) {
     return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
   }

@@ -8,8 +8,8 @@
 namespace flowmesh::kernels {
 
 // x: [rows, in], weight: [out, in], bias: [out] or undefined, all of one dtype. Result: [rows,
-// out]. Sums are kept in float32 and rounded once to the dtype. Differentiable (then through
-// at::linear). A row's result does not depend on the number of rows as long as rows stay within one
+// out]. Sums are kept in float32 and rounded once to the dtype. Differentiable (gradients.h).
+// A row's result does not depend on the number of rows as long as rows stay within one
 // kernel.
 at::Tensor Linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 

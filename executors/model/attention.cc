@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/dropout.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/tanh.h>
@@ -44,7 +45,8 @@ at::Tensor DenseAttention::Run(const at::Tensor& q, const at::Tensor& k, const a
     if (const float cap = params.logit_soft_cap; cap != 0) scores = at::tanh(scores / cap) * cap;
     scores = scores.masked_fill(Hidden(length, params.sliding_window, q.device()),
                                 -std::numeric_limits<float>::infinity());
-    const at::Tensor weights = at::softmax(scores, -1, at::kFloat).to(q.scalar_type());
+    at::Tensor weights = at::softmax(scores, -1, at::kFloat).to(q.scalar_type());
+    if (params.dropout > 0) weights = at::dropout(weights, params.dropout, /*train=*/true);
     results.push_back(at::matmul(weights, values).transpose(0, 1));
     begin += length;
   }

@@ -16,6 +16,7 @@ struct AttentionParams {
   float scale = 1.0f;  // factor on q·k
   int64_t sliding_window = 0;   // a token sees the last W positions, itself included; 0: all
   float logit_soft_cap = 0.0f;  // c * tanh(x / c) on scores; 0: none
+  double dropout = 0.0;         // of the softmax's results, in training
 };
 
 // Owned by whoever drives the forward pass (the engine, a trainer); used by one thread at a time.

@@ -53,6 +53,12 @@ absl::StatusOr<double> PositiveOr(const Field& field, double fallback) {
   return value;
 }
 
+absl::StatusOr<double> ShareOr(const Field& field, double fallback) {
+  ASSIGN_OR_RETURN(const double value, field.NumberOr(fallback));
+  if (value < 0 || value >= 1) return field.Expected("a number of at least 0 and below 1");
+  return value;
+}
+
 // The `rope_scaling` map, into `rope`.
 absl::Status ParseRopeScaling(const Field& field, int64_t max_positions, RopeConfig* rope) {
   RETURN_IF_ERROR(field.CheckMap());
@@ -149,6 +155,9 @@ absl::StatusOr<ModelConfig> ParseGpt2(const Field& root, ModelConfig c) {
   ASSIGN_OR_RETURN(c.tie_word_embeddings, root["tie_word_embeddings"].BoolOr(true));
   ASSIGN_OR_RETURN(c.scale_by_layer, root["scale_attn_by_inverse_layer_idx"].BoolOr(false));
   ASSIGN_OR_RETURN(const bool scaled, root["scale_attn_weights"].BoolOr(true));
+  ASSIGN_OR_RETURN(c.dropout.embedding, ShareOr(root["embd_pdrop"], 0.1));
+  ASSIGN_OR_RETURN(c.dropout.attention, ShareOr(root["attn_pdrop"], 0.1));
+  ASSIGN_OR_RETURN(c.dropout.residual, ShareOr(root["resid_pdrop"], 0.1));
   if (c.hidden_size % c.num_heads != 0) {
     return root["n_head"].Expected(absl::StrCat("a divisor of n_embd ", c.hidden_size));
   }

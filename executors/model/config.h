@@ -34,6 +34,13 @@ struct RopeConfig {
       divisors;  // [head_dim / 2] of the frequencies (GGUF: rope_freqs); may be empty
 };
 
+// Shares of elements that training leaves out, all 0 otherwise.
+struct DropoutRates {
+  double embedding = 0.0;
+  double attention = 0.0;
+  double residual = 0.0;
+};
+
 struct ModelConfig {
   Family family = Family::kLlama;
   std::string model_type;  // as config.json says it, GGUF files included
@@ -58,6 +65,7 @@ struct ModelConfig {
   std::vector<int64_t> windows;  // [num_layers] sliding window of each layer, 0: none
   RopeConfig rope;
   RopeConfig local_rope;  // gemma3: of the layers with a window
+  DropoutRates dropout;   // of training
 
   c10::ScalarType dtype = c10::ScalarType::Float;  // of the checkpoint
   std::vector<text::TokenId> eos_ids;

@@ -4,6 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "executors/kernels/linear.h"
+#include "executors/model/layers.h"
 
 namespace flowmesh::model {
 
@@ -21,9 +23,14 @@ Decoder::Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device dev
 }
 
 at::Tensor Decoder::Forward(const ForwardInput& input, Attention& attention) {
+  return SoftCap(kernels::Linear(Hidden(input, attention), head(), at::Tensor()),
+                 config_.logit_soft_cap);
+}
+
+at::Tensor Decoder::Hidden(const ForwardInput& input, Attention& attention) {
   at::Tensor hidden = HiddenStates(input, attention);
   if (input.logit_rows.defined()) hidden = hidden.index_select(0, input.logit_rows);
-  return Logits(hidden);
+  return FinalNorm(hidden);
 }
 
 absl::Status Decoder::Load(const WeightSource& source, const LoadOptions& options,

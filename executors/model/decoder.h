@@ -1,6 +1,7 @@
 // What the families have in common: configuration, parameters, and the frame of a forward pass.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,10 +12,33 @@
 
 namespace flowmesh::model {
 
+// Runs the layers of a forward pass, for whoever has something to do before and after each: a
+// trainer, which computes activations anew in the backward pass and gathers weights from other
+// ranks.
+class LayerRunner {
+ public:
+  virtual ~LayerRunner() = default;
+
+  // The result of `layer` (index from 0) for x: [tokens, hidden] -> [tokens, hidden]. `layer` may
+  // be called again until the backward pass is over.
+  using Layer = std::function<at::Tensor(const at::Tensor& x)>;
+  virtual at::Tensor Run(int index, const Layer& layer, const at::Tensor& x) = 0;
+};
+
 // Built without memory for its weights; Load gives them.
 class Decoder : public CausalLm {
  public:
   at::Tensor Forward(const ForwardInput& input, Attention& attention) override;
+
+  // The same up to the head: the hidden states after the final norm, [rows, hidden].
+  at::Tensor Hidden(const ForwardInput& input, Attention& attention);
+  // The output head, [vocab, hidden]; of a tied model the embeddings.
+  virtual const at::Tensor& head() const = 0;
+
+  // For forward passes from here on; null: layers just run. Not owned.
+  void set_layer_runner(LayerRunner* runner) { layer_runner_ = runner; }
+  // As the configuration says, or none: off until it is switched on.
+  void set_dropout(bool on) { dropout_ = on ? config_.dropout : DropoutRates(); }
 
   const ModelInfo& info() const override { return info_; }
   at::Device device() const override { return device_; }
@@ -34,11 +58,15 @@ class Decoder : public CausalLm {
  protected:
   Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device);
 
-  // The hidden states before the final norm: [tokens, hidden].
+  // The hidden states before the final norm: [tokens, hidden]. Goes through RunLayer.
   virtual at::Tensor HiddenStates(const ForwardInput& input, Attention& attention) = 0;
-  // The final norm and the head: [rows, hidden] -> [rows, vocab], in the model's dtype.
-  virtual at::Tensor Logits(const at::Tensor& hidden) = 0;
+  // The final norm: [rows, hidden] -> [rows, hidden].
+  virtual at::Tensor FinalNorm(const at::Tensor& hidden) = 0;
 
+  at::Tensor RunLayer(int index, const LayerRunner::Layer& layer, const at::Tensor& x) {
+    return layer_runner_ == nullptr ? layer(x) : layer_runner_->Run(index, layer, x);
+  }
+  const DropoutRates& dropout() const { return dropout_; }
   ParameterScope scope() { return ParameterScope(&parameters_); }
 
  private:
@@ -47,6 +75,8 @@ class Decoder : public CausalLm {
   const at::Device device_;
   ModelInfo info_;
   ParameterList parameters_;
+  LayerRunner* layer_runner_ = nullptr;
+  DropoutRates dropout_;
 };
 
 // The family's model, without weights yet.

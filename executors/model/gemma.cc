@@ -68,6 +68,10 @@ class Gemma : public Decoder {
     }
   }
 
+  const at::Tensor& head() const override {
+    return head_ ? head_->weight() : embed_tokens_.weight();
+  }
+
  protected:
   at::Tensor HiddenStates(const ForwardInput& input, Attention& attention) override {
     const Rotation global = rotary_.At(input.positions, input.lengths, dtype());
@@ -75,15 +79,19 @@ class Gemma : public Decoder {
         local_rotary_ ? local_rotary_->At(input.positions, input.lengths, dtype()) : global;
     at::Tensor x = embed_tokens_(input.token_ids) * embedding_scale_;
     for (size_t i = 0; i < layers_.size(); ++i) {
-      x = layers_[i](x, config().windows[i] > 0 ? local : global, attention);
+      const Rotation& rotation = config().windows[i] > 0 ? local : global;
+      const GemmaLayer& layer = layers_[i];
+      x = RunLayer(
+          static_cast<int>(i),
+          [&layer, rotation, &attention](const at::Tensor& in) {
+            return layer(in, rotation, attention);
+          },
+          x);
     }
     return x;
   }
 
-  at::Tensor Logits(const at::Tensor& hidden) override {
-    const at::Tensor x = norm_(hidden);
-    return SoftCap(head_ ? (*head_)(x) : embed_tokens_.Project(x), config().logit_soft_cap);
-  }
+  at::Tensor FinalNorm(const at::Tensor& hidden) override { return norm_(hidden); }
 
  private:
   const double embedding_scale_;

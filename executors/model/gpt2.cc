@@ -25,10 +25,12 @@ class Gpt2Attention : public Layer {
         c_proj_(scope / "c_proj", c.hidden_size, c.hidden_size, true, Split::kColumns,
                 kTransposed) {}
 
-  // x: [tokens, hidden]
-  at::Tensor operator()(const at::Tensor& x, Attention& attention) const {
+  // x: [tokens, hidden]; `dropout`: of the attention's weights
+  at::Tensor operator()(const at::Tensor& x, double dropout, Attention& attention) const {
     const std::vector<at::Tensor> qkv = c_attn_(x).unflatten(-1, {-1, head_dim_}).chunk(3, 1);
-    return c_proj_(attention.Run(qkv[0], qkv[1], qkv[2], params_).flatten(1));
+    AttentionParams params = params_;
+    params.dropout = dropout;
+    return c_proj_(attention.Run(qkv[0], qkv[1], qkv[2], params).flatten(1));
   }
 
  private:
@@ -49,9 +51,9 @@ class Gpt2Layer : public Layer {
         c_proj_(scope / "mlp" / "c_proj", c.intermediate_size, c.hidden_size, true, Split::kColumns,
                 kTransposed) {}
 
-  at::Tensor operator()(at::Tensor x, Attention& attention) const {
-    x = x + attention_(ln_1_(x), attention);
-    return x + c_proj_(Activate(c_fc_(ln_2_(x)), activation_));
+  at::Tensor operator()(at::Tensor x, const DropoutRates& dropout, Attention& attention) const {
+    x = x + Dropout(attention_(ln_1_(x), dropout.attention, attention), dropout.residual);
+    return x + Dropout(c_proj_(Activate(c_fc_(ln_2_(x)), activation_)), dropout.residual);
   }
 
  private:
@@ -77,17 +79,24 @@ class Gpt2 : public Decoder {
     }
   }
 
+  const at::Tensor& head() const override { return head_ ? head_->weight() : wte_.weight(); }
+
  protected:
   at::Tensor HiddenStates(const ForwardInput& input, Attention& attention) override {
-    at::Tensor x = wte_(input.token_ids) + wpe_(input.positions);
-    for (const Gpt2Layer& layer : layers_) x = layer(x, attention);
+    at::Tensor x = Dropout(wte_(input.token_ids) + wpe_(input.positions), dropout().embedding);
+    int index = 0;
+    for (const Gpt2Layer& layer : layers_) {
+      x = RunLayer(
+          index++,
+          [&layer, rates = dropout(), &attention](const at::Tensor& in) {
+            return layer(in, rates, attention);
+          },
+          x);
+    }
     return x;
   }
 
-  at::Tensor Logits(const at::Tensor& hidden) override {
-    const at::Tensor x = ln_f_(hidden);
-    return head_ ? (*head_)(x) : wte_.Project(x);
-  }
+  at::Tensor FinalNorm(const at::Tensor& hidden) override { return ln_f_(hidden); }
 
  private:
   Embedding wte_, wpe_;

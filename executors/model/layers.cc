@@ -1,6 +1,7 @@
 #include "executors/model/layers.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/dropout.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
@@ -10,29 +11,65 @@
 
 #include <numeric>
 
+#include "executors/kernels/gradients.h"
 #include "executors/kernels/linear.h"
 
 namespace flowmesh::model {
+
+namespace {
+
+// y plus what the adapters add to it.
+at::Tensor WithAdapters(at::Tensor y, const at::Tensor& x, const std::vector<LowRank>& adapters) {
+  for (const LowRank& adapter : adapters) {
+    const at::ScalarType dtype = x.scalar_type();
+    const at::Tensor low =
+        kernels::Linear(Dropout(x, adapter.dropout), adapter.a.to(dtype), at::Tensor());
+    y = y + kernels::Linear(low, adapter.b.to(dtype), at::Tensor()) * adapter.scale;
+  }
+  return y;
+}
+
+}  // namespace
 
 Linear::Linear(const ParameterScope& scope, int64_t in, int64_t out, bool bias, Split split,
                bool transposed) {
   scope.Add(&weight_, "weight", {out, in}, split, transposed);
   if (bias) scope.Add(&bias_, "bias", {out}, split == Split::kRows ? split : Split::kNone);
+  scope.list().AddLinear({.path = scope.path(),
+                          .in = in,
+                          .out = out,
+                          .transposed = transposed,
+                          .weight = &weight_,
+                          .adapters = &adapters_});
 }
 
 at::Tensor Linear::operator()(const at::Tensor& x) const {
-  return kernels::Linear(x, weight_, bias_);
+  return WithAdapters(kernels::Linear(x, weight_, bias_), x, adapters_);
 }
 
 StackedLinear::StackedLinear(const ParameterScope& scope, const std::vector<std::string>& names,
                              int64_t in, const std::vector<int64_t>& outs, bool bias)
-    : outs_(outs) {
+    : outs_(outs), adapters_(outs.size()) {
   scope.AddStack(&weight_, "weight", names, outs, {in}, Split::kRows);
   if (bias) scope.AddStack(&bias_, "bias", names, outs, {}, Split::kRows);
+  int64_t row = 0;
+  for (size_t i = 0; i < names.size(); ++i) {
+    scope.list().AddLinear({.path = (scope / names[i]).path(),
+                            .in = in,
+                            .out = outs[i],
+                            .weight = &weight_,
+                            .first_row = row,
+                            .adapters = &adapters_[i]});
+    row += outs[i];
+  }
 }
 
 std::vector<at::Tensor> StackedLinear::operator()(const at::Tensor& x) const {
-  return kernels::Linear(x, weight_, bias_).split_with_sizes(outs_, -1);
+  std::vector<at::Tensor> parts = kernels::Linear(x, weight_, bias_).split_with_sizes(outs_, -1);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    parts[i] = WithAdapters(std::move(parts[i]), x, adapters_[i]);
+  }
+  return parts;
 }
 
 Embedding::Embedding(const ParameterScope& scope, int64_t rows, int64_t width) {
@@ -40,11 +77,8 @@ Embedding::Embedding(const ParameterScope& scope, int64_t rows, int64_t width) {
 }
 
 at::Tensor Embedding::operator()(const at::Tensor& ids) const {
+  if (kernels::WantsGradient({weight_})) return kernels::TrainedEmbedding(weight_, ids);
   return at::embedding(weight_, ids);
-}
-
-at::Tensor Embedding::Project(const at::Tensor& x) const {
-  return kernels::Linear(x, weight_, at::Tensor());
 }
 
 RmsNorm::RmsNorm(const ParameterScope& scope, int64_t width, double eps, kernels::NormWeight form)
@@ -89,6 +123,10 @@ GatedMlp::GatedMlp(const ParameterScope& scope, const ModelConfig& c)
 at::Tensor GatedMlp::operator()(const at::Tensor& x) const {
   const std::vector<at::Tensor> gate_up = gate_up_(x);
   return down_(Activate(gate_up[0], activation_) * gate_up[1]);
+}
+
+at::Tensor Dropout(const at::Tensor& x, double p) {
+  return p == 0 ? x : at::dropout(x, p, /*train=*/true);
 }
 
 at::Tensor SoftCap(const at::Tensor& x, float c) { return c == 0 ? x : at::tanh(x / c) * c; }

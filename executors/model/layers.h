@@ -29,10 +29,12 @@ class Linear : public Layer {
          bool transposed = false);
 
   at::Tensor operator()(const at::Tensor& x) const;  // [tokens, in] -> [tokens, out]
+  const at::Tensor& weight() const { return weight_; }
 
  private:
   at::Tensor weight_;  // [out, in]
   at::Tensor bias_;    // [out] or undefined
+  std::vector<LowRank> adapters_;
 };
 
 // Several projections of the same input, stored apart, computed as one.
@@ -46,8 +48,9 @@ class StackedLinear : public Layer {
 
  private:
   const std::vector<int64_t> outs_;
-  at::Tensor weight_;  // [sum of outs, in]
-  at::Tensor bias_;    // [sum of outs] or undefined
+  at::Tensor weight_;                           // [sum of outs, in]
+  at::Tensor bias_;                             // [sum of outs] or undefined
+  std::vector<std::vector<LowRank>> adapters_;  // of each part
 };
 
 class Embedding : public Layer {
@@ -55,8 +58,7 @@ class Embedding : public Layer {
   Embedding(const ParameterScope& scope, int64_t rows, int64_t width);
 
   at::Tensor operator()(const at::Tensor& ids) const;  // [tokens] -> [tokens, width]
-  // The same matrix as the output head of a tied model: [tokens, width] -> [tokens, rows].
-  at::Tensor Project(const at::Tensor& x) const;
+  const at::Tensor& weight() const { return weight_; }
 
  private:
   at::Tensor weight_;  // [rows, width]
@@ -101,6 +103,10 @@ class GatedMlp : public Layer {
   StackedLinear gate_up_;
   Linear down_;
 };
+
+// In training a share `p` of x's elements becomes 0 and the others grow by 1 / (1 - p); x itself
+// for p = 0. Draws from the default generator of x's device.
+at::Tensor Dropout(const at::Tensor& x, double p);
 
 // c * tanh(x / c); x itself for c = 0.
 at::Tensor SoftCap(const at::Tensor& x, float c);

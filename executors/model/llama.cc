@@ -52,18 +52,27 @@ class Llama : public Decoder {
     }
   }
 
+  const at::Tensor& head() const override {
+    return head_ ? head_->weight() : embed_tokens_.weight();
+  }
+
  protected:
   at::Tensor HiddenStates(const ForwardInput& input, Attention& attention) override {
     const Rotation rotation = rotary_.At(input.positions, input.lengths, dtype());
     at::Tensor x = embed_tokens_(input.token_ids);
-    for (const LlamaLayer& layer : layers_) x = layer(x, rotation, attention);
+    int index = 0;
+    for (const LlamaLayer& layer : layers_) {
+      x = RunLayer(
+          index++,
+          [&layer, rotation, &attention](const at::Tensor& in) {
+            return layer(in, rotation, attention);
+          },
+          x);
+    }
     return x;
   }
 
-  at::Tensor Logits(const at::Tensor& hidden) override {
-    const at::Tensor x = norm_(hidden);
-    return head_ ? (*head_)(x) : embed_tokens_.Project(x);
-  }
+  at::Tensor FinalNorm(const at::Tensor& hidden) override { return norm_(hidden); }
 
  private:
   Embedding embed_tokens_;

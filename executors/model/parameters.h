@@ -30,15 +30,38 @@ struct Parameter {
   int64_t numel() const;
 };
 
+// A low-rank addition to a linear layer (LoRA): y += scale * (dropout(x) Aᵀ) Bᵀ.
+struct LowRank {
+  at::Tensor a;  // [rank, in]
+  at::Tensor b;  // [out, rank]
+  double scale = 1.0;
+  double dropout = 0.0;  // share of x's elements that a training step leaves out
+};
+
+// A linear layer as Transformers has it, by the dotted path of its module: what adapters are made
+// for. Several may be parts of one matrix here.
+struct LinearModule {
+  std::string path;
+  int64_t in = 0;
+  int64_t out = 0;
+  bool transposed = false;       // Transformers stores the matrix as [in, out]
+  at::Tensor* weight = nullptr;  // its rows are [first_row, first_row + out)
+  int64_t first_row = 0;
+  std::vector<LowRank>* adapters = nullptr;  // the layer's own: what is added here takes part
+};
+
 // The list of one model. Layers must not move once they have registered.
 class ParameterList {
  public:
   void Add(Parameter parameter) { parameters_.push_back(std::move(parameter)); }
+  void AddLinear(LinearModule module) { linears_.push_back(std::move(module)); }
   const std::vector<Parameter>& all() const { return parameters_; }
+  const std::vector<LinearModule>& linears() const { return linears_; }
   int64_t numel() const;
 
  private:
   std::vector<Parameter> parameters_;
+  std::vector<LinearModule> linears_;
 };
 
 // Where in the tree of names a layer stands: `scope / "self_attn"` is its child.
@@ -49,6 +72,9 @@ class ParameterScope {
 
   ParameterScope operator/(const std::string& name) const;
   ParameterScope operator/(int64_t index) const { return *this / std::to_string(index); }
+
+  const std::string& path() const { return prefix_; }
+  ParameterList& list() const { return *list_; }
 
   // Registers `tensor` as `<prefix>.<name>`.
   void Add(at::Tensor* tensor, const std::string& name, std::vector<int64_t> shape,

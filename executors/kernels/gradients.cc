@@ -1,0 +1,138 @@
+#include "executors/kernels/gradients.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <optional>
+#include <vector>
+
+namespace flowmesh::kernels {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+at::Tensor Flat(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
+
+class LinearFunction : public Function<LinearFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias) {
+    ctx->save_for_backward(
+        {weight.requires_grad() ? x : at::Tensor(), weight, bias.value_or(at::Tensor())});
+    ctx->saved_data["x_wanted"] = x.requires_grad();
+    return at::linear(x, weight, bias);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], &bias = saved[2];
+    const at::Tensor y_gradient = Flat(gradients[0]);
+    if (weight.requires_grad()) GradientOf(weight).addmm_(y_gradient.t(), Flat(x));
+    if (bias.defined() && bias.requires_grad()) GradientOf(bias).add_(y_gradient.sum(0));
+    if (!ctx->saved_data["x_wanted"].toBool()) return {{}, {}, {}};
+    std::vector<int64_t> shape = gradients[0].sizes().vec();
+    shape.back() = weight.size(1);
+    return {at::mm(y_gradient, weight).view(shape), {}, {}};
+  }
+};
+
+class EmbeddingFunction : public Function<EmbeddingFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& weight, const at::Tensor& ids) {
+    ctx->save_for_backward({weight, ids});
+    return at::embedding(weight, ids);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const variable_list saved = ctx->get_saved_variables();
+    GradientOf(saved[0]).index_add_(0, saved[1], gradients[0]);
+    return {{}, {}};
+  }
+};
+
+class RmsNormFunction : public Function<RmsNormFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
+                            double eps, bool one_plus) {
+    const at::Tensor wide = x.to(at::kFloat);
+    const at::Tensor scale = at::rsqrt(wide.square().mean(-1, true) + eps);
+    ctx->save_for_backward({x, weight, scale});
+    ctx->saved_data["one_plus"] = one_plus;
+    const at::Tensor normed = wide * scale;
+    if (one_plus) return (normed * (weight.to(at::kFloat) + 1)).to(x.scalar_type());
+    return weight * normed.to(x.scalar_type());
+  }
+
+  // With n = x * scale and y = n * w: dw = sum over rows of dy * n, and
+  // dx = scale * (dy * w - n * mean(dy * w * n)).
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], &scale = saved[2];
+    const at::Tensor y_gradient = gradients[0].to(at::kFloat);
+    const at::Tensor normed = x.to(at::kFloat) * scale;
+    if (weight.requires_grad()) GradientOf(weight).add_(Flat(y_gradient * normed).sum(0));
+    at::Tensor factor = weight.to(at::kFloat);
+    if (ctx->saved_data["one_plus"].toBool()) factor = factor + 1;
+    const at::Tensor n_gradient = y_gradient * factor;
+    const at::Tensor along = (n_gradient * normed).mean(-1, true);
+    return {((n_gradient - normed * along) * scale).to(x.scalar_type()), {}, {}, {}};
+  }
+};
+
+// A rotation's gradient is turned back by the same angles.
+class RotateFunction : public Function<RotateFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& cos,
+                            const at::Tensor& sin) {
+    ctx->save_for_backward({cos, sin});
+    return Rotate(x, cos, sin);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const variable_list saved = ctx->get_saved_variables();
+    return {Rotate(gradients[0], saved[0], saved[1].neg()), {}, {}};
+  }
+};
+
+}  // namespace
+
+bool WantsGradient(std::initializer_list<at::Tensor> tensors) {
+  if (!at::GradMode::is_enabled()) return false;
+  for (const at::Tensor& tensor : tensors) {
+    if (tensor.defined() && tensor.requires_grad()) return true;
+  }
+  return false;
+}
+
+at::Tensor& GradientOf(const at::Tensor& weight) {
+  at::Tensor& gradient = weight.mutable_grad();
+  if (!gradient.defined()) gradient = at::zeros_like(weight);
+  return gradient;
+}
+
+at::Tensor TrainedLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  return LinearFunction::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
+}
+
+at::Tensor TrainedEmbedding(const at::Tensor& weight, const at::Tensor& ids) {
+  return EmbeddingFunction::apply(weight, ids);
+}
+
+at::Tensor TrainedRmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps,
+                          NormWeight form) {
+  return RmsNormFunction::apply(x, weight, eps, form == NormWeight::kOnePlus);
+}
+
+at::Tensor TrainedRotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
+  return RotateFunction::apply(x, cos, sin);
+}
+
+}  // namespace flowmesh::kernels
