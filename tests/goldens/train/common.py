@@ -4,6 +4,7 @@ import json
 import math
 import os
 
+import datasets
 import torch
 import transformers
 
@@ -13,6 +14,7 @@ SEED, EOS = 42, 2
 torch.set_num_threads(2)
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
+datasets.disable_progress_bars()
 
 
 def model_path(family):
@@ -28,6 +30,15 @@ def load_model(family, dtype=torch.float32):
             setattr(config, key, 0.0)
     return transformers.AutoModelForCausalLM.from_pretrained(
         model_path(family), config=config, dtype=dtype, attn_implementation="eager").train()
+
+
+@torch.no_grad()
+def nudged(model):
+    """Each weight moved by about its last bit: what comes out otherwise is the noise of rounding."""
+    generator = torch.Generator().manual_seed(5)
+    for p in model.parameters():
+        p.mul_(1 + 6e-8 * torch.randn(p.shape, generator=generator))
+    return model
 
 
 def load_tokenizer(family):
@@ -95,6 +106,11 @@ def windows(rows, batch_size, accumulation, epochs):
 
 def linear_rate(learning_rate, step, total):
     return learning_rate * (total - step) / total
+
+
+def difference(a, b):
+    """The largest difference of the steps' losses."""
+    return max(abs(x["loss"] - y["loss"]) for x, y in zip(a, b, strict=True))
 
 
 def token_loss_sum(logits, ids, first_target=1):

@@ -1,0 +1,75 @@
+"""LoRA fine-tuning, on the texts of sft/texts.json.
+
+lora/<case>.json               as sft/<case>.json, with "lora": the fields of spec.lora, and "prompt"
+lora/<case>/start, .../end     the adapter before and after, as PEFT saves it (A random, B zero at the start)
+lora/<case>/logits.safetensors "runtime", "merged": [tokens, vocab] of "prompt" with the final adapter
+"""
+
+import json
+import os
+import shutil
+
+import peft
+import torch
+from safetensors.torch import save_file
+
+import sft
+from common import HERE, SEED, difference, load_model, load_tokenizer, nudged, save_json
+from texts import short_texts
+
+TRAINING = sft.BASE | dict(learning_rate=5e-3)
+LORA = dict(r=8, alpha=16, dropout=0.0, bias="none", use_rslora=False)
+CASES = {
+    "llama": ("llama", dict(target_modules=["q_proj", "v_proj"]), dict(num_train_epochs=2.5)),
+    "gpt2": ("gpt2", dict(target_modules=["c_attn"]), dict(num_train_epochs=2.5)),
+    "all_linear": ("gpt2", dict(target_modules="all-linear", r=4, alpha=6, bias="all", use_rslora=True), dict(max_steps=20)),
+    "lora_only": ("qwen2", dict(target_modules=["q_proj", "o_proj"], r=4, alpha=8, bias="lora_only"), dict(max_steps=20)),
+}
+
+
+def adapted(family, settings, model):
+    torch.manual_seed(SEED)
+    return peft.get_peft_model(model, peft.LoraConfig(
+        task_type="CAUSAL_LM", r=settings["r"], lora_alpha=settings["alpha"], lora_dropout=settings["dropout"],
+        bias=settings["bias"], target_modules=settings["target_modules"], use_rslora=settings["use_rslora"],
+        fan_in_fan_out=family == "gpt2"))
+
+
+def save_adapter(model, folder):
+    model.save_pretrained(folder)
+    os.remove(os.path.join(folder, "README.md"))
+    path = os.path.join(folder, "adapter_config.json")
+    with open(path, encoding="utf-8") as f:
+        config = json.load(f)
+    config["base_model_name_or_path"] = ""  # this machine's path is of no use to others
+    config["target_modules"] = sorted(config["target_modules"])  # a set: another order in every run
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(config, f, indent=2)
+
+
+def make_case(case, family, lora, training):
+    settings, training, texts = LORA | lora, TRAINING | training, short_texts()
+    folder = os.path.join(HERE, "lora", case)
+    shutil.rmtree(folder, ignore_errors=True)
+    model = adapted(family, settings, load_model(family))
+    save_adapter(model, os.path.join(folder, "start"))
+    steps = sft.run_trl(model, family, training, texts).steps
+    other = sft.run_trl(adapted(family, settings, nudged(load_model(family))), family, training, texts).steps
+    save_adapter(model, os.path.join(folder, "end"))
+    prompt = load_tokenizer(family)("the small world")["input_ids"]
+    model.eval()
+    with torch.no_grad():
+        runtime = model(torch.tensor([prompt])).logits[0].contiguous()
+        merged = model.merge_and_unload()(torch.tensor([prompt])).logits[0].contiguous()
+    assert (runtime - merged).abs().max() < 1e-3
+    save_file({"runtime": runtime, "merged": merged}, os.path.join(folder, "logits.safetensors"))
+    noise = difference(steps, other)
+    save_json(folder + ".json", dict(
+        made_by="TRL 0.23.0 SFTTrainer with PEFT 0.17.1", model=family, training=training, lora=settings,
+        prompt=prompt, noise=noise, steps=steps))
+    print(f"lora/{case}: {len(steps)} steps, loss {steps[0]['loss']:.4f} -> {steps[-1]['loss']:.4f}, noise {noise:.1e}")
+
+
+def make():
+    for case, arguments in CASES.items():
+        make_case(case, *arguments)
