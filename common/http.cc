@@ -200,21 +200,6 @@ absl::Status TransferError(CURLcode code, const Transfer& transfer, const char* 
   return absl::UnavailableError(absl::StrCat(where, ": ", text));
 }
 
-// The URL of a Location header, resolved against the request's.
-std::string ResolveUrl(const std::string& base, const std::string& location) {
-  CURLU* url = curl_url();
-  std::string resolved;
-  char* text = nullptr;
-  if (curl_url_set(url, CURLUPART_URL, base.c_str(), 0) == CURLUE_OK &&
-      curl_url_set(url, CURLUPART_URL, location.c_str(), 0) == CURLUE_OK &&
-      curl_url_get(url, CURLUPART_URL, &text, 0) == CURLUE_OK) {
-    resolved = text;
-  }
-  curl_free(text);
-  curl_url_cleanup(url);
-  return resolved;
-}
-
 }  // namespace
 
 bool HttpRequest::HasHeader(std::string_view name) const {
@@ -243,6 +228,20 @@ std::string UrlOrigin(std::string_view url) {
   return origin;
 }
 
+std::string ResolveUrl(const std::string& base, const std::string& location) {
+  CURLU* url = curl_url();
+  std::string resolved;
+  char* text = nullptr;
+  if (curl_url_set(url, CURLUPART_URL, base.c_str(), 0) == CURLUE_OK &&
+      curl_url_set(url, CURLUPART_URL, location.c_str(), 0) == CURLUE_OK &&
+      curl_url_get(url, CURLUPART_URL, &text, 0) == CURLUE_OK) {
+    resolved = text;
+  }
+  curl_free(text);
+  curl_url_cleanup(url);
+  return resolved;
+}
+
 HttpClient::HttpClient() {
   static std::once_flag once;
   std::call_once(once, [] { curl_global_init(CURL_GLOBAL_DEFAULT); });
@@ -258,7 +257,8 @@ absl::StatusOr<HttpResponse> HttpClient::Send(const HttpRequest& original) {
     return absl::InvalidArgumentError("expected an http:// or https:// URL");
   for (int redirects = 0;; ++redirects) {
     ASSIGN_OR_RETURN(HttpResponse response, SendOnce(request));
-    if (!IsRedirect(response.status) || response.Header("location").empty()) return response;
+    const bool is_followed = request.max_redirects > 0 && IsRedirect(response.status);
+    if (!is_followed || response.Header("location").empty()) return response;
     if (redirects >= request.max_redirects) {
       return absl::UnavailableError(
           absl::StrCat(first_origin, ": more than ", request.max_redirects, " redirects"));

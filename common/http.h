@@ -45,8 +45,9 @@ struct HttpRequest {
   absl::Duration timeout = absl::Seconds(15);
   // Bounds the whole transfer; infinite by default.
   absl::Duration total_timeout = absl::InfiniteDuration();
-  int max_redirects = 5;                    // followed with the same method and body; Authorization
-                                            // and Cookie are not sent to another origin
+  // Followed with the same method and body; Authorization and Cookie are not sent to another
+  // origin. 0: a redirect is the answer.
+  int max_redirects = 5;
   uint64_t max_response_bytes = 64u << 20;  // of HttpResponse::body
   // Asked before the body's next bytes leave, with how many could; waits as it likes and says how
   // many may. 0 ends the transfer with Cancelled.
@@ -60,6 +61,9 @@ struct HttpRequest {
 // `scheme://host:port` of a URL with the default port made explicit; empty when it is no http(s)
 // URL.
 std::string UrlOrigin(std::string_view url);
+
+// The URL of a Location header, resolved against the request's; empty when it is none.
+std::string ResolveUrl(const std::string& base, const std::string& location);
 
 // Not thread-safe: one per thread.
 class HttpClient {
