@@ -134,16 +134,15 @@ class Pcg64 {
     return static_cast<uint32_t>(draw);
   }
 
-  // Even over 0..last (Lemire): the high half of a product, draws in the uneven rest repeated.
-  uint32_t Below(uint32_t last) {
-    if (last == 0) return 0;
-    const uint64_t count = uint64_t{last} + 1;
-    const uint32_t uneven = static_cast<uint32_t>((0xffffffff - last) % count);
-    uint64_t product;
+  // Even over 0..last, by its lowest bits: draws beyond `last` are thrown away.
+  uint32_t UpTo(uint32_t last) {
+    uint32_t mask = last;
+    for (int shift = 1; shift < 32; shift *= 2) mask |= mask >> shift;
+    uint32_t draw;
     do {
-      product = Next32() * count;
-    } while (static_cast<uint32_t>(product) < uneven);
-    return static_cast<uint32_t>(product >> 32);
+      draw = Next32() & mask;
+    } while (draw > last);
+    return draw;
   }
 
  private:
@@ -219,7 +218,7 @@ std::vector<size_t> Permutation(uint64_t seed, size_t rows) {
   Pcg64 random(seed);
   for (size_t i = rows; i-- > 1;) {
     // Rows in memory are fewer than 2^32.
-    std::swap(order[i], order[random.Below(static_cast<uint32_t>(i))]);
+    std::swap(order[i], order[random.UpTo(static_cast<uint32_t>(i))]);
   }
   return order;
 }
