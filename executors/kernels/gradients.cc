@@ -35,12 +35,17 @@ class LinearFunction : public Function<LinearFunction> {
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &bias = saved[2];
     const at::Tensor y_gradient = Flat(gradients[0]);
-    if (weight.requires_grad()) GradientOf(weight).addmm_(y_gradient.t(), Flat(x));
+    at::Tensor weight_gradient;
+    if (weight.requires_grad() && weight.is_leaf()) {
+      GradientOf(weight).addmm_(y_gradient.t(), Flat(x));
+    } else if (weight.requires_grad()) {  // computed from another tensor, which gets it
+      weight_gradient = at::mm(y_gradient.t(), Flat(x));
+    }
     if (bias.defined() && bias.requires_grad()) GradientOf(bias).add_(y_gradient.sum(0));
-    if (!ctx->saved_data["x_wanted"].toBool()) return {{}, {}, {}};
+    if (!ctx->saved_data["x_wanted"].toBool()) return {{}, weight_gradient, {}};
     std::vector<int64_t> shape = gradients[0].sizes().vec();
     shape.back() = weight.size(1);
-    return {at::mm(y_gradient, weight).view(shape), {}, {}};
+    return {at::mm(y_gradient, weight).view(shape), weight_gradient, {}};
   }
 };
 

@@ -61,6 +61,9 @@ struct LoadOptions {
   // with native bf16, else float32.
   std::optional<at::ScalarType> dtype;
   at::Device device = at::kCPU;
+  // The weights in float32, for a training, which turns them into `dtype` itself; the model cannot
+  // compute before that.
+  bool master_weights = false;
   // Called with bytes loaded and bytes in all, now and then, from the loading thread.
   std::function<void(uint64_t done, uint64_t total)> progress;
 };

@@ -35,7 +35,8 @@ at::Tensor Decoder::Hidden(const ForwardInput& input, Attention& attention) {
 
 absl::Status Decoder::Load(const WeightSource& source, const LoadOptions& options,
                            std::vector<std::string>* warnings) {
-  RETURN_IF_ERROR(LoadParameters(parameters_, source, dtype_, device_, options.progress));
+  RETURN_IF_ERROR(LoadParameters(parameters_, source, options.master_weights ? at::kFloat : dtype_,
+                                 device_, options.progress));
   info_.num_parameters = parameters_.numel();
   std::vector<StoredName> used;
   for (const Parameter& parameter : parameters_.all()) {

@@ -1,0 +1,55 @@
+#include "executors/train/attention.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/tensor.h>
+
+#include <optional>
+
+namespace flowmesh::train {
+namespace {
+
+// Which keys each query of a sequence sees when it sees only the last `window`: [length, length].
+at::Tensor WindowMask(int64_t length, int64_t window, at::Device device) {
+  const at::Tensor place = at::arange(length, at::TensorOptions(at::kLong).device(device));
+  const at::Tensor distance = place.unsqueeze(1) - place.unsqueeze(0);
+  return (distance >= 0) & (distance < window);
+}
+
+// Rows [begin, begin + count * length) of [tokens, heads, head_dim] as [count, heads, length,
+// head_dim].
+at::Tensor Sequences(const at::Tensor& x, int64_t begin, int64_t count, int64_t length) {
+  return x.narrow(0, begin, count * length).unflatten(0, {count, length}).transpose(1, 2);
+}
+
+}  // namespace
+
+at::Tensor SequenceAttention::Run(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                  const model::AttentionParams& params) {
+  if (params.logit_soft_cap != 0) {  // no fused kernel caps scores
+    return model::DenseAttention(at::tensor(lengths_, at::kLong)).Run(q, k, v, params);
+  }
+  std::vector<at::Tensor> results;
+  int64_t begin = 0;
+  for (size_t first = 0; first < lengths_.size();) {
+    // Neighbours of one length go together.
+    const int64_t length = lengths_[first];
+    int64_t count = 0;
+    for (; first < lengths_.size() && lengths_[first] == length; ++first) ++count;
+    const bool is_windowed = params.sliding_window > 0 && params.sliding_window < length;
+    const std::optional<at::Tensor> mask =
+        is_windowed ? std::optional(WindowMask(length, params.sliding_window, q.device()))
+                    : std::nullopt;
+    const at::Tensor result = at::scaled_dot_product_attention(
+        Sequences(q, begin, count, length), Sequences(k, begin, count, length),
+        Sequences(v, begin, count, length), mask, params.dropout, /*is_causal=*/!is_windowed,
+        params.scale, /*enable_gqa=*/q.size(1) != k.size(1));
+    results.push_back(result.transpose(1, 2).flatten(0, 1));
+    begin += count * length;
+  }
+  return results.size() == 1 ? results[0] : at::cat(results, 0);
+}
+
+}  // namespace flowmesh::train

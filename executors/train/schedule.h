@@ -1,0 +1,23 @@
+// Learning rates by step, as HF Trainer's schedules give them.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "common/status.h"
+
+namespace flowmesh::train {
+
+struct Schedule {
+  enum class Kind { kLinear, kCosine, kConstant, kConstantWithWarmup };
+
+  Kind kind = Kind::kLinear;
+  double learning_rate = 0;  // the highest
+  int64_t warmup_steps = 0;
+  int64_t total_steps = 1;
+
+  // The rate of a step, counted from 0.
+  double At(int64_t step) const;
+};
+
+}  // namespace flowmesh::train

@@ -1,0 +1,30 @@
+// For tests: the goldens of tests/goldens/train, and a model to train.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/json.h"
+#include "executors/model/decoder.h"
+#include "executors/train/trainer.h"
+
+namespace flowmesh::train {
+
+std::filesystem::path TrainGolden(std::string_view name);
+Json ReadTrainGolden(std::string_view name);
+
+// The tiny model of tests/goldens/models/<family>, its weights in float32.
+std::unique_ptr<model::Decoder> LoadTinyModel(const std::string& family,
+                                              at::ScalarType dtype = at::kFloat);
+std::unique_ptr<text::Tokenizer> LoadTinyTokenizer(const std::string& family);
+
+// What a golden's `training` block asks of the trainer, logging every step.
+TrainerOptions OptionsOf(const Json& training, int64_t rows);
+
+// Callbacks that keep nothing and stop nothing.
+TrainerCallbacks QuietCallbacks();
+
+}  // namespace flowmesh::train

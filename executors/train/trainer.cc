@@ -1,0 +1,167 @@
+#include "executors/train/trainer.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/tensor.h>
+
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/clock.h"
+
+namespace flowmesh::train {
+namespace {
+
+constexpr double kFirstLossScale = 65536;
+constexpr int64_t kGoodStepsToDouble = 2000;
+
+double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
+
+BatchOptions OnRank(BatchOptions options, const parallel::ProcessGroup& group) {
+  options.rank = group.rank();
+  options.world_size = group.world_size();
+  return options;
+}
+
+}  // namespace
+
+struct Trainer::Window {
+  double begin = Now();
+  double loss = 0;  // sum over steps
+  int64_t steps = 0;
+  int64_t tokens = 0;
+  int64_t passes = 0;
+  std::map<std::string, double> metrics;  // sums over passes of the means over ranks
+  double learning_rate = 0;               // of the last step
+  double grad_norm = 0;
+
+  double TokensPerSecond() const {
+    return static_cast<double>(tokens) / std::max(Now() - begin, 1e-9);
+  }
+};
+
+Trainer::Trainer(const TrainerOptions& options, Recipe* recipe, TrainedWeights* weights,
+                 parallel::ProcessGroup* group)
+    : options_(options),
+      recipe_(recipe),
+      weights_(weights),
+      group_(group),
+      plan_(OnRank(options.batches, *group)),
+      schedule_(options.schedule),
+      optimizer_(options.optimizer, weights) {
+  schedule_.total_steps = plan_.total_steps();
+}
+
+absl::StatusOr<double> Trainer::Merge(const std::vector<PassReport>& reports, TrainerState& state,
+                                      Window& window) {
+  // One exchange: loss, tokens, and for each pass the sums and counts of its metrics.
+  std::vector<float> values = {0, 0};
+  for (const PassReport& report : reports) {
+    values[0] += static_cast<float>(report.loss);
+    values[1] += static_cast<float>(report.tokens);
+    for (const auto& [name, ratio] : report.metrics) {
+      values.push_back(static_cast<float>(ratio.sum));
+      values.push_back(static_cast<float>(ratio.count));
+    }
+  }
+  const at::Tensor sums = at::tensor(values);
+  if (group_->world_size() > 1) {
+    const at::Tensor shared = sums.to(weights_->shards()[0].master.device());
+    RETURN_IF_ERROR(group_->AllReduceSum(shared).Wait());
+    sums.copy_(shared);
+  }
+  const float* sum = sums.const_data_ptr<float>();
+  const double loss = *sum++;
+  const auto tokens = static_cast<int64_t>(*sum++);
+  for (const PassReport& report : reports) {
+    for (const auto& entry : report.metrics) {
+      window.metrics[entry.first] += sum[1] > 0 ? sum[0] / sum[1] : 0.0;
+      sum += 2;
+    }
+  }
+  window.passes += static_cast<int64_t>(reports.size());
+  window.tokens += tokens;
+  state.tokens += tokens;
+  return loss;
+}
+
+void Trainer::UpdateLossScale(bool is_finite, TrainerState& state) const {
+  if (!is_finite) {
+    state.loss_scale /= 2;
+    state.good_steps = 0;
+  } else if (++state.good_steps == kGoodStepsToDouble) {
+    state.loss_scale *= 2;
+    state.good_steps = 0;
+  }
+}
+
+absl::Status Trainer::Step(TrainerState& state, Window& window) {
+  const StepBatches batches = plan_.Step(state.step);
+  RETURN_IF_ERROR(recipe_->BeginStep(batches, *group_));
+  weights_->BeginStep();
+  std::vector<PassReport> reports;
+  for (size_t i = 0; i < batches.batches.size(); ++i) {
+    RETURN_IF_ERROR(weights_->BeginPass(i + 1 == batches.batches.size()));
+    ASSIGN_OR_RETURN(PassReport report, recipe_->Pass(batches.batches[i], state.loss_scale));
+    reports.push_back(std::move(report));
+    RETURN_IF_ERROR(weights_->EndPass());
+  }
+  ASSIGN_OR_RETURN(const double loss, Merge(reports, state, window));
+  if (!std::isfinite(loss)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the loss of step ", state.step + 1, " is not finite"));
+  }
+  const double rate = schedule_.At(state.step);
+  ASSIGN_OR_RETURN(const StepReport report, optimizer_.Step(rate, state.loss_scale));
+  if (options_.scale_loss) UpdateLossScale(report.is_finite, state);
+  if (!report.is_finite && !options_.scale_loss) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the gradients of step ", state.step + 1, " are not finite"));
+  }
+  RETURN_IF_ERROR(weights_->EndStep());
+
+  ++state.step;
+  state.epoch = batches.epoch;
+  state.loss_sum += loss;
+  state.last_loss = loss;
+  window.loss += loss;
+  ++window.steps;
+  window.learning_rate = rate;
+  if (report.is_finite) window.grad_norm = report.grad_norm;
+  return absl::OkStatus();
+}
+
+Json Trainer::Line(const TrainerState& state, const Window& window) const {
+  Json line = {{"step", state.step},
+               {"epoch", state.epoch},
+               {"loss", window.loss / static_cast<double>(window.steps)},
+               {"learning_rate", window.learning_rate},
+               {"grad_norm", window.grad_norm},
+               {"tokens_per_second", window.TokensPerSecond()}};
+  for (const auto& [name, sum] : window.metrics) {
+    line[name] = sum / static_cast<double>(window.passes);
+  }
+  if (!options_.tokens_metric.empty()) line[options_.tokens_metric] = state.tokens;
+  return line;
+}
+
+absl::StatusOr<TrainerState> Trainer::Run(TrainerState state, const TrainerCallbacks& callbacks) {
+  if (options_.scale_loss && state.step == 0) state.loss_scale = kFirstLossScale;
+  Window window;
+  while (state.step < total_steps()) {
+    if (callbacks.is_stopped()) return absl::CancelledError("stopped");
+    RETURN_IF_ERROR(Step(state, window));
+    if (group_->rank() == 0) callbacks.on_step(state, total_steps(), window.TokensPerSecond());
+    if (state.step % options_.logging_steps == 0 || state.step == total_steps()) {
+      state.log.push_back(Line(state, window));
+      if (group_->rank() == 0) RETURN_IF_ERROR(callbacks.on_line(state.log.back()));
+      window = Window();
+    }
+    if (callbacks.wants_checkpoint(state, total_steps())) {
+      RETURN_IF_ERROR(callbacks.save_checkpoint(state));
+    }
+  }
+  return state;
+}
+
+}  // namespace flowmesh::train

@@ -1,0 +1,108 @@
+// The loop that the methods share: batches in their order, passes forward and backward, gradients
+// over ranks, the optimiser, the schedule, metrics and checkpoints. What a batch means is a
+// recipe's business (sft.h, dpo.h).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "common/json.h"
+#include "common/status.h"
+#include "executors/parallel/process_group.h"
+#include "executors/train/adamw.h"
+#include "executors/train/batch_plan.h"
+#include "executors/train/schedule.h"
+#include "executors/train/weights.h"
+
+namespace flowmesh::train {
+
+// A mean over a micro-batch that is spread over ranks.
+struct Ratio {
+  double sum = 0;
+  double count = 0;
+};
+
+// What a pass over one micro-batch gave.
+struct PassReport {
+  double loss = 0;     // its part: the sum over a step's passes and ranks is the step's loss
+  int64_t tokens = 0;  // that went through the policy
+  std::map<std::string, Ratio> metrics;  // the same names in every pass
+};
+
+class Recipe {
+ public:
+  virtual ~Recipe() = default;
+
+  // Before the passes of a step; `batches` are this rank's.
+  virtual absl::Status BeginStep(const StepBatches& batches, parallel::ProcessGroup& group) = 0;
+  // Forward and backward of one micro-batch, gradients times `loss_scale`.
+  virtual absl::StatusOr<PassReport> Pass(const std::vector<int64_t>& rows, double loss_scale) = 0;
+};
+
+struct TrainerOptions {
+  BatchOptions batches;  // rank and world_size are the group's
+  Schedule schedule;     // total_steps is the plan's
+  AdamWOptions optimizer;
+  int64_t logging_steps = 10;
+  bool scale_loss = false;    // float16: loss scaling from 65536
+  std::string tokens_metric;  // name of the running count of tokens in metrics lines; may be empty
+};
+
+// How far a training is; what a checkpoint keeps of the loop.
+struct TrainerState {
+  int64_t step = 0;     // steps done
+  double epoch = 0;     // epochs done
+  int64_t tokens = 0;   // so far, all ranks
+  double loss_sum = 0;  // over all steps
+  double last_loss = 0;
+  double loss_scale = 1;
+  int64_t good_steps = 0;  // since the loss scale changed
+  std::vector<Json> log;   // the metrics lines
+};
+
+// Called from the training thread; those marked are called on every rank, the others on rank 0.
+struct TrainerCallbacks {
+  std::function<bool()> is_stopped;  // every rank
+  std::function<absl::Status(const Json& line)> on_line;
+  std::function<void(const TrainerState&, int64_t total_steps, double tokens_per_second)> on_step;
+  std::function<bool(const TrainerState&, int64_t total_steps)> wants_checkpoint;  // every rank
+  std::function<absl::Status(const TrainerState&)> save_checkpoint;                // every rank
+};
+
+// One thread at a time.
+class Trainer {
+ public:
+  Trainer(const TrainerOptions& options, Recipe* recipe, TrainedWeights* weights,
+          parallel::ProcessGroup* group);
+
+  int64_t total_steps() const { return plan_.total_steps(); }
+  AdamW& optimizer() { return optimizer_; }
+
+  // From `state` (a fresh one, or that of a checkpoint whose weights and moments are back in place)
+  // to the end. Cancelled: is_stopped() said so. FailedPrecondition: a loss that is not finite,
+  // with the step. Others: the recipe's, the callbacks', the collectives'.
+  absl::StatusOr<TrainerState> Run(TrainerState state, const TrainerCallbacks& callbacks);
+
+ private:
+  struct Window;  // what has been gathered since the last metrics line
+
+  absl::Status Step(TrainerState& state, Window& window);
+  // The reports of this rank's passes summed over ranks, into the window; gives the step's loss.
+  absl::StatusOr<double> Merge(const std::vector<PassReport>& reports, TrainerState& state,
+                               Window& window);
+  void UpdateLossScale(bool is_finite, TrainerState& state) const;
+  Json Line(const TrainerState& state, const Window& window) const;
+
+  const TrainerOptions options_;
+  Recipe* const recipe_;
+  TrainedWeights* const weights_;
+  parallel::ProcessGroup* const group_;
+  BatchPlan plan_;
+  Schedule schedule_;
+  AdamW optimizer_;
+};
+
+}  // namespace flowmesh::train

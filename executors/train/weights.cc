@@ -1,0 +1,311 @@
+#include "executors/train/weights.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/native/Resize.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace flowmesh::train {
+namespace {
+
+constexpr int64_t kAlignment = 16;  // elements: a cache line of float32
+
+int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// Frees the memory behind a flat tensor, or makes it anew, with all views of it left as they are.
+void ResizeStorage(const at::Tensor& flat, int64_t elements) {
+  c10::StorageImpl* storage = flat.storage().unsafeGetStorageImpl();
+  const size_t bytes = static_cast<size_t>(elements) * flat.element_size();
+  if (storage->nbytes() == bytes) return;
+  at::DataPtr memory = storage->allocator()->allocate(bytes);
+  storage->set_data_ptr_noswap(std::move(memory));
+  storage->set_nbytes(bytes);
+}
+
+}  // namespace
+
+struct TrainedWeights::Unit {
+  struct Slot {
+    std::string name;
+    at::Tensor* tensor;
+    std::vector<int64_t> shape;
+    int64_t offset;
+    int64_t numel;
+  };
+
+  at::Tensor View(const at::Tensor& flat, const Slot& slot) const {
+    return flat.narrow(0, slot.offset, slot.numel).view(slot.shape);
+  }
+
+  std::vector<Slot> slots;
+  int64_t size = 0;     // with padding
+  int64_t decayed = 0;  // elements before this have weight decay
+  at::Tensor compute;   // [size] of the compute dtype
+  at::Tensor gradient;  // [size]; in stages 2 and 3 only while the unit's backward pass runs
+  WeightShard* shard = nullptr;
+  parallel::Pending exchange;
+};
+
+TrainedWeights::TrainedWeights(const std::vector<TrainedTensor>& tensors,
+                               const WeightOptions& options)
+    : options_(options), world_(options.group->world_size()), rank_(options.group->rank()) {
+  const at::NoGradGuard no_grad;
+  MakeUnits(tensors);
+  shards_.resize(units_.size());
+  for (size_t i = 0; i < units_.size(); ++i) {
+    Unit& unit = *units_[i];
+    WeightShard& shard = shards_[i];
+    unit.shard = &shard;
+    const at::Device device = unit.slots[0].tensor->device();
+    const auto fp32 = at::TensorOptions(at::kFloat).device(device);
+    at::Tensor master = at::zeros({unit.size}, fp32);
+    for (const Unit::Slot& slot : unit.slots) {
+      unit.View(master, slot).copy_(*slot.tensor);
+      *slot.tensor = at::Tensor();  // before the next one takes memory
+    }
+    const bool is_sharded = options_.zero_stage > 0;
+    const int64_t piece = is_sharded ? unit.size / world_ : unit.size;
+    const int64_t begin = is_sharded ? rank_ * piece : 0;
+    unit.compute = options_.compute == at::kFloat ? master : master.to(options_.compute);
+    shard.compute = unit.compute.narrow(0, begin, piece);
+    if (options_.compute == at::kFloat && options_.zero_stage < 3) {
+      shard.master = shard.compute;
+    } else {
+      shard.master = is_sharded ? master.narrow(0, begin, piece).clone() : master;
+    }
+    if (options_.zero_stage == 3) {
+      shard.compute =
+          options_.compute == at::kFloat ? shard.master : shard.master.to(options_.compute);
+    }
+    shard.exp_avg = at::zeros({piece}, fp32);
+    shard.exp_avg_sq = at::zeros({piece}, fp32);
+    shard.decayed = std::clamp<int64_t>(unit.decayed - begin, 0, piece);
+    if (options_.zero_stage < 2) {
+      unit.gradient = at::zeros_like(unit.compute);
+      shard.gradient = unit.gradient.narrow(0, begin, piece);
+    }
+    for (const Unit::Slot& slot : unit.slots) {
+      at::Tensor view = unit.View(unit.compute, slot).detach();
+      view.requires_grad_(true);
+      if (unit.gradient.defined()) view.mutable_grad() = unit.View(unit.gradient, slot);
+      *slot.tensor = std::move(view);
+    }
+    Release(unit);
+  }
+}
+
+TrainedWeights::~TrainedWeights() = default;
+
+void TrainedWeights::MakeUnits(const std::vector<TrainedTensor>& tensors) {
+  int most = -1;
+  for (const TrainedTensor& tensor : tensors) most = std::max(most, tensor.unit);
+  unit_of_layer_.assign(static_cast<size_t>(most + 1), -1);
+  for (int layer = -1; layer <= most; ++layer) {
+    auto unit = std::make_unique<Unit>();
+    // Matrices have weight decay, vectors (biases, norms) none, as HF Trainer groups them.
+    for (const bool decays : {true, false}) {
+      for (const TrainedTensor& tensor : tensors) {
+        if (tensor.unit != layer || (tensor.tensor->dim() >= 2) != decays) continue;
+        const int64_t numel = tensor.tensor->numel();
+        unit->slots.push_back(
+            {tensor.name, tensor.tensor, tensor.tensor->sizes().vec(), unit->size, numel});
+        unit->size += RoundUp(numel, kAlignment);
+      }
+      if (decays) unit->decayed = unit->size;
+    }
+    if (unit->slots.empty()) continue;
+    if (layer < 0) has_outer_ = true;
+    unit->size = RoundUp(unit->size, kAlignment * world_);
+    if (layer >= 0) unit_of_layer_[static_cast<size_t>(layer)] = static_cast<int>(units_.size());
+    units_.push_back(std::move(unit));
+  }
+}
+
+LayerHooks TrainedWeights::hooks() {
+  const auto with = [this](auto&& f) {
+    return [this, f](int layer) {
+      const auto index = static_cast<size_t>(layer);
+      if (index < unit_of_layer_.size() && unit_of_layer_[index] >= 0) {
+        f(*units_[static_cast<size_t>(unit_of_layer_[index])]);
+      }
+    };
+  };
+  LayerHooks hooks;
+  if (options_.zero_stage == 3) {
+    hooks.before_forward = with([this](Unit& unit) { Gather(unit); });
+    hooks.after_forward = with([this](Unit& unit) { Release(unit); });
+  }
+  if (options_.zero_stage >= 2) {
+    hooks.before_backward = with([this](Unit& unit) {
+      Gather(unit);
+      MakeGradients(unit);
+    });
+  }
+  hooks.after_backward = with([this](Unit& unit) {
+    ExchangeGradients(unit);
+    Release(unit);
+  });
+  return hooks;
+}
+
+void TrainedWeights::Gather(Unit& unit) {
+  if (options_.zero_stage < 3 || !status_.ok()) return;
+  ResizeStorage(unit.compute, unit.size);
+  Note(options_.group->AllGather(unit.compute, unit.shard->compute).Wait());
+}
+
+void TrainedWeights::Release(Unit& unit) {
+  if (options_.zero_stage == 3) ResizeStorage(unit.compute, 0);
+}
+
+void TrainedWeights::MakeGradients(Unit& unit) {
+  if (options_.zero_stage < 2) return;
+  unit.gradient = at::zeros({unit.size}, unit.compute.options());
+  for (const Unit::Slot& slot : unit.slots) {
+    slot.tensor->mutable_grad() = unit.View(unit.gradient, slot);
+  }
+}
+
+void TrainedWeights::ExchangeGradients(Unit& unit) {
+  if (!status_.ok()) return;
+  const at::NoGradGuard no_grad;
+  if (options_.zero_stage < 2) {
+    // Sums of ranks are wanted once a step, not for every pass.
+    if (is_last_pass_ && world_ > 1) unit.exchange = options_.group->AllReduceSum(unit.gradient);
+    return;
+  }
+  WeightShard& shard = *unit.shard;
+  at::Tensor sum = at::empty_like(shard.compute);
+  Note(options_.group->ReduceScatterSum(sum, unit.gradient).Wait());
+  if (shard.gradient.defined()) {
+    shard.gradient.add_(sum);
+  } else {
+    shard.gradient = std::move(sum);
+  }
+  for (const Unit::Slot& slot : unit.slots) slot.tensor->mutable_grad() = at::Tensor();
+  unit.gradient = at::Tensor();
+}
+
+void TrainedWeights::BeginStep() {
+  for (const std::unique_ptr<Unit>& unit : units_) {
+    if (unit->gradient.defined()) unit->gradient.zero_();
+    if (options_.zero_stage >= 2) unit->shard->gradient = at::Tensor();
+  }
+}
+
+absl::Status TrainedWeights::BeginPass(bool is_last) {
+  is_last_pass_ = is_last;
+  if (has_outer_) {
+    Gather(*units_[0]);
+    MakeGradients(*units_[0]);
+  }
+  return status_;
+}
+
+absl::Status TrainedWeights::EndPass() {
+  if (has_outer_) {
+    ExchangeGradients(*units_[0]);
+    Release(*units_[0]);
+  }
+  if (is_last_pass_) {
+    for (const std::unique_ptr<Unit>& unit : units_) Note(unit->exchange.Wait());
+  }
+  return status_;
+}
+
+absl::Status TrainedWeights::EndStep() {
+  if (options_.zero_stage == 0 || options_.zero_stage == 3 || world_ == 1) return status_;
+  for (const std::unique_ptr<Unit>& unit : units_) {
+    unit->exchange = options_.group->AllGather(unit->compute, unit->shard->compute);
+  }
+  for (const std::unique_ptr<Unit>& unit : units_) Note(unit->exchange.Wait());
+  return status_;
+}
+
+absl::Status TrainedWeights::BeginUse() {
+  for (const std::unique_ptr<Unit>& unit : units_) Gather(*unit);
+  return status_;
+}
+
+void TrainedWeights::EndUse() {
+  for (const std::unique_ptr<Unit>& unit : units_) Release(*unit);
+}
+
+std::vector<WeightShard>& TrainedWeights::shards() { return shards_; }
+
+absl::StatusOr<double> TrainedWeights::SumOverShards(double value) {
+  if (options_.zero_stage == 0 || world_ == 1) return value;
+  const at::Tensor sum =
+      at::scalar_tensor(value, at::TensorOptions(at::kFloat).device(units_[0]->compute.device()));
+  RETURN_IF_ERROR(options_.group->AllReduceSum(sum).Wait());
+  return sum.item<double>();
+}
+
+int64_t TrainedWeights::numel() const {
+  int64_t sum = 0;
+  for (const std::unique_ptr<Unit>& unit : units_) {
+    for (const Unit::Slot& slot : unit->slots) sum += slot.numel;
+  }
+  return sum;
+}
+
+absl::StatusOr<std::vector<TrainedWeights::Named>> TrainedWeights::Collect(
+    const std::function<at::Tensor(WeightShard&)>& part) {
+  const at::NoGradGuard no_grad;
+  std::vector<Named> named;
+  for (const std::unique_ptr<Unit>& unit : units_) {
+    at::Tensor whole = part(*unit->shard);
+    if (options_.zero_stage > 0 && world_ > 1) {
+      const at::Tensor piece = whole.contiguous();
+      whole = at::empty({unit->size}, piece.options());
+      RETURN_IF_ERROR(options_.group->AllGather(whole, piece).Wait());
+    }
+    if (rank_ != 0) continue;
+    for (const Unit::Slot& slot : unit->slots) {
+      named.push_back({slot.name, unit->View(whole, slot)
+                                      .to(at::kCPU, /*non_blocking=*/false,
+                                          /*copy=*/true)});
+    }
+  }
+  return named;
+}
+
+absl::Status TrainedWeights::Distribute(
+    const std::function<const at::Tensor*(const std::string& name)>& find,
+    const std::function<at::Tensor(WeightShard&)>& part) {
+  const at::NoGradGuard no_grad;
+  for (const std::unique_ptr<Unit>& unit : units_) {
+    const at::Tensor piece = part(*unit->shard);
+    at::Tensor whole = at::zeros({unit->size}, piece.options());
+    for (const Unit::Slot& slot : unit->slots) {
+      const at::Tensor* tensor = find(slot.name);
+      if (tensor == nullptr) {
+        return absl::InvalidArgumentError(absl::StrCat("tensor ", slot.name, " is missing"));
+      }
+      if (tensor->sizes() != at::IntArrayRef(slot.shape)) {
+        return absl::InvalidArgumentError(absl::StrCat("tensor ", slot.name, " has another shape"));
+      }
+      unit->View(whole, slot).copy_(*tensor);
+    }
+    const int64_t begin = piece.numel() == unit->size ? 0 : rank_ * piece.numel();
+    piece.copy_(whole.narrow(0, begin, piece.numel()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TrainedWeights::RefreshCompute() {
+  const at::NoGradGuard no_grad;
+  for (WeightShard& shard : shards_) {
+    if (!shard.compute.is_alias_of(shard.master)) shard.compute.copy_(shard.master);
+  }
+  return EndStep();
+}
+
+}  // namespace flowmesh::train

@@ -1,0 +1,108 @@
+// The weights that a training task changes, their gradients and the optimiser's state, laid out for
+// it: flat buffers, one unit for each layer and one (number -1) for all else, each cut into as many
+// equal shards as there are ranks. What every rank holds whole and what only by its shard is
+// DeepSpeed's ZeRO stage:
+//   0: all whole; 1: the optimiser's state by shard; 2: gradients too; 3: weights too, which are
+//   gathered for a unit while it computes.
+// The results are the same in every stage.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/status.h"
+#include "executors/parallel/process_group.h"
+#include "executors/train/recompute.h"
+
+namespace flowmesh::train {
+
+// One tensor to train: float32 (the master copy's start), on the device.
+struct TrainedTensor {
+  std::string name;              // of errors and saved state; unique
+  at::Tensor* tensor = nullptr;  // the model's own; becomes a view that wants gradients
+  int unit = -1;                 // index of the layer it belongs to
+};
+
+struct WeightOptions {
+  at::ScalarType compute = at::kFloat;  // of the model's weights and their gradients
+  int zero_stage = 0;
+  parallel::ProcessGroup* group = nullptr;  // not owned
+};
+
+// A rank's piece of a unit, as the optimiser sees it: one-dimensional tensors of equal length.
+struct WeightShard {
+  at::Tensor master;               // float32
+  at::Tensor compute;              // the same in the dtype of the computation; may be master itself
+  at::Tensor gradient;             // of that dtype; undefined between steps in stages 2 and 3
+  at::Tensor exp_avg, exp_avg_sq;  // float32, Adam's moments
+  int64_t decayed = 0;             // the first so many elements have weight decay
+};
+
+// One thread at a time.
+class TrainedWeights {
+ public:
+  // Takes the tensors over: each becomes a view of its unit's buffer, in the compute dtype.
+  TrainedWeights(const std::vector<TrainedTensor>& tensors, const WeightOptions& options);
+  TrainedWeights(const TrainedWeights&) = delete;
+  TrainedWeights& operator=(const TrainedWeights&) = delete;
+  ~TrainedWeights();
+
+  // What the layers' runner has to call.
+  LayerHooks hooks();
+
+  // A step is: BeginStep; for each micro-batch BeginPass, forward and backward, EndPass; then the
+  // optimiser on the shards; EndStep. Every rank must do the same. After the last EndPass a shard's
+  // gradient is the sum over ranks. Errors: those of collectives.
+  void BeginStep();
+  absl::Status BeginPass(bool is_last);
+  absl::Status EndPass();
+  absl::Status EndStep();
+
+  // For passes without gradients (rollouts, a reference): the weights are whole between these two.
+  absl::Status BeginUse();
+  void EndUse();
+
+  std::vector<WeightShard>& shards();
+  // The sum of `value` over the ranks where shards differ between them; `value` itself in stage 0.
+  absl::StatusOr<double> SumOverShards(double value);
+  int64_t numel() const;  // of all tensors, padding left out
+
+  // The whole of something that each rank has its shard of: `part(shard)`, by tensor, in the order
+  // in which they were given. Every rank must call it; only rank 0 gets the tensors.
+  struct Named {
+    std::string name;
+    at::Tensor tensor;  // of the tensor's shape, on the CPU
+  };
+  absl::StatusOr<std::vector<Named>> Collect(const std::function<at::Tensor(WeightShard&)>& part);
+  // The opposite: `part` of each shard from whole tensors, which every rank has. InvalidArgument: a
+  // tensor that is missing or has another shape.
+  absl::Status Distribute(const std::function<const at::Tensor*(const std::string& name)>& find,
+                          const std::function<at::Tensor(WeightShard&)>& part);
+  // After the masters were changed from outside.
+  absl::Status RefreshCompute();
+
+ private:
+  struct Unit;
+
+  void MakeUnits(const std::vector<TrainedTensor>& tensors);
+  void Gather(Unit& unit);         // stage 3: weights
+  void Release(Unit& unit);        // stage 3
+  void MakeGradients(Unit& unit);  // stages 2 and 3
+  void ExchangeGradients(Unit& unit);
+  void Note(const absl::Status& status) { status_.Update(status); }
+
+  const WeightOptions options_;
+  const int world_, rank_;
+  std::vector<std::unique_ptr<Unit>> units_;
+  bool has_outer_ = false;           // the unit of what is in no layer; it is the first one
+  std::vector<int> unit_of_layer_;   // its place in units_, or -1
+  std::vector<WeightShard> shards_;  // one for each unit
+  bool is_last_pass_ = false;
+  absl::Status status_;  // the first error, from hooks too
+};
+
+}  // namespace flowmesh::train
