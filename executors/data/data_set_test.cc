@@ -1,0 +1,133 @@
+#include "executors/data/data_set.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "common/files.h"
+#include "common/test_http_server.h"
+
+namespace flowmesh::data {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+class DataSetTest : public testing::Test {
+ protected:
+  DataSetTest() {
+    context_.task_dir = folder_ / "task";
+    context_.env = [this](std::string_view name) -> std::optional<std::string> {
+      if (name == "HOME") return folder_.path().string();
+      if (name == "HF_HUB_OFFLINE") return "1";
+      return std::nullopt;
+    };
+    context_.retry_limit = absl::ZeroDuration();
+  }
+
+  void Write(const std::string& name, const std::string& content) {
+    fs::create_directories((folder_ / name).parent_path());
+    std::ofstream(folder_ / name, std::ios::binary) << content;
+  }
+
+  absl::StatusOr<Table> Load(Json data) {
+    const Field field(&data, "spec.data");
+    ASSIGN_OR_RETURN(const DataSet data_set, ReadDataSet(field, field["url"], field["name"]));
+    return LoadDataSet(data_set, context_);
+  }
+
+  // The column `text` of all rows, joined.
+  std::string Rows(Json data) {
+    const auto table = Load(std::move(data));
+    if (!table.ok()) return Message(table.status());
+    std::string rows;
+    for (size_t i = 0; i < table->rows.size(); ++i) rows += JsonToText(table->At(i, "text"));
+    return rows;
+  }
+
+  std::string At(const std::string& name) const { return (folder_ / name).string(); }
+
+  TempDir folder_;
+  DataContext context_;
+};
+
+TEST_F(DataSetTest, AFileIsTheSplitTrain) {
+  Write("a.txt", "a\nb\nc\nd\n");
+  EXPECT_EQ(Rows({{"url", At("a.txt")}}), "abcd");
+  EXPECT_EQ(Rows({{"url", "~/a.txt"}, {"split", "train[1:3]+train[:50%]"}}), "bcab");
+  EXPECT_EQ(Rows({{"url", At("a.txt")}, {"split", "all"}}), "abcd");
+  EXPECT_EQ(Rows({{"url", At("a.txt")}, {"name", "default"}}), "abcd");
+  EXPECT_EQ(Rows({{"url", At("a.txt")}, {"split", "test"}}),
+            "spec.data.split: unknown split 'test'; known: train");
+  EXPECT_EQ(Rows({{"url", At("a.txt")}, {"name", "en"}}),
+            "spec.data.name: unknown configuration 'en'; known: default");
+}
+
+TEST_F(DataSetTest, AFolder) {
+  Write("set/train-1.txt", "a\nb\n");
+  Write("set/train-2.txt", "c\n");
+  Write("set/test.txt", "d\n");
+  Write("set/notes.md", "x");
+  EXPECT_EQ(Rows({{"url", At("set")}}), "abc");
+  EXPECT_EQ(Rows({{"url", At("set")}, {"split", "test+train[-1:]"}}), "dc");
+  EXPECT_EQ(Rows({{"url", At("set")}, {"split", "all"}}), "abcd");
+  EXPECT_EQ(Rows({{"url", At("set")}, {"split", "dev"}}),
+            "spec.data.split: unknown split 'dev'; known: train, test");
+  const auto table = Load({{"url", At("set")}});
+  EXPECT_EQ(table->Place(2), "line 1 of train-2.txt");
+}
+
+TEST_F(DataSetTest, ConfigurationsOfAFolder) {
+  Write("set/README.md",
+        "---\nconfigs:\n- config_name: en\n  data_files: en.txt\n"
+        "- config_name: de\n  data_files: de.txt\n---\n");
+  Write("set/en.txt", "e\n");
+  Write("set/de.txt", "d\n");
+  EXPECT_EQ(Rows({{"url", At("set")}, {"name", "de"}}), "d");
+  EXPECT_EQ(Rows({{"url", At("set")}}),
+            "spec.data.name: the data set has several configurations, name one: en, de");
+  EXPECT_EQ(Rows({{"url", At("set")}, {"name", "fr"}}),
+            "spec.data.name: unknown configuration 'fr'; known: en, de");
+}
+
+TEST_F(DataSetTest, ABadFileIsNamed) {
+  Write("set/train.csv", "a,b\n1\n");
+  EXPECT_EQ(Rows({{"url", At("set")}}),
+            "spec.data.url: train.csv: line 2: expected 2 cells as in the header, got 1");
+  Write("empty/notes.md", "x");
+  EXPECT_THAT(Rows({{"url", At("empty")}}), HasSubstr("holds no data file"));
+}
+
+TEST_F(DataSetTest, AUrl) {
+  TestHttpServer server([](const httplib::Request& request, httplib::Response& reply) {
+    if (request.path == "/no.txt") reply.status = 404;
+    reply.body = "a\nb\n";
+  });
+  context_.orchestrator_token = "secret";
+  EXPECT_EQ(Rows({{"url", server.url("/x/a.txt")}, {"headers", {{"X-Key", "k"}}}}), "ab");
+  EXPECT_EQ(server.requests()[0].get_header_value("X-Key"), "k");
+  // Without a known origin the token is for JSONL inputs only.
+  EXPECT_FALSE(server.requests()[0].has_header("Authorization"));
+  EXPECT_TRUE(fs::exists(folder_ / "task/inputs/a.txt"));
+  EXPECT_EQ(Rows({{"url", server.url("/rows")}}), "ab");  // the content tells
+  const auto absent = Load({{"url", server.url("/no.txt")}});
+  EXPECT_EQ(absent.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Message(absent.status()), HasSubstr("spec.data.url: GET "));
+}
+
+TEST_F(DataSetTest, MistakesSayWhatWasLookedFor) {
+  EXPECT_EQ(Rows({{"url", At("none")}}),
+            absl::StrCat("spec.data.url: no such file or folder: ", At("none")));
+  EXPECT_THAT(Rows({{"url", "a/b/c"}}), HasSubstr("spec.data.url: \"a/b/c\" is neither a file"));
+  EXPECT_EQ(Rows({{"url", "org/set"}, {"revision", "../x"}}),
+            "spec.data.url: \"../x\" is no revision");
+  EXPECT_THAT(Rows({{"url", "org/set"}}),
+              testing::AllOf(HasSubstr("spec.data.url: data set \"org/set\""),
+                             HasSubstr("datasets--org--set: not in the cache"),
+                             HasSubstr("HF_HUB_OFFLINE")));
+}
+
+}  // namespace
+}  // namespace flowmesh::data
