@@ -11,6 +11,7 @@
 #include "common/clock.h"
 #include "executors/engine/engine.h"
 #include "executors/model/resolve.h"
+#include "executors/tasks/data_context.h"
 
 namespace flowmesh::tasks {
 namespace {
@@ -125,6 +126,22 @@ absl::Status Export(const InferenceUnit& unit, const fs::path& dir, Json& result
   return absl::OkStatus();
 }
 
+// Makes the rows of data sets the prompts of their units: before the model is loaded, since it is
+// here that most mistakes show.
+absl::Status LoadDataSets(InferenceSpec& spec, const TaskContext& context, const EnvLookup& env) {
+  for (InferenceUnit& unit : spec.units) {
+    if (!unit.data_set) continue;
+    context.on_progress({.stage = "loading data"});
+    auto prompts = data::LoadPrompts(*unit.data_set, DataContextOf(context, env));
+    if (!prompts.ok()) {
+      return absl::Status(prompts.status().code(),
+                          absl::StrCat(unit.label, prompts.status().message()));
+    }
+    unit.prompts = *std::move(prompts);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status InferenceRunner::Load(const InferenceSpec& spec, const TaskContext& context) {
@@ -214,11 +231,11 @@ absl::StatusOr<TaskOutcome> InferenceRunner::Answer(const InferenceSpec& spec,
 }
 
 absl::StatusOr<TaskOutcome> InferenceRunner::Run(const TaskContext& context) {
-  ASSIGN_OR_RETURN(
-      const InferenceSpec spec,
-      ReadInferenceSpec(context.document, use_cuda_, env_, [&](const std::string& text) {
-        context.on_log(LogLevel::kWarning, text);
-      }));
+  ASSIGN_OR_RETURN(InferenceSpec spec, ReadInferenceSpec(context.document, use_cuda_, env_,
+                                                         [&](const std::string& text) {
+                                                           context.on_log(LogLevel::kWarning, text);
+                                                         }));
+  RETURN_IF_ERROR(LoadDataSets(spec, context, env_));
   RETURN_IF_ERROR(Load(spec, context));
   return Answer(spec, context);
 }

@@ -188,7 +188,9 @@ absl::StatusOr<InferenceUnit> ReadUnit(const Field& spec, std::string task_id, b
   InferenceUnit unit{.task_id = std::move(task_id)};
   ASSIGN_OR_RETURN(unit.params, ReadSampling(spec, use_cuda));
   ASSIGN_OR_RETURN(const std::string system_prompt, ReadSystemPrompt(spec));
-  ASSIGN_OR_RETURN(unit.prompts, data::ReadPrompts(spec, system_prompt));
+  ASSIGN_OR_RETURN(data::PromptSource source, data::ReadPrompts(spec, system_prompt));
+  unit.prompts = std::move(source.prompts);
+  unit.data_set = std::move(source.data_set);
   ASSIGN_OR_RETURN(unit.jsonl_export, data::ReadJsonlExport(spec));
   return unit;
 }
@@ -261,7 +263,29 @@ void WarnOfUnreadKeys(const Field& spec, const Warn& warn) {
          "release_after_run", "low_cpu_mem_usage", "use_flash_attention_2"},
         warn);
   }
-  WarnOfUnread(spec["data"], {"type", "items", "metadata", "items_metadata", "template"}, warn);
+  WarnOfUnread(spec["data"],
+               {"type",
+                "items",
+                "metadata",
+                "items_metadata",
+                "template",
+                "url",
+                "dataset_name",
+                "name",
+                "config_name",
+                "revision",
+                "split",
+                "shuffle",
+                "seed",
+                "trust_remote_code",
+                "buffer_size",
+                "column",
+                "metadata_columns",
+                "metadata_include_all",
+                "headers",
+                "timeoutSec"},
+               warn);
+  WarnOfUnread(spec["shard"], {"index", "total", "contiguous"}, warn);
   WarnOfUnread(spec["postprocess"], {"jsonl_export"}, warn);
   WarnOfUnread(spec["postprocess"]["jsonl_export"], {"path", "fields", "required_fields"}, warn);
 }

@@ -37,6 +37,7 @@ struct InferenceUnit {
   std::string task_id;
   std::string label;  // `merge_children[0] (task C1): ` before its errors; empty for the task
   std::vector<data::Prompt> prompts;
+  std::optional<data::DataSetPrompts> data_set;  // whose rows become the prompts
   engine::SamplingParams params;
   std::optional<data::JsonlExport> jsonl_export;
 };

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "executors/model/model_goldens.h"
@@ -156,6 +158,33 @@ TEST_F(InferenceTest, APromptWithoutTokensIsNamed) {
 TEST_F(InferenceTest, ATaskCanBeStopped) {
   stopped_ = true;
   EXPECT_TRUE(absl::IsCancelled(Run().status()));
+}
+
+TEST_F(InferenceTest, RowsOfADataSetAreAnswered) {
+  std::ofstream(dir_ / "rows.csv") << "id,q\n1,one\n2,two words\n3,and three words\n";
+  const Json items = Result()["items"];
+  spec_["data"] = {{"type", "dataset"},
+                   {"url", (dir_ / "rows.csv").string()},
+                   {"column", "q"},
+                   {"metadata_columns", {"id"}},
+                   {"split", "train[1:]"}};
+  const Json rows = Result()["items"];
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0]["output"], items[1]["output"]);
+  EXPECT_EQ(rows[0]["metadata"]["id"], "2");
+  EXPECT_EQ(rows[1]["output"], items[2]["output"]);
+  EXPECT_THAT(log_, Not(Contains(HasSubstr("ignored field"))));
+  // A child's own data set, whose error names the child.
+  const Json child = {{"task_id", "C1"}, {"spec", spec_}};
+  spec_["data"] = {{"type", "list"}, {"items", {"one"}}};
+  const auto merged = Run(Json::array({child}));
+  ASSERT_TRUE(merged.ok()) << merged.status();
+  EXPECT_EQ(merged->result["children"]["C1"]["items"][1]["output"], items[2]["output"]);
+  Json wrong = child;
+  wrong["spec"]["data"]["column"] = "text";
+  EXPECT_EQ(Message(Run(Json::array({wrong})).status()),
+            "merge_children[0] (task C1): spec.data.column: column 'text' not found; columns are: "
+            "id, q");
 }
 
 }  // namespace
