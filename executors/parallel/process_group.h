@@ -16,6 +16,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/time/time.h"
 #include "common/status.h"
@@ -24,23 +25,26 @@ namespace flowmesh::parallel {
 
 class Collectives;
 class Watch;
+struct Work;
 
 // A collective that was begun. It keeps its tensors alive; nobody may touch them until Wait. Must
-// not outlive its group. Movable.
+// not outlive its group. Movable. The destructor waits.
 class Pending {
  public:
   Pending() = default;  // nothing to wait for
-  Pending(Pending&&) = default;
-  Pending& operator=(Pending&&) = default;
+  Pending(Pending&& other) noexcept { *this = std::move(other); }
+  Pending& operator=(Pending&& other) noexcept;
+  ~Pending() { (void)Wait(); }
 
   // CPU: blocks until the result is there. GPU: the current stream waits for it, the host does not;
-  // an error of the collective itself shows in a later call. Once; later calls give the same.
+  // an error of the collective itself shows in a later call. A second call gives the same.
   // DeadlineExceeded: a rank did not come in time. Aborted: a rank is gone. InvalidArgument: a
-  // tensor that the collective cannot take.
+  // tensor that the collective cannot take. Internal: others.
   absl::Status Wait();
 
  private:
   friend class ProcessGroup;
+  explicit Pending(absl::Status status) : status_(std::move(status)) {}
   explicit Pending(std::function<absl::Status()> wait) : wait_(std::move(wait)) {}
 
   std::function<absl::Status()> wait_;  // empty: the result is in status_
@@ -93,13 +97,14 @@ class ProcessGroup {
  private:
   explicit ProcessGroup(GroupOptions options);
 
-  // Begins a collective (`start` gives what waits for it) and watches over it.
-  Pending Begin(const char* kind, int64_t bytes,
-                const std::function<std::function<void()>()>& start);
+  // Begins a collective and watches over it.
+  using Start = std::function<Work(uint64_t sequence)>;
+  Pending Begin(const char* kind, int64_t bytes, const Start& start);
 
   const GroupOptions options_;
-  std::unique_ptr<Collectives> collectives_;  // null in a world of one
-  std::shared_ptr<Watch> watch_;
+  // Null in a world of one. The watch goes first: it may abort the collectives.
+  std::unique_ptr<Collectives> collectives_;
+  std::unique_ptr<Watch> watch_;
 };
 
 }  // namespace flowmesh::parallel
