@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/test_http_server.h"
+#include "executors/hub/fake_hub.h"
 
 namespace flowmesh::data {
 namespace {
@@ -21,8 +23,9 @@ class DataSetTest : public testing::Test {
     context_.task_dir = folder_ / "task";
     context_.env = [this](std::string_view name) -> std::optional<std::string> {
       if (name == "HOME") return folder_.path().string();
-      if (name == "HF_HUB_OFFLINE") return "1";
-      return std::nullopt;
+      const auto found = env_.find(std::string(name));
+      if (found == env_.end()) return std::nullopt;
+      return found->second;
     };
     context_.retry_limit = absl::ZeroDuration();
   }
@@ -50,6 +53,7 @@ class DataSetTest : public testing::Test {
   std::string At(const std::string& name) const { return (folder_ / name).string(); }
 
   TempDir folder_;
+  std::map<std::string, std::string> env_ = {{"HF_HUB_OFFLINE", "1"}};
   DataContext context_;
 };
 
@@ -127,6 +131,77 @@ TEST_F(DataSetTest, MistakesSayWhatWasLookedFor) {
               testing::AllOf(HasSubstr("spec.data.url: data set \"org/set\""),
                              HasSubstr("datasets--org--set: not in the cache"),
                              HasSubstr("HF_HUB_OFFLINE")));
+}
+
+class HubDataSetTest : public DataSetTest {
+ protected:
+  HubDataSetTest() {
+    context_.warn = [this](const std::string& text) { warnings_.push_back(text); };
+    fake_.repositories["datasets/org/set@main"] = {
+        {"README.md",
+         "---\nconfigs:\n- config_name: en\n  data_files: [{split: train, path: 'en/*.txt'}, "
+         "{split: test, path: t.txt}]\n---\n"},
+        {"en/1.txt", "a\n"},
+        {"en/2.txt", "b\n"},
+        {"t.txt", "t\n"}};
+    fake_.repositories["datasets/org/set@v2"] = {{"train.csv", "text\nv2\n"}};
+    // Only the third rule fits, after which the hub's converted branch is asked first.
+    fake_.repositories["datasets/org/plain@main"] = {{"rows.txt", "p\n"}};
+    fake_.repositories["datasets/org/conv@main"] = {{"rows.txt", "raw\n"}};
+    fake_.repositories["datasets/org/conv@refs/convert/parquet"] = {
+        {"default/train/0000.parquet", "PAR1"}, {"other/test/0000.parquet", "PAR1"}};
+    env_ = {{"HF_ENDPOINT", fake_.url()}, {"HF_HUB_CACHE", At("cache")}};
+  }
+
+  hub::FakeHub fake_;
+  std::vector<std::string> warnings_;
+};
+
+TEST_F(HubDataSetTest, TheFilesOfASplitAreFetched) {
+  EXPECT_EQ(Rows({{"url", "org/set"}}), "ab");
+  const fs::path snapshots = folder_ / "cache/datasets--org--set/snapshots";
+  const fs::path snapshot = snapshots / hub::FakeHub::CommitOf("datasets/org/set@main");
+  EXPECT_TRUE(fs::is_symlink(snapshot / "en/1.txt"));
+  EXPECT_FALSE(fs::exists(snapshot / "t.txt"));
+  EXPECT_EQ(Rows({{"url", "org/set"}, {"split", "test+train[1:]"}, {"name", "en"}}), "tb");
+  EXPECT_EQ(fake_.downloads(), 4u);  // the README too, each once
+  EXPECT_EQ(Rows({{"url", "org/set"}, {"revision", "v2"}}), "v2");
+  EXPECT_EQ(Rows({{"url", "org/set"}, {"name", "de"}}),
+            "spec.data.name: unknown configuration 'de'; known: en");
+}
+
+TEST_F(HubDataSetTest, AllFilesAreTrainOnlyWithoutAConvertedBranch) {
+  EXPECT_EQ(Rows({{"url", "org/plain"}}), "p");
+  // The branch's file is taken (and is no Parquet here).
+  EXPECT_THAT(Rows({{"url", "org/conv"}}),
+              HasSubstr("spec.data.url: default/train/0000.parquet: "));
+  EXPECT_EQ(Rows({{"url", "org/conv"}, {"name", "other"}}),
+            "spec.data.split: unknown split 'train'; known: test");
+}
+
+TEST_F(HubDataSetTest, WithoutTheHubTheCacheIsRead) {
+  EXPECT_EQ(Rows({{"url", "org/set"}}), "ab");
+  env_["HF_HUB_OFFLINE"] = "1";
+  EXPECT_EQ(Rows({{"url", "org/set"}}), "ab");
+  env_["HF_HUB_OFFLINE"] = "0";
+  env_["HF_ENDPOINT"] = "http://127.0.0.1:1";
+  EXPECT_EQ(Rows({{"url", "org/set"}}), "ab");
+  ASSERT_EQ(warnings_.size(), 2u);
+  EXPECT_THAT(warnings_[0], HasSubstr("data set org/set is read from the cache"));
+  const auto absent = Load({{"url", "org/other"}});
+  EXPECT_EQ(absent.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(Message(absent.status()),
+              testing::AllOf(HasSubstr("datasets--org--other: not in the cache"),
+                             HasSubstr("http://127.0.0.1:1: ")));
+}
+
+TEST_F(HubDataSetTest, AGatedSetHintsAtTheToken) {
+  fake_.token = "secret";
+  const auto gated = Load({{"url", "org/set"}});
+  EXPECT_EQ(gated.status().code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_THAT(Message(gated.status()), HasSubstr("HF_TOKEN is not set"));
+  env_["HF_TOKEN"] = "secret";
+  EXPECT_EQ(Rows({{"url", "org/set"}}), "ab");
 }
 
 }  // namespace
