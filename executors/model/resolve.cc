@@ -1,8 +1,13 @@
 #include "executors/model/resolve.h"
 
+#include <algorithm>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "common/files.h"
+#include "absl/strings/str_join.h"
 #include "common/strings.h"
 
 namespace flowmesh::model {
@@ -10,13 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path HomeDirectory(const EnvLookup& env) { return env("HOME").value_or("/"); }
-
-fs::path ExpandHome(const std::string& path, const EnvLookup& env) {
-  if (path == "~") return HomeDirectory(env);
-  if (absl::StartsWith(path, "~/")) return HomeDirectory(env) / path.substr(2);
-  return path;
-}
+using Names = std::vector<std::string>;
 
 bool IsExplicitPath(const std::string& identifier) {
   for (const char* start : {"/", "./", "../", "~"}) {
@@ -25,80 +24,93 @@ bool IsExplicitPath(const std::string& identifier) {
   return identifier == "." || identifier == "..";
 }
 
-// `name` or `organisation/name`.
-bool IsHubId(const std::string& identifier) {
-  const size_t slash = identifier.find('/');
-  if (slash == std::string::npos) return IsPlainFileName(identifier);
-  return IsPlainFileName(identifier.substr(0, slash)) &&
-         IsPlainFileName(identifier.substr(slash + 1));
+Names Having(const Names& files, std::string_view start, std::string_view end) {
+  Names found;
+  for (const std::string& file : files) {
+    if (!absl::StrContains(file, "/") && absl::StartsWith(file, ToAbsl(start)) &&
+        absl::EndsWith(file, ToAbsl(end))) {
+      found.push_back(file);
+    }
+  }
+  return found;
 }
 
-// Branches may hold slashes (`refs/pr/1`), but no step upwards.
-bool IsRevision(const std::string& revision) {
-  for (const fs::path& part : fs::path(revision)) {
-    if (!IsPlainFileName(part.string())) return false;
+// What of a repository is a model's description: the texts at its top, and the configurations of
+// modules below it (encoders have those). Not the copies of the weights in other formats.
+bool IsDescription(const std::string& file) {
+  if (absl::EndsWith(file, "/config.json")) {
+    return !absl::StartsWith(file, "onnx/") && !absl::StartsWith(file, "openvino/");
   }
-  return true;
+  if (absl::StrContains(file, "/") || absl::StartsWith(file, ".")) return false;
+  for (const char* end : {".json", ".txt", ".model", ".jinja"}) {
+    if (absl::EndsWith(file, end)) return true;
+  }
+  return false;
 }
 
-fs::path CacheRoot(const std::string& download_dir, const EnvLookup& env) {
-  if (!download_dir.empty()) return ExpandHome(download_dir, env);
-  if (const auto cache = env("HF_HUB_CACHE"); cache && !cache->empty()) {
-    return ExpandHome(*cache, env);
+// The files of a repository that a worker loads.
+absl::StatusOr<Names> ModelFiles(const Names& all) {
+  Names weights = Having(all, "model", ".safetensors");
+  if (weights.empty()) weights = Having(all, "", ".safetensors");
+  const Names gguf = Having(all, "", ".gguf");
+  if (weights.empty() && gguf.size() == 1) weights = gguf;
+  if (weights.empty()) {
+    Names found = gguf;
+    for (const char* end : {".bin", ".pt", ".h5", ".msgpack"}) {
+      for (std::string& file : Having(all, "", end)) found.push_back(std::move(file));
+    }
+    return absl::FailedPreconditionError(
+        absl::StrCat("expected weights in *.safetensors or one .gguf file, got ",
+                     found.empty() ? "none" : absl::StrJoin(found, ", "),
+                     gguf.size() > 1 ? "; download one and give its path" : ""));
   }
-  if (const auto home = env("HF_HOME"); home && !home->empty()) {
-    return ExpandHome(*home, env) / "hub";
+  for (const std::string& file : all) {
+    if (IsDescription(file)) weights.push_back(file);
   }
-  return HomeDirectory(env) / ".cache/huggingface/hub";
+  return weights;
 }
 
-// The snapshot folder of a revision: named by a file in refs/, or a commit itself.
-absl::StatusOr<fs::path> FindSnapshot(const fs::path& repository, const std::string& revision) {
-  std::error_code ignored;
-  std::string commit = revision;
-  if (auto text = ReadFile(repository / "refs" / revision, 4096); text.ok()) {
-    commit = std::string(Trim(*text));
-  }
-  const fs::path snapshot = repository / "snapshots" / commit;
-  if (IsPlainFileName(commit) && fs::is_directory(snapshot, ignored)) return snapshot;
-  if (!fs::is_directory(repository, ignored)) return absl::NotFoundError("not in the cache");
-  return absl::NotFoundError(absl::StrCat("the cache does not hold revision ", revision));
+absl::StatusOr<fs::path> Download(hub::Hub& hub, const hub::Repository& repository) {
+  ASSIGN_OR_RETURN(const hub::Listing listing, hub.List(repository));
+  ASSIGN_OR_RETURN(const Names files, ModelFiles(listing.files));
+  return hub.Fetch(repository, listing, files);
 }
 
 }  // namespace
 
 absl::StatusOr<fs::path> ResolveModel(const std::string& identifier, const std::string& revision,
-                                      const std::string& download_dir, const EnvLookup& env) {
+                                      const std::string& download_dir, const EnvLookup& env,
+                                      const hub::Callbacks& callbacks) {
   if (Trim(identifier).empty()) {
     return absl::InvalidArgumentError("the model's identifier is empty");
   }
-  const fs::path local = ExpandHome(identifier, env);
+  const fs::path local = hub::ExpandHome(identifier, env);
   std::error_code ignored;
   if (fs::exists(local, ignored)) return local;
   if (IsExplicitPath(identifier) || absl::EndsWith(identifier, ".gguf")) {
     return absl::NotFoundError(absl::StrCat("no such model: ", local.string(), " does not exist"));
   }
-  if (!IsHubId(identifier)) {
+  if (!hub::IsHubId(identifier)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "\"", identifier, "\" is neither a path that exists nor a hub id (organisation/name)"));
   }
-  const std::string wanted = revision.empty() ? "main" : revision;
-  if (!IsRevision(wanted)) {
-    return absl::InvalidArgumentError(absl::StrCat("\"", wanted, "\" is no revision"));
+  const hub::Repository repository{.kind = hub::Kind::kModel,
+                                   .id = identifier,
+                                   .revision = revision.empty() ? "main" : revision};
+  if (!hub::IsRevision(repository.revision)) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", repository.revision, "\" is no revision"));
   }
-  std::string folder = absl::StrCat("models--", identifier);
-  if (const size_t slash = folder.find('/'); slash != std::string::npos) {
-    folder.replace(slash, 1, "--");
-  }
-  const fs::path repository = CacheRoot(download_dir, env) / folder;
-  auto snapshot = FindSnapshot(repository, wanted);
-  if (snapshot.ok()) return snapshot;
-  return absl::NotFoundError(
-      absl::StrCat("model \"", identifier, "\" (revision ", wanted,
+  hub::Hub hub(hub::Settings::FromEnv(env, download_dir), callbacks);
+  const auto cached = hub.FindCached(repository);
+  if (cached.ok()) return cached;
+  const auto downloaded = Download(hub, repository);
+  if (downloaded.ok() || absl::IsCancelled(downloaded.status())) return downloaded;
+  return absl::Status(
+      downloaded.status().code(),
+      absl::StrCat("model \"", identifier, "\" (revision ", repository.revision,
                    ") was not found: no folder or file ", fs::absolute(local, ignored).string(),
-                   "; ", repository.string(), ": ", Message(snapshot.status()),
-                   "; this worker does not download from the hub: copy the model "
-                   "to one of these places"));
+                   "; ", hub.CacheFolder(repository).string(), ": ", Message(cached.status()), "; ",
+                   hub.settings().endpoint, ": ", downloaded.status().message()));
 }
 
 }  // namespace flowmesh::model

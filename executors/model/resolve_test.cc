@@ -7,6 +7,7 @@
 #include <map>
 
 #include "common/files.h"
+#include "executors/hub/fake_hub.h"
 
 namespace flowmesh::model {
 namespace {
@@ -14,10 +15,20 @@ namespace {
 namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::UnorderedElementsAre;
 
 class ResolveTest : public testing::Test {
  protected:
-  ResolveTest() { env_["HOME"] = (folder_ / "home").string(); }
+  ResolveTest() {
+    env_["HOME"] = (folder_ / "home").string();
+    env_["HF_HUB_OFFLINE"] = "1";
+  }
+
+  // From here on the hub is asked.
+  void UseHub(const hub::FakeHub& hub) {
+    env_["HF_HUB_OFFLINE"] = "0";
+    env_["HF_ENDPOINT"] = hub.url();
+  }
 
   absl::StatusOr<fs::path> Resolve(const std::string& identifier, const std::string& revision = "",
                                    const std::string& download_dir = "") {
@@ -26,7 +37,8 @@ class ResolveTest : public testing::Test {
                           const auto found = env_.find(std::string(name));
                           if (found == env_.end()) return std::nullopt;
                           return found->second;
-                        });
+                        },
+                        {.retry_limit = absl::ZeroDuration()});
   }
 
   // A snapshot in the cache below `root`, with `main` pointing at it.
@@ -78,14 +90,68 @@ TEST_F(ResolveTest, Revisions) {
   EXPECT_EQ(Resolve("gpt2", "../../x").status().code(), absl::StatusCode::kInvalidArgument);
   // A reference that points outside of the snapshots is not followed.
   std::ofstream(root / "models--gpt2/refs/main") << "../../..";
-  EXPECT_EQ(Resolve("gpt2").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Message(Resolve("gpt2").status()), HasSubstr("does not hold revision main"));
+}
+
+TEST_F(ResolveTest, WhatTheCacheLacksComesFromTheHub) {
+  hub::FakeHub fake;
+  fake.repositories["models/org/name@main"] = {{"config.json", "{}"},
+                                               {"tokenizer.json", "{}"},
+                                               {"merges.txt", "x"},
+                                               {"1_Pooling/config.json", "{}"},
+                                               {"model.safetensors", fake.AddLarge("weights")},
+                                               {"consolidated.safetensors", fake.AddLarge("twice")},
+                                               {"pytorch_model.bin", fake.AddLarge("again")},
+                                               {"onnx/config.json", "{}"},
+                                               {"onnx/model.onnx", "x"},
+                                               {"README.md", "x"},
+                                               {".gitattributes", "x"}};
+  UseHub(fake);
+  const auto path = Resolve("org/name");
+  ASSERT_TRUE(path.ok()) << path.status();
+  EXPECT_EQ(ReadFile(*path / "model.safetensors").value(), "weights");
+  std::vector<std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(*path)) {
+    if (entry.is_regular_file()) files.push_back(entry.path().lexically_relative(*path));
+  }
+  EXPECT_THAT(files, UnorderedElementsAre("config.json", "tokenizer.json", "merges.txt",
+                                          "1_Pooling/config.json", "model.safetensors"));
+  // From then on it is in the cache.
+  const size_t requests = fake.requests().size();
+  EXPECT_EQ(*Resolve("org/name"), *path);
+  EXPECT_EQ(fake.requests().size(), requests);
+}
+
+TEST_F(ResolveTest, OneGgufFileIsAModelToo) {
+  hub::FakeHub fake;
+  fake.repositories["models/one@main"] = {{"m.gguf", "GGUF"}};
+  fake.repositories["models/two@main"] = {{"a.gguf", "GGUF"}, {"b.gguf", "GGUF"}};
+  fake.repositories["models/old@v1"] = {{"config.json", "{}"}, {"pytorch_model.bin", "x"}};
+  UseHub(fake);
+  EXPECT_TRUE(fs::exists(*Resolve("one") / "m.gguf"));
+  EXPECT_THAT(Message(Resolve("two").status()), HasSubstr("got a.gguf, b.gguf; download one"));
+  EXPECT_THAT(Message(Resolve("old", "v1").status()),
+              HasSubstr("expected weights in *.safetensors or one .gguf file, got "
+                        "pytorch_model.bin"));
 }
 
 TEST_F(ResolveTest, ErrorsSayWhatWasTried) {
+  const absl::Status offline = Resolve("org/name").status();
+  EXPECT_THAT(
+      Message(offline),
+      AllOf(HasSubstr("model \"org/name\" (revision main) was not found: no folder or file"),
+            HasSubstr("models--org--name: not in the cache"),
+            HasSubstr("https://huggingface.co: the hub is not asked: HF_HUB_OFFLINE")));
+  hub::FakeHub fake;
+  fake.token = "t";
+  UseHub(fake);
+  const absl::Status gated = Resolve("org/name").status();
+  EXPECT_EQ(gated.code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_THAT(Message(gated), AllOf(HasSubstr(fake.url()), HasSubstr("HF_TOKEN is not set")));
+  env_["HF_TOKEN"] = "t";
   const absl::Status absent = Resolve("org/name").status();
   EXPECT_EQ(absent.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(Message(absent), AllOf(HasSubstr("org/name"), HasSubstr("models--org--name"),
-                                     HasSubstr("does not download from the hub")));
+  EXPECT_THAT(Message(absent), HasSubstr("status 404"));
   for (const char* bad : {"", "  ", "a/b/c", "org/", "org name/x", "\n"}) {
     EXPECT_EQ(Resolve(bad).status().code(), absl::StatusCode::kInvalidArgument) << bad;
   }

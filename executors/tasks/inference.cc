@@ -126,6 +126,13 @@ absl::Status Export(const InferenceUnit& unit, const fs::path& dir, Json& result
   return absl::OkStatus();
 }
 
+hub::Callbacks HubCallbacks(const TaskContext& context) {
+  return {.is_cancelled = context.is_stopped, .on_file = [&context](const std::string& file) {
+            context.on_progress({.stage = "downloading model"});
+            context.on_log(LogLevel::kInfo, absl::StrCat("downloading ", file));
+          }};
+}
+
 // Makes the rows of data sets the prompts of their units: before the model is loaded, since it is
 // here that most mistakes show.
 absl::Status LoadDataSets(InferenceSpec& spec, const TaskContext& context, const EnvLookup& env) {
@@ -146,7 +153,7 @@ absl::Status LoadDataSets(InferenceSpec& spec, const TaskContext& context, const
 
 absl::Status InferenceRunner::Load(const InferenceSpec& spec, const TaskContext& context) {
   auto resolved = model::ResolveModel(spec.model.identifier, spec.model.revision,
-                                      spec.model.download_dir, env_);
+                                      spec.model.download_dir, env_, HubCallbacks(context));
   if (!resolved.ok()) return Annotate(resolved.status(), "spec.model.source.identifier");
   const at::Device device = spec.use_cuda ? gpu_ : at::Device(at::kCPU);
   const std::string key =
