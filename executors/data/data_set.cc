@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "common/clock.h"
 #include "common/fetch/downloader.h"
+#include "common/fetch/file_lock.h"
 #include "common/files.h"
 #include "common/http.h"
 #include "common/strings.h"
@@ -196,7 +197,8 @@ absl::StatusOr<fs::path> DownloadInput(const std::string& url, const Headers& he
                                        absl::Duration timeout, const std::string& fallback_name,
                                        bool token_without_origin, const DataContext& context) {
   const fs::path folder = context.task_dir / "inputs";
-  RETURN_IF_ERROR(MakeDirectories(folder));
+  // The ranks of a job load the same file.
+  ASSIGN_OR_RETURN(const FileLock lock, FileLock::Take(folder / ".lock", context.is_cancelled));
   Downloader downloader({.token = context.orchestrator_token,
                          .token_urls = {context.orchestrator_base_url, context.destination_url},
                          .token_without_origin = token_without_origin,

@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <fstream>
 #include <map>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
@@ -119,6 +121,19 @@ TEST_F(DataSetTest, AUrl) {
   const auto absent = Load({{"url", server.url("/no.txt")}});
   EXPECT_EQ(absent.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(Message(absent.status()), HasSubstr("spec.data.url: GET "));
+}
+
+TEST_F(DataSetTest, SeveralRanksMayLoadTheSameUrl) {
+  TestHttpServer server([](const httplib::Request&, httplib::Response& reply) {
+    reply.body = std::string(1 << 20, 'a');
+  });
+  std::vector<std::thread> ranks;
+  std::atomic<int> loaded = 0;
+  for (int i = 0; i < 4; ++i) {
+    ranks.emplace_back([&] { loaded += Load({{"url", server.url("/a.txt")}}).ok(); });
+  }
+  for (std::thread& rank : ranks) rank.join();
+  EXPECT_EQ(loaded, 4);
 }
 
 TEST_F(DataSetTest, MistakesSayWhatWasLookedFor) {

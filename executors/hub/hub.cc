@@ -1,9 +1,5 @@
 #include "executors/hub/hub.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cctype>
 #include <optional>
@@ -18,6 +14,7 @@
 #include "absl/strings/strip.h"
 #include "common/clock.h"
 #include "common/fetch/downloader.h"
+#include "common/fetch/file_lock.h"
 #include "common/fetch/inner_path.h"
 #include "common/field.h"
 #include "common/files.h"
@@ -59,27 +56,6 @@ std::string EscapePath(std::string_view path) {
 std::string EscapeRevision(std::string_view revision) {
   return absl::StrReplaceAll(EscapePath(revision), {{"/", "%2F"}});
 }
-
-// A repository's lock; held while it is downloaded to.
-class RepositoryLock {
- public:
-  static absl::StatusOr<RepositoryLock> Take(const fs::path& path,
-                                             const std::function<bool()>& is_cancelled) {
-    RETURN_IF_ERROR(MakeDirectories(path.parent_path()));
-    UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
-    if (!fd.valid()) return ErrnoError("cannot open", path);
-    while (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
-      if (errno != EWOULDBLOCK && errno != EINTR) return ErrnoError("cannot lock", path);
-      const Clock& clock = Clock::Real();
-      RETURN_IF_ERROR(WaitUntil(clock, clock.Monotonic() + absl::Milliseconds(50), is_cancelled));
-    }
-    return RepositoryLock(std::move(fd));
-  }
-
- private:
-  explicit RepositoryLock(UniqueFd fd) : fd_(std::move(fd)) {}
-  UniqueFd fd_;
-};
 
 // An ETag as a file name: without weakness and quotes.
 std::string BlobNameOf(const HttpResponse& head) {
@@ -288,8 +264,7 @@ absl::StatusOr<fs::path> Hub::Fetch(const Repository& repository, const Listing&
   const fs::path folder = CacheFolder(repository);
   const fs::path snapshot = folder / "snapshots" / listing.commit;
   const fs::path lock_path = settings_.cache / ".locks" / folder.filename() / "flowmesh.lock";
-  ASSIGN_OR_RETURN(const RepositoryLock lock,
-                   RepositoryLock::Take(lock_path, callbacks_.is_cancelled));
+  ASSIGN_OR_RETURN(const FileLock lock, FileLock::Take(lock_path, callbacks_.is_cancelled));
   std::error_code ignored;
   std::vector<std::pair<std::string, std::string>> links;
   for (const std::string& file : files) {

@@ -70,6 +70,16 @@ absl::StatusOr<Names> ModelFiles(const Names& all) {
   return weights;
 }
 
+// Other programs may have fetched a model's tokenizer only.
+bool HasWeights(const fs::path& snapshot) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(snapshot, ignored)) {
+    const std::string extension = entry.path().extension();
+    if (extension == ".safetensors" || extension == ".gguf" || extension == ".bin") return true;
+  }
+  return false;
+}
+
 absl::StatusOr<fs::path> Download(hub::Hub& hub, const hub::Repository& repository) {
   ASSIGN_OR_RETURN(const hub::Listing listing, hub.List(repository));
   ASSIGN_OR_RETURN(const Names files, ModelFiles(listing.files));
@@ -102,14 +112,15 @@ absl::StatusOr<fs::path> ResolveModel(const std::string& identifier, const std::
   }
   hub::Hub hub(hub::Settings::FromEnv(env, download_dir), callbacks);
   const auto cached = hub.FindCached(repository);
-  if (cached.ok()) return cached;
+  if (cached.ok() && (hub.settings().offline || HasWeights(*cached))) return cached;
   const auto downloaded = Download(hub, repository);
   if (downloaded.ok() || absl::IsCancelled(downloaded.status())) return downloaded;
   return absl::Status(
       downloaded.status().code(),
       absl::StrCat("model \"", identifier, "\" (revision ", repository.revision,
                    ") was not found: no folder or file ", fs::absolute(local, ignored).string(),
-                   "; ", hub.CacheFolder(repository).string(), ": ", Message(cached.status()), "; ",
+                   "; ", hub.CacheFolder(repository).string(), ": ",
+                   cached.ok() ? "no weights" : Message(cached.status()), "; ",
                    hub.settings().endpoint, ": ", downloaded.status().message()));
 }
 

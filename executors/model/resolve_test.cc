@@ -122,6 +122,20 @@ TEST_F(ResolveTest, WhatTheCacheLacksComesFromTheHub) {
   EXPECT_EQ(fake.requests().size(), requests);
 }
 
+TEST_F(ResolveTest, ASnapshotWithoutWeightsIsFilledUp) {
+  hub::FakeHub fake;
+  fake.repositories["models/org/name@main"] = {{"config.json", "{}"}, {"model.safetensors", "w"}};
+  const fs::path snapshot = MakeSnapshot(folder_ / "home/.cache/huggingface/hub", "org--name",
+                                         hub::FakeHub::CommitOf("models/org/name@main"));
+  EXPECT_EQ(*Resolve("org/name"), snapshot);  // offline it is all there is
+  UseHub(fake);
+  EXPECT_EQ(*Resolve("org/name"), snapshot);
+  EXPECT_EQ(ReadFile(snapshot / "model.safetensors").value(), "w");
+  fake.repositories.clear();
+  fs::remove(snapshot / "model.safetensors");
+  EXPECT_THAT(Message(Resolve("org/name").status()), HasSubstr("models--org--name: no weights"));
+}
+
 TEST_F(ResolveTest, OneGgufFileIsAModelToo) {
   hub::FakeHub fake;
   fake.repositories["models/one@main"] = {{"m.gguf", "GGUF"}};
