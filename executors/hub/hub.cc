@@ -263,12 +263,20 @@ absl::StatusOr<fs::path> Hub::Fetch(const Repository& repository, const Listing&
                                     const std::vector<std::string>& files) {
   const fs::path folder = CacheFolder(repository);
   const fs::path snapshot = folder / "snapshots" / listing.commit;
+  std::error_code ignored;
+  const auto is_there = [&](const std::string& file) {
+    return fs::exists(snapshot / file, ignored);
+  };
+  // Needs no writing: the cache may be mounted read-only.
+  if (const auto cached = FindCached(repository);
+      cached.ok() && *cached == snapshot && std::all_of(files.begin(), files.end(), is_there)) {
+    return snapshot;
+  }
   const fs::path lock_path = settings_.cache / ".locks" / folder.filename() / "flowmesh.lock";
   ASSIGN_OR_RETURN(const FileLock lock, FileLock::Take(lock_path, callbacks_.is_cancelled));
-  std::error_code ignored;
   std::vector<std::pair<std::string, std::string>> links;
   for (const std::string& file : files) {
-    if (fs::exists(snapshot / file, ignored)) continue;
+    if (is_there(file)) continue;
     ASSIGN_OR_RETURN(std::string blob, FetchBlob(repository, listing.commit, file));
     links.emplace_back(file, std::move(blob));
   }

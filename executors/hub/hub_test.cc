@@ -68,6 +68,10 @@ TEST_F(HubTest, WhatIsThereIsNotFetchedAgain) {
   const size_t requests = fake_.requests().size();
   ASSERT_TRUE(FetchAll(MakeHub()).ok());
   EXPECT_EQ(fake_.requests().size(), requests + 1);  // the listing
+  // Nor is anything written: the cache may be mounted read-only.
+  fs::remove_all(folder_ / ".locks");
+  ASSERT_TRUE(FetchAll(MakeHub()).ok());
+  EXPECT_FALSE(fs::exists(folder_ / ".locks"));
   // Another commit with the same blob takes that.
   const size_t downloads = fake_.downloads();
   fs::remove_all(folder_ / "models--org--name/snapshots");

@@ -74,8 +74,11 @@ ExecutorConfig ReadExecutorConfig(EnvReader& env, const std::filesystem::path& p
   env.String("CUDA_VISIBLE_DEVICES", "", "GPUs that may be seen: all; empty hides every GPU");
   config.visible_devices = env.Raw("CUDA_VISIBLE_DEVICES");
   // Ranks inherit the environment and read these themselves; here they only join the help.
-  env.String("HF_HOME", "~/.cache/huggingface", "folder of models of the hub, in its hub/");
+  env.String("HF_HOME", "~/.cache/huggingface", "models and data sets of the hub, in its hub/");
   env.String("HF_HUB_CACHE", "", "that hub/ folder itself, instead of HF_HOME's");
+  env.String("HF_ENDPOINT", "https://huggingface.co", "the hub that is asked for what it lacks");
+  env.Secret("HF_TOKEN", "token for that hub, sent to its own host only");
+  env.String("HF_HUB_OFFLINE", "0", "1: the hub is never asked");
   env.String("VLLM_MODEL", "",
              "model of an inference task on GPUs that names none, else HF_MODEL's");
   env.String("HF_MODEL", "", "the same on the CPU, else VLLM_MODEL's");
