@@ -10,6 +10,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace flowmesh::kernels {
@@ -41,11 +42,15 @@ class LinearFunction : public Function<LinearFunction> {
     } else if (weight.requires_grad()) {  // computed from another tensor, which gets it
       weight_gradient = at::mm(y_gradient.t(), Flat(x));
     }
-    if (bias.defined() && bias.requires_grad()) GradientOf(bias).add_(y_gradient.sum(0));
-    if (!ctx->saved_data["x_wanted"].toBool()) return {{}, weight_gradient, {}};
+    at::Tensor bias_gradient;
+    if (bias.defined() && bias.requires_grad()) {
+      bias_gradient = y_gradient.sum(0);
+      if (bias.is_leaf()) GradientOf(bias).add_(std::exchange(bias_gradient, at::Tensor()));
+    }
+    if (!ctx->saved_data["x_wanted"].toBool()) return {{}, weight_gradient, bias_gradient};
     std::vector<int64_t> shape = gradients[0].sizes().vec();
     shape.back() = weight.size(1);
-    return {at::mm(y_gradient, weight).view(shape), weight_gradient, {}};
+    return {at::mm(y_gradient, weight).view(shape), weight_gradient, bias_gradient};
   }
 };
 

@@ -36,6 +36,9 @@ bool UseFewRows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor&
 }  // namespace
 
 at::Tensor Linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (bias.defined() && bias.scalar_type() != x.scalar_type()) {  // a bias that is trained
+    return Linear(x, weight, bias.to(x.scalar_type()));
+  }
   if (WantsGradient({x, weight, bias})) return TrainedLinear(x, weight, bias);
   if (!UseFewRows(x, weight, bias)) {
     return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);

@@ -97,7 +97,8 @@ LayerNorm::LayerNorm(const ParameterScope& scope, int64_t width, double eps)
 }
 
 at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
-  return at::layer_norm(x, {width_}, weight_, bias_, eps_);
+  const at::ScalarType dtype = x.scalar_type();  // a bias that is trained may be wider
+  return at::layer_norm(x, {width_}, weight_.to(dtype), bias_.to(dtype), eps_);
 }
 
 at::Tensor Activate(const at::Tensor& x, Activation activation) {

@@ -36,6 +36,7 @@ struct TrainedWeights::Unit {
     std::string name;
     at::Tensor* tensor;
     std::vector<int64_t> shape;
+    std::vector<std::pair<int64_t, int64_t>> frozen_rows;
     int64_t offset;
     int64_t numel;
   };
@@ -114,8 +115,8 @@ void TrainedWeights::MakeUnits(const std::vector<TrainedTensor>& tensors) {
       for (const TrainedTensor& tensor : tensors) {
         if (tensor.unit != layer || (tensor.tensor->dim() >= 2) != decays) continue;
         const int64_t numel = tensor.tensor->numel();
-        unit->slots.push_back(
-            {tensor.name, tensor.tensor, tensor.tensor->sizes().vec(), unit->size, numel});
+        unit->slots.push_back({tensor.name, tensor.tensor, tensor.tensor->sizes().vec(),
+                               tensor.frozen_rows, unit->size, numel});
         unit->size += RoundUp(numel, kAlignment);
       }
       if (decays) unit->decayed = unit->size;
@@ -176,6 +177,11 @@ void TrainedWeights::MakeGradients(Unit& unit) {
 void TrainedWeights::ExchangeGradients(Unit& unit) {
   if (!status_.ok()) return;
   const at::NoGradGuard no_grad;
+  for (const Unit::Slot& slot : unit.slots) {
+    for (const auto& [begin, end] : slot.frozen_rows) {
+      unit.View(unit.gradient, slot).narrow(0, begin, end - begin).zero_();
+    }
+  }
   if (options_.zero_stage < 2) {
     // Sums of ranks are wanted once a step, not for every pass.
     if (is_last_pass_ && world_ > 1) unit.exchange = options_.group->AllReduceSum(unit.gradient);

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/status.h"
@@ -25,6 +26,8 @@ struct TrainedTensor {
   std::string name;              // of errors and saved state; unique
   at::Tensor* tensor = nullptr;  // the model's own; becomes a view that wants gradients
   int unit = -1;                 // index of the layer it belongs to
+  // Rows that stay as they are, [begin, end): those of other layers in a stack.
+  std::vector<std::pair<int64_t, int64_t>> frozen_rows;
 };
 
 struct WeightOptions {

@@ -1,0 +1,325 @@
+#include "executors/model/adapter.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/mm.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "common/files.h"
+#include "common/strings.h"
+
+namespace flowmesh::model {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kPrefix[] = "base_model.model.";
+constexpr char kConfigFile[] = "adapter_config.json";
+constexpr char kWeightsFile[] = "adapter_model.safetensors";
+
+// Whether `name` means the module at `path`.
+bool Matches(const std::string& path, const std::string& name) {
+  return path == name || absl::EndsWith(path, "." + name);
+}
+
+std::string LastPart(const std::string& path) { return path.substr(path.rfind('.') + 1); }
+
+bool IsHead(const LinearModule& module) { return LastPart(module.path) == "lm_head"; }
+
+// The names of the model's linear layers, each once.
+std::string LinearNames(const Decoder& model) {
+  std::vector<std::string> names;
+  for (const LinearModule& module : model.parameters().linears()) {
+    const std::string name = LastPart(module.path);
+    if (!IsHead(module) && std::find(names.begin(), names.end(), name) == names.end()) {
+      names.push_back(name);
+    }
+  }
+  return absl::StrJoin(names, ", ");
+}
+
+// Whether a parameter that is no linear layer's weight belongs to the module that `name` means.
+bool IsOtherModule(const Decoder& model, const std::string& name) {
+  for (const Parameter& parameter : model.parameters().all()) {
+    for (const StoredName& part : parameter.parts) {
+      if (Matches(part.name.substr(0, part.name.rfind('.')), name)) return true;
+    }
+  }
+  return false;
+}
+
+template <typename T>
+const T* PatternOf(const std::map<std::string, T>& pattern, const std::string& path) {
+  for (const auto& [name, value] : pattern) {
+    if (Matches(path, name)) return &value;
+  }
+  return nullptr;
+}
+
+absl::StatusOr<LoraConfig> ReadConfig(const Field& root) {
+  ASSIGN_OR_RETURN(const std::string type, root["peft_type"].StringOr("LORA"));
+  if (ToLower(type) != "lora") return root["peft_type"].Expected("LORA");
+  ASSIGN_OR_RETURN(const bool use_dora, root["use_dora"].BoolOr(false));
+  if (use_dora) return root["use_dora"].Error("DoRA adapters are not supported");
+  if (root["modules_to_save"].size() > 0) {
+    return root["modules_to_save"].Error("modules that are saved whole are not supported");
+  }
+  LoraConfig config;
+  ASSIGN_OR_RETURN(config.r, root["r"].IntOr(8, 1));
+  ASSIGN_OR_RETURN(config.alpha, root["lora_alpha"].NumberOr(8));
+  ASSIGN_OR_RETURN(config.dropout, root["lora_dropout"].NumberOr(0));
+  ASSIGN_OR_RETURN(config.use_rslora, root["use_rslora"].BoolOr(false));
+  ASSIGN_OR_RETURN(const std::string bias, root["bias"].StringOr("none"));
+  if (bias == "all") config.bias = LoraBias::kAll;
+  if (bias == "lora_only") config.bias = LoraBias::kLoraOnly;
+  const Field targets = root["target_modules"];
+  if (targets.present() && targets.json().is_string()) {
+    config.target_modules = {targets.json().get<std::string>()};
+  } else {
+    ASSIGN_OR_RETURN(config.target_modules, targets.StringList());
+  }
+  const Field ranks = root["rank_pattern"], alphas = root["alpha_pattern"];
+  RETURN_IF_ERROR(ranks.CheckMap());
+  RETURN_IF_ERROR(alphas.CheckMap());
+  if (ranks.present()) {
+    for (const auto& entry : ranks.json().items()) {
+      ASSIGN_OR_RETURN(config.rank_pattern[entry.key()], ranks[entry.key()].Int(1));
+    }
+  }
+  if (alphas.present()) {
+    for (const auto& entry : alphas.json().items()) {
+      ASSIGN_OR_RETURN(config.alpha_pattern[entry.key()], alphas[entry.key()].Number());
+    }
+  }
+  return config;
+}
+
+at::Tensor Copied(const SafetensorsTensor& tensor) {
+  at::Tensor copy = at::empty(tensor.shape, tensor.dtype);
+  std::memcpy(copy.mutable_data_ptr(), tensor.data.data(), tensor.data.size());
+  return copy;
+}
+
+absl::Status CheckShape(const std::string& name, const at::Tensor& tensor,
+                        const std::vector<int64_t>& shape) {
+  if (tensor.sizes() == at::IntArrayRef(shape)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("tensor ", name, ": expected shape [",
+                                                 absl::StrJoin(shape, ", "), "], got [",
+                                                 absl::StrJoin(tensor.sizes(), ", "), "]"));
+}
+
+// The matrices and biases of a file, by the module that has them.
+absl::Status ReadTensors(const Safetensors& file, const Decoder& model, Adapter* adapter) {
+  std::map<std::string, const LinearModule*> modules;
+  for (const LinearModule& module : model.parameters().linears()) modules[module.path] = &module;
+  for (const SafetensorsTensor& tensor : file.tensors()) {
+    absl::string_view rest = tensor.name;
+    absl::ConsumePrefix(&rest, kPrefix);
+    const bool is_a = absl::ConsumeSuffix(&rest, ".lora_A.weight");
+    const bool is_b = !is_a && absl::ConsumeSuffix(&rest, ".lora_B.weight");
+    if (!is_a && !is_b) {
+      std::string name(rest);
+      const size_t base_layer = name.find(".base_layer.bias");
+      if (base_layer != std::string::npos) name = name.substr(0, base_layer) + ".bias";
+      if (!absl::EndsWith(name, ".bias")) {
+        return absl::InvalidArgumentError(absl::StrCat("tensor ", tensor.name, ": unexpected"));
+      }
+      adapter->biases[name] = Copied(tensor);
+      continue;
+    }
+    const std::string path(rest);
+    const auto module = modules.find(path);
+    if (module == modules.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tensor ", tensor.name, ": the model has no linear layer ", path));
+    }
+    const int64_t rank = adapter->config.RankOf(path);
+    LowRank& low_rank = adapter->modules[path];
+    low_rank.scale = adapter->config.ScaleOf(path);
+    low_rank.dropout = adapter->config.dropout;
+    (is_a ? low_rank.a : low_rank.b) = Copied(tensor);
+    RETURN_IF_ERROR(CheckShape(
+        tensor.name, is_a ? low_rank.a : low_rank.b,
+        is_a ? std::vector{rank, module->second->in} : std::vector{module->second->out, rank}));
+  }
+  for (const auto& [path, low_rank] : adapter->modules) {
+    if (!low_rank.a.defined() || !low_rank.b.defined()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "tensor ", AdapterKey(path, low_rank.a.defined() ? "lora_B" : "lora_A"), " is missing"));
+    }
+  }
+  if (adapter->modules.empty()) return absl::InvalidArgumentError("no adapter matrices in it");
+  return absl::OkStatus();
+}
+
+// Puts the adapter's biases in place of the model's.
+void SetBiases(const Adapter& adapter, Decoder& model) {
+  const at::NoGradGuard no_grad;
+  for (const Parameter& parameter : model.parameters().all()) {
+    int64_t row = 0;
+    for (const StoredName& part : parameter.parts) {
+      const auto bias = adapter.biases.find(part.name);
+      if (bias != adapter.biases.end()) {
+        parameter.tensor->narrow(0, row, part.shape[0]).copy_(bias->second);
+      }
+      row += part.shape[0];
+    }
+  }
+}
+
+}  // namespace
+
+int64_t LoraConfig::RankOf(const std::string& path) const {
+  const int64_t* rank = PatternOf(rank_pattern, path);
+  return rank != nullptr ? *rank : r;
+}
+
+double LoraConfig::ScaleOf(const std::string& path) const {
+  const double* own = PatternOf(alpha_pattern, path);
+  const auto rank = static_cast<double>(RankOf(path));
+  return (own != nullptr ? *own : alpha) / (use_rslora ? std::sqrt(rank) : rank);
+}
+
+std::string AdapterKey(const std::string& path, const char* matrix) {
+  return absl::StrCat(kPrefix, path, ".", matrix, ".weight");
+}
+
+absl::StatusOr<std::vector<LinearModule>> TargetModules(const Decoder& model,
+                                                        const std::vector<std::string>& names) {
+  const bool all = names.size() == 1 && names[0] == "all-linear";
+  std::set<std::string> used;
+  std::vector<LinearModule> modules;
+  for (const LinearModule& module : model.parameters().linears()) {
+    bool matches = all && !IsHead(module);
+    for (const std::string& name : names) {
+      if (!Matches(module.path, name)) continue;
+      if (IsHead(module)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(name, " is the output head, which has no adapter"));
+      }
+      used.insert(name);
+      matches = true;
+    }
+    if (matches) modules.push_back(module);
+  }
+  for (const std::string& name : names) {
+    if (all || used.contains(name)) continue;
+    if (IsOtherModule(model, name)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, " is no linear layer; linear layers are: ", LinearNames(model)));
+    }
+  }
+  if (modules.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("no module is called ",
+                                                   absl::StrJoin(names, " or "),
+                                                   "; linear layers are: ", LinearNames(model)));
+  }
+  return modules;
+}
+
+absl::StatusOr<fs::path> FindAdapterFolder(const fs::path& root) {
+  std::error_code error;
+  if (fs::exists(root / kConfigFile, error)) return root;
+  std::vector<fs::path> found;
+  for (fs::recursive_directory_iterator it(root, error), end; !error && it != end;
+       it.increment(error)) {
+    if (it->path().filename() == kConfigFile) found.push_back(it->path().parent_path());
+  }
+  if (found.empty()) {
+    return absl::NotFoundError(
+        absl::StrCat("no ", kConfigFile, " in ", root.string(), " or below"));
+  }
+  return *std::min_element(found.begin(), found.end());
+}
+
+absl::StatusOr<Adapter> ReadAdapter(const fs::path& folder, const Decoder& model) {
+  const fs::path config_path = folder / kConfigFile;
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(config_path));
+  const absl::StatusOr<Json> document = ParseJson(text);
+  if (!document.ok()) return Annotate(document.status(), config_path.string());
+  Adapter adapter;
+  auto config = ReadConfig(Field(&*document, ""));
+  if (!config.ok()) return Annotate(config.status(), config_path.string());
+  adapter.config = *std::move(config);
+  const fs::path weights = folder / kWeightsFile;
+  ASSIGN_OR_RETURN(const auto file, Safetensors::OpenFile(weights));
+  const absl::Status read = ReadTensors(*file, model, &adapter);
+  if (!read.ok()) return Annotate(read, weights.string());
+  return adapter;
+}
+
+void Attach(const Adapter& adapter, double scale, Decoder& model) {
+  SetBiases(adapter, model);
+  for (const LinearModule& module : model.parameters().linears()) {
+    const auto found = adapter.modules.find(module.path);
+    if (found == adapter.modules.end()) continue;
+    LowRank low_rank = found->second;
+    low_rank.a = low_rank.a.to(model.device());
+    low_rank.b = low_rank.b.to(model.device());
+    low_rank.scale *= scale;
+    low_rank.dropout = 0;
+    module.adapters->push_back(std::move(low_rank));
+  }
+}
+
+void Merge(const Adapter& adapter, double scale, Decoder& model) {
+  const at::NoGradGuard no_grad;
+  SetBiases(adapter, model);
+  for (const LinearModule& module : model.parameters().linears()) {
+    const auto found = adapter.modules.find(module.path);
+    if (found == adapter.modules.end()) continue;
+    const LowRank& low_rank = found->second;
+    const at::Tensor delta = at::mm(low_rank.b.to(model.device()).to(at::kFloat),
+                                    low_rank.a.to(model.device()).to(at::kFloat)) *
+                             (low_rank.scale * scale);
+    const at::Tensor rows = module.weight->narrow(0, module.first_row, module.out);
+    rows.copy_(rows.to(at::kFloat) + delta);
+  }
+}
+
+absl::Status WriteAdapter(const fs::path& folder, const LoraConfig& config,
+                          const std::string& base_model, bool fan_in_fan_out,
+                          const std::vector<NamedTensor>& tensors) {
+  const char* bias = config.bias == LoraBias::kNone  ? "none"
+                     : config.bias == LoraBias::kAll ? "all"
+                                                     : "lora_only";
+  Json ranks = Json::object(), alphas = Json::object();
+  for (const auto& [path, rank] : config.rank_pattern) ranks[path] = rank;
+  for (const auto& [path, alpha] : config.alpha_pattern) alphas[path] = alpha;
+  const auto number = [](double value) {  // PEFT's lora_alpha is an integer as a rule
+    return value == std::floor(value) ? Json(static_cast<int64_t>(value)) : Json(value);
+  };
+  const Json document = {{"peft_type", "LORA"},
+                         {"task_type", "CAUSAL_LM"},
+                         {"base_model_name_or_path", base_model},
+                         {"revision", nullptr},
+                         {"r", config.r},
+                         {"lora_alpha", number(config.alpha)},
+                         {"lora_dropout", config.dropout},
+                         {"bias", bias},
+                         {"target_modules", config.target_modules},
+                         {"fan_in_fan_out", fan_in_fan_out},
+                         {"use_rslora", config.use_rslora},
+                         {"use_dora", false},
+                         {"init_lora_weights", true},
+                         {"inference_mode", true},
+                         {"modules_to_save", nullptr},
+                         {"rank_pattern", ranks},
+                         {"alpha_pattern", alphas},
+                         {"layers_to_transform", nullptr},
+                         {"layers_pattern", nullptr}};
+  RETURN_IF_ERROR(WriteSafetensors(folder / kWeightsFile, tensors));
+  return WriteFileAtomically(folder / kConfigFile, DumpJson(document, 2) + "\n");
+}
+
+}  // namespace flowmesh::model
