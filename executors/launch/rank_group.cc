@@ -43,10 +43,11 @@ std::string RankDeath::ToString() const {
 // The lock of the group guards `outbox*`, `is_ready` and `answer`; the rest is the watching
 // thread's.
 struct RankGroup::Member {
-  explicit Member(int rank, RankProcess process, const OutputLogLimits& limits)
-      : rank(rank), process(std::move(process)), output(limits) {}
+  Member(int rank, int local_rank, RankProcess process, const OutputLogLimits& limits)
+      : rank(rank), local_rank(local_rank), process(std::move(process)), output(limits) {}
 
   const int rank;
+  const int local_rank;
   RankProcess process;
   FrameDecoder decoder;
   OutputLog output;
@@ -66,12 +67,16 @@ RankGroup::RankGroup(const RankGroupOptions& options)
 }
 
 absl::StatusOr<std::unique_ptr<RankGroup>> RankGroup::Start(const RankGroupOptions& options) {
-  ASSIGN_OR_RETURN(const int port, FreeLoopbackPort());
+  int port = options.node.master_port;
+  if (port == 0) {
+    ASSIGN_OR_RETURN(port, FreeLoopbackPort());
+  }
   std::unique_ptr<RankGroup> group(new RankGroup(options));
   if (!group->wake_.valid()) return absl::ResourceExhaustedError("cannot make an eventfd");
   for (int rank = 0; rank < options.world_size; ++rank) {
     ASSIGN_OR_RETURN(RankProcess process, StartRankProcess(options, rank, port));
-    group->members_.push_back(std::make_unique<Member>(rank, std::move(process), options.output));
+    group->members_.push_back(std::make_unique<Member>(
+        options.node.rank * options.world_size + rank, rank, std::move(process), options.output));
   }
   group->watcher_ = std::thread([raw = group.get()] { raw->Watch(); });
   return group;
@@ -118,6 +123,8 @@ RankGroup::Outcome RankGroup::Run(const v1::RunTask& task, const std::filesystem
   absl::MutexLock lock(&mutex_);
   outcome_.reset();
   task_failure_.reset();
+  follow_up_.reset();
+  give_up_at_ = absl::InfiniteDuration();
   running_ = true;
   on_message_ = std::move(on_message);
   new_logs_dir_ = logs_dir;
@@ -197,6 +204,8 @@ void RankGroup::SettleLocked() {
     outcome_ = *death_;
   } else if (task_failure_) {
     outcome_ = *task_failure_;
+  } else if (follow_up_ && !stopped_) {
+    outcome_ = *follow_up_;
   } else if (AllAnsweredLocked()) {
     outcome_ = members_[0]->answer->finished();
   } else {
@@ -238,6 +247,11 @@ absl::Duration RankGroup::Prepare() {
     }
     new_logs_dir_.reset();
   }
+  if (Clock::Real().Monotonic() >= give_up_at_) {
+    give_up_at_ = absl::InfiniteDuration();
+    if (NoCauseYetLocked()) task_failure_ = follow_up_;
+    if (running_) EndLocked(options_.failure_grace);
+  }
   if (term_due_) {
     NoteSharedMemory();
     v1::ToRank stop;
@@ -249,8 +263,8 @@ absl::Duration RankGroup::Prepare() {
     }
     term_due_ = false;
   }
-  const absl::Duration left = kill_at_ - Clock::Real().Monotonic();
-  if (left > absl::ZeroDuration()) return left;
+  const absl::Duration now = Clock::Real().Monotonic();
+  if (kill_at_ > now) return std::min(kill_at_, give_up_at_) - now;
   NoteSharedMemory();
   for (const auto& member : members_) {
     if (member->reaped || member->killed) continue;
@@ -367,7 +381,7 @@ void RankGroup::Handle(Member& member, v1::FromRank message) {
     case v1::FromRank::kReady: {
       absl::MutexLock lock(&mutex_);
       member.is_ready = true;
-      if (member.rank == 0) ready_ = message.ready();
+      if (member.local_rank == 0) ready_ = message.ready();
       return;
     }
     case v1::FromRank::kProgress:
@@ -397,16 +411,25 @@ void RankGroup::HandleAnswer(Member& member, v1::FromRank message) {
     absl::MutexLock lock(&mutex_);
     unasked = !running_ || member.answer.has_value();
     if (!unasked) {
-      if (message.has_failed() && !task_failure_ && !death_) {
-        task_failure_ = message.failed();
-        // The others may wait for ever for a rank that has given up.
-        if (members_.size() > 1) EndLocked(options_.failure_grace);
-      }
+      if (message.has_failed()) NoteFailureLocked(message.failed());
       member.answer = std::move(message);
       SettleLocked();
     }
   }
   if (unasked) Complain(member, "broke the protocol (an answer without a task)");
+}
+
+void RankGroup::NoteFailureLocked(const v1::TaskFailed& failed) {
+  if (task_failure_ || death_) return;
+  if (failed.code() == v1::TaskFailed::PEER_LOST) {
+    // Somebody else's end is the cause, and may be noticed only now.
+    if (!follow_up_) follow_up_ = failed;
+    give_up_at_ = std::min(give_up_at_, Clock::Real().Monotonic() + options_.failure_grace);
+    return;
+  }
+  task_failure_ = failed;
+  // The others may wait for ever for a rank that has given up.
+  if (members_.size() > 1) EndLocked(options_.failure_grace);
 }
 
 // A rank that cannot be understood any more is ended; its end then says why.

@@ -1,9 +1,10 @@
 // A group of rank processes that work on one task together, started the way torchrun does: each in
-// a process group of its own, with RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
-// CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS and settings of libgomp and malloc in its environment, a
-// socket for frames (frames.h), and its output captured. One thread of the group watches
-// everything: frames, output and deaths, and ends the whole group in bounded time when one rank
-// fails or the group is told to stop.
+// a process group of its own, with torchrun's variables (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR,
+// MASTER_PORT, TORCHELASTIC_RESTART_COUNT and so on), CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS and
+// settings of libgomp and malloc in its environment, a socket for frames (frames.h), and its output
+// captured. Groups of several machines can form one world (NodeOptions). One thread of the group
+// watches everything: frames, output and deaths, and ends the whole group in bounded time when one
+// rank fails or the group is told to stop.
 //
 // Threads: Start, WaitReady, Run, and the destructor belong to one thread, which must outlive the
 // group, because the kernel ends the ranks when the thread that started them ends. Other methods:
@@ -46,8 +47,9 @@ struct RankDeath {
 
 class RankGroup {
  public:
-  // The result of rank 0 when all have finished; the first failure of any rank; a death; or, after
-  // Stop, that the group was stopped before it could answer.
+  // The result of the first rank here when all have finished; the first failure of any rank; a
+  // death; or, after Stop, that the group was stopped before it could answer. That a rank lost
+  // another one (PEER_LOST) is the outcome only where nothing better is known.
   struct Stopped {};
   using Outcome = std::variant<v1::TaskFinished, v1::TaskFailed, RankDeath, Stopped>;
 
@@ -79,7 +81,7 @@ class RankGroup {
   // Whether every rank lives and none has failed.
   bool alive() const;
 
-  // What rank 0 said about itself; empty before it is ready.
+  // What the first rank here said about itself; empty before it is ready.
   v1::RankReady ready() const;
 
   std::vector<pid_t> pids() const;
@@ -102,6 +104,7 @@ class RankGroup {
   void Complain(Member& member, std::string complaint);
   void Reap(Member& member);
 
+  void NoteFailureLocked(const v1::TaskFailed& failed) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EndLocked(absl::Duration grace) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SettleLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool AllAnsweredLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -125,6 +128,9 @@ class RankGroup {
   // The first cause: one of these at most.
   std::optional<v1::TaskFailed> task_failure_ ABSL_GUARDED_BY(mutex_);
   std::optional<RankDeath> death_ ABSL_GUARDED_BY(mutex_);
+  // Of a rank that lost another one: counts when no better cause comes until `give_up_at_`.
+  std::optional<v1::TaskFailed> follow_up_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration give_up_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteDuration();  // monotonic
   // The end of the group.
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;  // by Stop
   bool term_due_ ABSL_GUARDED_BY(mutex_) = false;

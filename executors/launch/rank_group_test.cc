@@ -105,6 +105,28 @@ TEST_F(RankGroupTest, RanksFindTheirPlaceInTheEnvironment) {
   EXPECT_EQ(result["FLOWMESH_RANK_DEVICE"], "cuda");
 }
 
+TEST_F(RankGroupTest, GroupsOfSeveralMachinesAreOneWorld) {
+  RankGroupOptions options = Options(2);
+  options.node = {.count = 3, .rank = 1, .master_addr = "10.0.0.7", .master_port = 29500};
+  options.run_id = "T1";
+  options.restart_count = 1;
+  options.max_restarts = 4;
+  Start(options);
+  const Json result = Result(Run(R"({"scripts": {"3": ["log second", "finish"]}})"));
+  EXPECT_THAT(said_, ElementsAre("3:second"));
+  EXPECT_EQ(result["RANK"], "2");
+  EXPECT_EQ(result["LOCAL_RANK"], "0");
+  EXPECT_EQ(result["WORLD_SIZE"], "6");
+  EXPECT_EQ(result["LOCAL_WORLD_SIZE"], "2");
+  EXPECT_EQ(result["GROUP_RANK"], "1");
+  EXPECT_EQ(result["MASTER_ADDR"], "10.0.0.7");
+  EXPECT_EQ(result["MASTER_PORT"], "29500");
+  EXPECT_EQ(result["TORCHELASTIC_RUN_ID"], "T1");
+  EXPECT_EQ(result["TORCHELASTIC_RESTART_COUNT"], "1");
+  EXPECT_EQ(result["TORCHELASTIC_MAX_RESTARTS"], "4");
+  EXPECT_TRUE(std::filesystem::exists(logs_ / "rank3.log"));
+}
+
 TEST_F(RankGroupTest, ACpuRankSeesNoGpu) {
   RankGroupOptions options = Options();
   options.visible_devices = "GPU-a";
@@ -214,6 +236,46 @@ TEST_F(RankGroupTest, TheFirstFailureOfSeveralRanksIsTheOutcome) {
   ASSERT_NE(failed, nullptr);
   EXPECT_EQ(failed->message(), "loss is not finite in step 3");
   EXPECT_TRUE(group_->WaitGone(absl::ZeroDuration()));
+}
+
+TEST_F(RankGroupTest, ALostPeerNeverHidesTheDeathThatIsTheCause) {
+  RankGroupOptions options = Options(3);
+  options.failure_grace = kBound;  // the cause comes first, however late
+  Start(options);
+  const RankDeath death = Death(Run(
+      R"({"scripts": {"0": ["lose rank 1 is gone"], "1": ["sleep 100", "crash 11"], "2": ["lose it too"]}})"));
+  EXPECT_EQ(death.rank, 1);
+  EXPECT_EQ(death.status.signal, SIGSEGV);
+}
+
+TEST_F(RankGroupTest, ALostPeerNeverHidesTheFailureThatIsTheCause) {
+  RankGroupOptions options = Options(2);
+  options.failure_grace = kBound;
+  Start(options);
+  const RankGroup::Outcome outcome = Run(
+      R"({"scripts": {"0": ["lose rank 1 has left"], "1": ["sleep 100", "fail a full disk"]}})");
+  const auto* failed = std::get_if<v1::TaskFailed>(&outcome);
+  ASSERT_NE(failed, nullptr);
+  EXPECT_EQ(failed->message(), "a full disk");
+}
+
+TEST_F(RankGroupTest, ALostPeerEndsTheGroupWhenNothingElseDoes) {
+  Start(Options(2));
+  const RankGroup::Outcome outcome =
+      Run(R"({"scripts": {"0": ["hang"], "1": ["lose rank 7 is gone"]}})");
+  const auto* failed = std::get_if<v1::TaskFailed>(&outcome);
+  ASSERT_NE(failed, nullptr);
+  EXPECT_EQ(failed->code(), v1::TaskFailed::PEER_LOST);
+  EXPECT_EQ(failed->message(), "rank 7 is gone");
+  EXPECT_TRUE(group_->WaitGone(absl::ZeroDuration()));
+}
+
+TEST_F(RankGroupTest, PeersThatAllLostOneAreAnAnswer) {
+  RankGroupOptions options = Options(2);
+  options.failure_grace = kBound;
+  Start(options);
+  const RankGroup::Outcome outcome = Run(R"({"script": ["lose rank 7 is gone"]})");
+  EXPECT_NE(std::get_if<v1::TaskFailed>(&outcome), nullptr);
 }
 
 TEST_F(RankGroupTest, AllRanksMustFinish) {

@@ -54,10 +54,26 @@ std::filesystem::path LogsDir(const v1::ExecuteRequest& task) {
   return std::filesystem::path(task.task_dir()) / "logs";
 }
 
+// Progress is that of the first rank here; log lines are everybody's, the others' with their names.
+RankGroup::OnMessage PassOn(const TaskSink& sink, const NodeOptions& node, const RankPlan& plan) {
+  const int first = plan.is_training ? node.rank * plan.ranks : 0;
+  return [&sink, first](int rank, const v1::FromRank& message) {
+    if (message.has_progress()) {
+      if (rank == first) sink.progress(message.progress());
+      return;
+    }
+    v1::TaskLogLine line = message.log_line();
+    if (rank != first) line.set_text(absl::StrCat("[rank ", rank, "] ", line.text()));
+    sink.log_line(std::move(line));
+  };
+}
+
 }  // namespace
 
 RankHost::RankHost(RankHostOptions options, const Clock& clock)
     : options_(std::move(options)),
+      gpus_(options_.has_gpus ? SplitTrimmed(options_.visible_devices, ',')
+                              : std::vector<std::string>()),
       clock_(clock),
       backoff_(options_.first_delay, options_.most_delay) {}
 
@@ -68,21 +84,60 @@ TaskEnd RankHost::Run(const v1::ExecuteRequest& task, const Json& document, Canc
   static const Json kNoSpec = Json::object();
   const auto found = document.find("spec");
   const Json& spec = found == document.end() ? kNoSpec : *found;
-  if (std::optional<v1::TaskFailed> failed = Prepare(task, spec, WarmKey(spec), cancel)) {
+  const absl::StatusOr<RankPlan> plan = PlanRanks(document, gpus_);
+  if (!plan.ok()) return Failure(v1::TaskFailed::INVALID_SPEC, Message(plan.status()));
+  if (plan->is_training) return RunTraining(task, *plan, cancel, sink);
+  return RunOnce(task, *plan, WarmKey(spec), /*restart=*/0, cancel, sink);
+}
+
+TaskEnd RankHost::RunTraining(const v1::ExecuteRequest& task, const RankPlan& plan,
+                              CancelSignal& cancel, const TaskSink& sink) {
+  const std::filesystem::path launcher = std::filesystem::path(task.task_dir()) / "_launcher";
+  absl::Status written = MakeDirectories(launcher);
+  if (written.ok())
+    written = WriteFileAtomically(launcher / "task_spec.json", task.document_json());
+  if (!written.ok()) return Failure(v1::TaskFailed::TASK_ERROR, Message(written));
+
+  TaskEnd end;
+  for (int restart = 0;; ++restart) {
+    end = RunOnce(task, plan, /*key=*/"", restart, cancel, sink);
+    EndGroup(kIdleGrace);
+    if (restart == plan.max_restarts || cancel.requested() || !MayRestart(end)) break;
+    const std::string text = absl::StrCat(
+        "start ", restart + 1, " of at most ", plan.max_restarts,
+        " anew, from the last checkpoint, after: ", std::get<v1::TaskFailed>(end).message());
+    LogWarning("task {}: {}", task.task_id(), text);
+    v1::TaskLogLine line;
+    line.set_level("WARNING");
+    line.set_text(text);
+    sink.log_line(std::move(line));
+  }
+  if (const auto* finished = std::get_if<v1::TaskFinished>(&end)) {
+    written = WriteFileAtomically(launcher / "result.json", finished->result_json());
+    if (!written.ok()) return Failure(v1::TaskFailed::TASK_ERROR, Message(written));
+  }
+  return end;
+}
+
+bool RankHost::MayRestart(const TaskEnd& end) const {
+  const auto* failed = std::get_if<v1::TaskFailed>(&end);
+  if (failed == nullptr) return false;
+  // A rank that died on another machine shows here as one that was lost.
+  return failed->code() == v1::TaskFailed::RANK_DIED ||
+         (failed->code() == v1::TaskFailed::PEER_LOST && options_.node.count > 1);
+}
+
+TaskEnd RankHost::RunOnce(const v1::ExecuteRequest& task, const RankPlan& plan,
+                          const std::string& key, int restart, CancelSignal& cancel,
+                          const TaskSink& sink) {
+  if (std::optional<v1::TaskFailed> failed = Prepare(task, plan, key, restart, cancel)) {
     return *std::move(failed);
   }
 
   v1::RunTask run;
   *run.mutable_task() = task;
   cancel.SetCallback([group = group_.get()](absl::Duration grace) { group->Stop(grace); });
-  RankGroup::Outcome outcome =
-      group_->Run(run, LogsDir(task), [&sink](int, const v1::FromRank& message) {
-        if (message.has_progress()) {
-          sink.progress(message.progress());
-        } else {
-          sink.log_line(message.log_line());
-        }
-      });
+  RankGroup::Outcome outcome = group_->Run(run, LogsDir(task), PassOn(sink, options_.node, plan));
   cancel.SetCallback(nullptr);
   // A cancelled task leaves no process behind, even when it finished in the same moment.
   if (cancel.requested() || !group_->alive()) EndGroup(kIdleGrace);
@@ -93,8 +148,31 @@ TaskEnd RankHost::Run(const v1::ExecuteRequest& task, const Json& document, Canc
   return Failure(v1::TaskFailed::CANCELLED, cancel.reason());
 }
 
-std::optional<v1::TaskFailed> RankHost::Prepare(const v1::ExecuteRequest& task, const Json& spec,
-                                                const std::string& key, CancelSignal& cancel) {
+RankGroupOptions RankHost::GroupOptionsFor(const v1::ExecuteRequest& task, const RankPlan& plan,
+                                           int restart) const {
+  RankGroupOptions options;
+  options.command = options_.command;
+  options.world_size = plan.ranks;
+  options.use_cuda = plan.use_cuda;
+  options.visible_devices = absl::StrJoin(plan.devices, ",");
+  options.threads = options_.threads;
+  options.env = options_.env;
+  options.logs_dir = LogsDir(task);
+  if (plan.is_training) {
+    options.node = options_.node;
+    // A fresh place to meet for each attempt: a rank of an earlier one, on another machine, cannot
+    // join this one.
+    if (options.node.master_port != 0) options.node.master_port += restart;
+    options.run_id = task.task_id();
+    options.restart_count = restart;
+    options.max_restarts = plan.max_restarts;
+  }
+  return options;
+}
+
+std::optional<v1::TaskFailed> RankHost::Prepare(const v1::ExecuteRequest& task,
+                                                const RankPlan& plan, const std::string& key,
+                                                int restart, CancelSignal& cancel) {
   if (group_ && !group_->alive()) {
     LogWarning("a rank died while it was idle; a new one is started");
     ++rank_deaths_;
@@ -110,15 +188,9 @@ std::optional<v1::TaskFailed> RankHost::Prepare(const v1::ExecuteRequest& task, 
   }
   if (cancel.WaitFor(clock_, wait)) return Failure(v1::TaskFailed::CANCELLED, cancel.reason());
 
-  RankGroupOptions options;
-  options.command = options_.command;
-  options.use_cuda = options_.has_gpus && !EnforcesCpu(spec);
-  options.visible_devices = options_.visible_devices;
-  options.threads = options_.threads;
-  options.env = options_.env;
-  options.logs_dir = LogsDir(task);
-  ++rank_starts_;
-  absl::StatusOr<std::unique_ptr<RankGroup>> group = RankGroup::Start(options);
+  rank_starts_ += static_cast<uint64_t>(plan.ranks);
+  absl::StatusOr<std::unique_ptr<RankGroup>> group =
+      RankGroup::Start(GroupOptionsFor(task, plan, restart));
   if (!group.ok()) {
     backoff_.Failed(clock_.Monotonic());
     return Failure(v1::TaskFailed::INTERNAL, Message(group.status()));
@@ -133,8 +205,8 @@ std::optional<v1::TaskFailed> RankHost::Prepare(const v1::ExecuteRequest& task, 
   if (!over) {
     backoff_.Succeeded();
     key_ = key;
-    LogInfo("rank ready: pid {}, device {}, libtorch {}", group_->pids()[0],
-            group_->ready().device(), group_->ready().torch_version());
+    LogInfo("rank ready: pid {}, device {}, libtorch {}, {} ranks here", group_->pids()[0],
+            group_->ready().device(), group_->ready().torch_version(), plan.ranks);
     return std::nullopt;
   }
   EndGroup(absl::ZeroDuration());

@@ -2,6 +2,12 @@
 // the next one while both need the same model (warm_key.h). A group that has died, or that the next
 // task cannot use, is replaced; ranks that die while they start are tried again with back-off.
 //
+// A training task gets a group of its own, with as many ranks as its spec and the devices say
+// (rank_plan.h), ended with the task. When a rank dies the whole group is started again, as often
+// as spec.training.max_restarts allows; TORCHELASTIC_RESTART_COUNT tells its ranks, which then go
+// on from their last checkpoint. `<task dir>/_launcher` holds the task document, as task_spec.json,
+// and at the end the first rank's result, as result.json.
+//
 // Threads: Run and Stop belong to one thread that lives as long as this (see rank_group.h);
 // ResidentBytes, ranks, rank_starts and rank_deaths may be called from any.
 #pragma once
@@ -18,6 +24,7 @@
 #include "common/clock.h"
 #include "executors/launch/backoff.h"
 #include "executors/launch/rank_group.h"
+#include "executors/launch/rank_plan.h"
 #include "executors/launch/task_backend.h"
 
 namespace flowmesh::executor {
@@ -27,6 +34,7 @@ struct RankHostOptions {
   bool has_gpus = false;             // whether tasks may run on GPUs
   std::string visible_devices;       // UUIDs of the group's GPUs, by comma
   int threads = 1;
+  NodeOptions node;                        // this machine among those that train together
   std::map<std::string, std::string> env;  // more variables for the ranks
   absl::Duration ready_timeout = absl::Seconds(120);
   absl::Duration first_delay = absl::Milliseconds(500);  // after a failed start, then doubling
@@ -48,14 +56,24 @@ class RankHost : public TaskBackend {
   uint64_t rank_deaths() const { return rank_deaths_; }
 
  private:
+  TaskEnd RunTraining(const v1::ExecuteRequest& task, const RankPlan& plan, CancelSignal& cancel,
+                      const TaskSink& sink);
+  // One attempt on one group.
+  TaskEnd RunOnce(const v1::ExecuteRequest& task, const RankPlan& plan, const std::string& key,
+                  int restart, CancelSignal& cancel, const TaskSink& sink);
   // Makes group_ one that serves `key`, or says why it cannot.
-  std::optional<v1::TaskFailed> Prepare(const v1::ExecuteRequest& task, const Json& spec,
-                                        const std::string& key, CancelSignal& cancel);
+  std::optional<v1::TaskFailed> Prepare(const v1::ExecuteRequest& task, const RankPlan& plan,
+                                        const std::string& key, int restart, CancelSignal& cancel);
+  RankGroupOptions GroupOptionsFor(const v1::ExecuteRequest& task, const RankPlan& plan,
+                                   int restart) const;
+  // Whether the group is started again after this end of a training task.
+  bool MayRestart(const TaskEnd& end) const;
   void EndGroup(absl::Duration grace);
   // The task's failure for a death, with the error file beside the task's logs.
   v1::TaskFailed ReportDeath(const v1::ExecuteRequest& task, const RankDeath& death);
 
   const RankHostOptions options_;
+  const std::vector<std::string> gpus_;  // UUIDs
   const Clock& clock_;
   Backoff backoff_;
   std::string key_;  // of group_

@@ -197,6 +197,106 @@ TEST_F(RankHostTest, EnforceCpuHidesTheGpus) {
   EXPECT_EQ(Result(Run(host, R"({"enforce_cpu": "yes"})"))["CUDA_VISIBLE_DEVICES"], "");
 }
 
+// A training task on `ranks` CPU ranks, with more members of its spec.
+std::string Training(int ranks, const std::string& training, const std::string& more = "") {
+  return absl::StrCat(R"({"taskType": "sft", "training": {"nproc_per_node": )", ranks, training,
+                      "}", more, "}");
+}
+
+TEST_F(RankHostTest, ATrainingTaskHasAGroupOfItsOwn) {
+  RankHostOptions options = Options();
+  options.threads = 6;
+  RankHost host(options, clock_);
+  const pid_t warm = Result(Run(host, "{}"))["pid"];
+  const std::string spec = Training(3, "", R"(, "scripts": {"2": ["log hello", "finish"]})");
+  const Json result = Result(Run(host, spec));
+  EXPECT_NE(::kill(warm, 0), 0);
+  EXPECT_EQ(result["RANK"], "0");
+  EXPECT_EQ(result["WORLD_SIZE"], "3");
+  EXPECT_EQ(result["OMP_NUM_THREADS"], "2");
+  EXPECT_EQ(result["TORCHELASTIC_RUN_ID"], "T1");
+  EXPECT_EQ(result["TORCHELASTIC_RESTART_COUNT"], "0");
+  EXPECT_THAT(said_, ElementsAre("[rank 2] hello"));
+  EXPECT_EQ(host.ranks(), 0u);  // not kept warm
+  EXPECT_EQ(host.rank_starts(), 4u);
+  for (const char* log : {"rank0.log", "rank1.log", "rank2.log"}) {
+    EXPECT_TRUE(std::filesystem::exists(dir_ / "logs" / log)) << log;
+  }
+  const Json document = ParseJson(ReadFile(dir_ / "_launcher/task_spec.json").value()).value();
+  EXPECT_EQ(document["spec"], ParseJson(spec).value());
+  EXPECT_EQ(ParseJson(ReadFile(dir_ / "_launcher/result.json").value()).value(), result);
+}
+
+TEST_F(RankHostTest, AWrongPlanStartsNoRank) {
+  RankHost host(Options(), clock_);
+  const v1::TaskFailed failed = Failed(Run(host, Training(0, "")));
+  EXPECT_EQ(failed.code(), v1::TaskFailed::INVALID_SPEC);
+  EXPECT_THAT(failed.message(), HasSubstr("spec.training.nproc_per_node: expected"));
+  EXPECT_EQ(host.rank_starts(), 0u);
+}
+
+TEST_F(RankHostTest, ADeathStartsAllRanksAnewWhenAskedTo) {
+  RankHost host(Options(), clock_);
+  const Json result = Result(
+      Run(host, Training(2, R"(, "max_restarts": 3)",
+                         R"(, "scripts": {"1": ["attempt 0 crash 11", "attempt 1 exit 3"]})")));
+  EXPECT_EQ(result["TORCHELASTIC_RESTART_COUNT"], "2");
+  EXPECT_EQ(result["TORCHELASTIC_MAX_RESTARTS"], "3");
+  EXPECT_EQ(host.rank_starts(), 6u);
+  EXPECT_EQ(host.rank_deaths(), 2u);
+  EXPECT_THAT(said_, ElementsAre("start 1 of at most 3 anew, from the last checkpoint, after: rank "
+                                 "1 died: signal 11 (Segmentation fault)",
+                                 "start 2 of at most 3 anew, from the last checkpoint, after: rank "
+                                 "1 died: exit code 3"));
+}
+
+TEST_F(RankHostTest, TheLastDeathFailsTheTask) {
+  RankHost host(Options(), clock_);
+  const v1::TaskFailed failed = Failed(
+      Run(host, Training(2, R"(, "max_restarts": 1)",
+                         R"(, "scripts": {"0": ["hang"], "1": ["print the end", "crash 9"]})")));
+  EXPECT_EQ(failed.code(), v1::TaskFailed::RANK_DIED);
+  EXPECT_EQ(failed.rank_failure().rank(), 1);
+  EXPECT_EQ(failed.rank_failure().signal(), SIGKILL);
+  EXPECT_THAT(failed.message(), HasSubstr("rank 1 died: signal 9 (Killed)"));
+  EXPECT_EQ(host.rank_starts(), 4u);
+  EXPECT_EQ(host.ranks(), 0u);
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "_launcher/result.json"));
+}
+
+TEST_F(RankHostTest, ATasksOwnFailureIsNotTriedAgain) {
+  RankHost host(Options(), clock_);
+  const v1::TaskFailed failed =
+      Failed(Run(host, Training(2, R"(, "max_restarts": 3)",
+                                R"(, "scripts": {"0": ["hang"], "1": ["fail no such column"]})")));
+  EXPECT_EQ(failed.message(), "no such column");
+  EXPECT_EQ(host.rank_starts(), 2u);
+}
+
+TEST_F(RankHostTest, ACancelledTaskIsNotStartedAnew) {
+  RankHost host(Options(), clock_);
+  on_line_ = [&] { cancel_.Request(absl::ZeroDuration(), "cancelled by a test"); };
+  const v1::TaskFailed failed = Failed(
+      Run(host, Training(2, R"(, "max_restarts": 3)", R"(, "script": ["log running", "hang"])")));
+  EXPECT_EQ(failed.code(), v1::TaskFailed::CANCELLED);
+  EXPECT_EQ(host.rank_starts(), 2u);
+}
+
+TEST_F(RankHostTest, ARankLostOnAnotherMachineStartsThisOnesAnewToo) {
+  RankHostOptions options = Options();
+  options.node = {.count = 2, .rank = 1, .master_addr = "10.0.0.7", .master_port = 29500};
+  RankHost host(options, clock_);
+  const std::string script = R"(, "script": ["attempt 0 lose rank 0 is gone"])";
+  const Json result = Result(Run(host, Training(2, R"(, "max_restarts": 1)", script)));
+  EXPECT_EQ(result["RANK"], "2");
+  EXPECT_EQ(result["WORLD_SIZE"], "4");
+  EXPECT_EQ(result["MASTER_PORT"], "29501");  // of the second attempt
+
+  RankHost alone(Options(), clock_);
+  EXPECT_EQ(Failed(Run(alone, Training(2, R"(, "max_restarts": 1)", script))).code(),
+            v1::TaskFailed::PEER_LOST);
+}
+
 TEST(DescribeRank, TellsWhatTheProgramCanRun) {
   const auto description = DescribeRank(ScriptedRank(), false, "", absl::Seconds(30));
   ASSERT_TRUE(description.ok()) << description.status();

@@ -29,6 +29,24 @@ absl::Status SystemError(const char* what) {
   return exhausted ? absl::ResourceExhaustedError(text) : absl::UnavailableError(text);
 }
 
+// The rank's place in its world, in the variables of torchrun.
+void SetPlace(const RankGroupOptions& options, int rank, int master_port,
+              std::map<std::string, std::string>* env) {
+  const NodeOptions& node = options.node;
+  const auto set = [env](const char* name, int value) { (*env)[name] = absl::StrCat(value); };
+  set("RANK", node.rank * options.world_size + rank);
+  set("LOCAL_RANK", rank);
+  set("WORLD_SIZE", node.count * options.world_size);
+  set("LOCAL_WORLD_SIZE", options.world_size);
+  set("GROUP_RANK", node.rank);
+  set("GROUP_WORLD_SIZE", node.count);
+  (*env)["MASTER_ADDR"] = node.master_addr;
+  set("MASTER_PORT", master_port);
+  (*env)["TORCHELASTIC_RUN_ID"] = options.run_id;
+  set("TORCHELASTIC_RESTART_COUNT", options.restart_count);
+  set("TORCHELASTIC_MAX_RESTARTS", options.max_restarts);
+}
+
 void SetNonBlocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK); }
 
 }  // namespace
@@ -51,10 +69,7 @@ absl::StatusOr<RankProcess> StartRankProcess(const RankGroupOptions& options, in
   SubprocessOptions start;
   start.argv = options.command;
   start.env = options.env;
-  start.env["RANK"] = start.env["LOCAL_RANK"] = absl::StrCat(rank);
-  start.env["WORLD_SIZE"] = absl::StrCat(options.world_size);
-  start.env["MASTER_ADDR"] = "127.0.0.1";
-  start.env["MASTER_PORT"] = absl::StrCat(master_port);
+  SetPlace(options, rank, master_port, &start.env);
   start.env["CUDA_VISIBLE_DEVICES"] = options.use_cuda ? options.visible_devices : "";
   start.env["OMP_NUM_THREADS"] = absl::StrCat(std::max(1, options.threads / options.world_size));
   // Short: a thread that spins while the processors are shared costs far more than it saves.

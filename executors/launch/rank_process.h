@@ -13,9 +13,21 @@
 
 namespace flowmesh::executor {
 
+// This machine's place among those whose groups form one world.
+struct NodeOptions {
+  int count = 1;
+  int rank = 0;
+  std::string master_addr = "127.0.0.1";  // of rank 0
+  int master_port = 0;                    // 0: a free one (a single machine only)
+};
+
 struct RankGroupOptions {
   std::vector<std::string> command;  // the rank program and its arguments
-  int world_size = 1;
+  int world_size = 1;                // ranks of this group, on this machine
+  // Of all machines together that form one world with as many ranks each.
+  NodeOptions node;
+  std::string run_id;  // TORCHELASTIC_RUN_ID
+  int restart_count = 0, max_restarts = 0;
   bool use_cuda = false;
   std::string visible_devices;             // CUDA_VISIBLE_DEVICES of the ranks; empty: none
   int threads = 1;                         // of all ranks together
@@ -34,8 +46,8 @@ struct RankProcess {
   UniqueFd output;  // its stdout and stderr; non-blocking
 };
 
-// Starts rank `rank` of the group. NotFound: no such program. ResourceExhausted or Unavailable: the
-// system refuses.
+// Starts the group's rank number `rank`, counted from 0 on each machine. NotFound: no such program.
+// ResourceExhausted or Unavailable: the system refuses.
 absl::StatusOr<RankProcess> StartRankProcess(const RankGroupOptions& options, int rank,
                                              int master_port);
 

@@ -2,8 +2,9 @@
 // list of steps, `spec.scripts` a map from rank number to such a list:
 //
 //   log TEXT | progress N | print TEXT | flood BYTES | sleep MS | until_stopped
-//   finish | fail TEXT | crash SIGNAL | exit CODE | hang | ignore_term | grandchild | malformed
-//   huge | close | answer_twice | shared_memory NAME | exhaust_memory
+//   finish | fail TEXT | lose TEXT (PEER_LOST) | attempt N STEP (only there) | crash SIGNAL | exit
+//   CODE | hang | ignore_term | grandchild | malformed huge | close | answer_twice | shared_memory
+//   NAME | exhaust_memory
 //
 // Merged children get a result each with `finish`.
 //
@@ -47,8 +48,10 @@ Json Result() {
   Json result = {
       {"ok", true}, {"pid", ::getpid()}, {"tasks", tasks_run}, {"grandchild", grandchild}};
   for (const char* name :
-       {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES",
-        "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "MALLOC_MMAP_THRESHOLD_", "FLOWMESH_RANK_DEVICE"}) {
+       {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR",
+        "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT",
+        "TORCHELASTIC_MAX_RESTARTS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "GOMP_SPINCOUNT",
+        "MALLOC_MMAP_THRESHOLD_", "FLOWMESH_RANK_DEVICE"}) {
     result[name] = Environment(name);
   }
   if (!children.empty()) result["children"] = children;
@@ -120,8 +123,13 @@ bool Do(const std::string& step) {
     Send(message);
     if (verb == "answer_twice") Send(message);
     return true;
-  } else if (verb == "fail") {
-    message.mutable_failed()->set_code(v1::TaskFailed::INVALID_SPEC);
+  } else if (verb == "attempt") {
+    const size_t rest = text.find(' ');
+    return text.substr(0, rest) == Environment("TORCHELASTIC_RESTART_COUNT") &&
+           Do(text.substr(rest + 1));
+  } else if (verb == "fail" || verb == "lose") {
+    message.mutable_failed()->set_code(verb == "fail" ? v1::TaskFailed::INVALID_SPEC
+                                                      : v1::TaskFailed::PEER_LOST);
     message.mutable_failed()->set_message(text);
     Send(message);
     return true;

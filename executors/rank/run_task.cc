@@ -32,6 +32,8 @@ v1::TaskFailed::Code CodeOf(const absl::Status& status) {
       return v1::TaskFailed::CANCELLED;
     case absl::StatusCode::kInternal:
       return v1::TaskFailed::INTERNAL;
+    case absl::StatusCode::kAborted:
+      return v1::TaskFailed::PEER_LOST;
     default:
       return v1::TaskFailed::TASK_ERROR;
   }

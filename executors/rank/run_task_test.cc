@@ -95,6 +95,7 @@ TEST_F(RunTaskTest, StatusCodesBecomeFailureCodes) {
   EXPECT_EQ(code(absl::NotFoundError("x")), v1::TaskFailed::TASK_ERROR);
   EXPECT_EQ(code(absl::ResourceExhaustedError("x")), v1::TaskFailed::TASK_ERROR);
   EXPECT_EQ(code(absl::InternalError("x")), v1::TaskFailed::INTERNAL);
+  EXPECT_EQ(code(absl::AbortedError("x")), v1::TaskFailed::PEER_LOST);
 }
 
 TEST_F(RunTaskTest, ExceptionsBecomeReadableFailures) {

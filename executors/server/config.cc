@@ -20,6 +20,30 @@ Endpoint ReadEndpoint(EnvReader& env, std::string_view name, const std::string& 
   return {};
 }
 
+// Several machines whose executors get the same training task form one group, as with torchrun.
+NodeOptions ReadNode(EnvReader& env) {
+  constexpr int64_t kMostNodes = 4096, kLastPort = 65535;
+  NodeOptions node;
+  node.count = static_cast<int>(
+      env.Int("NNODES", 1, 1, "machines whose executors train together; each gets the same task",
+              kMostNodes));
+  node.rank = static_cast<int>(
+      env.Int("NODE_RANK", 0, 0, "this machine's place among them, from 0", kMostNodes - 1));
+  const std::string address =
+      env.String("MASTER_ADDR", "", "address of machine 0 for the ranks of all; with NNODES > 1");
+  const int64_t port = env.Int("MASTER_PORT", 29500, 1,
+                               "its port; each restart of a task takes the next one", kLastPort);
+  if (node.rank >= node.count) {
+    env.Reject("NODE_RANK", "less than NNODES (" + std::to_string(node.count) + ")",
+               std::to_string(node.rank));
+  }
+  if (node.count == 1) return node;
+  if (address.empty()) env.Reject("MASTER_ADDR", "an address, because NNODES is over 1", address);
+  node.master_addr = address;
+  node.master_port = static_cast<int>(port);
+  return node;
+}
+
 }  // namespace
 
 int AvailableCpus() {
@@ -52,6 +76,7 @@ ExecutorConfig ReadExecutorConfig(EnvReader& env, const std::filesystem::path& p
       env.Int("EXECUTOR_THREADS", AvailableCpus(), 1, "CPU threads for its ranks", 4096));
   config.rank_bin =
       env.String("EXECUTOR_RANK_BIN", (program_dir / "flowmesh-rank").string(), "the rank program");
+  config.node = ReadNode(env);
   const double progress_timeout =
       env.Number("EXECUTOR_PROGRESS_TIMEOUT_SEC", 3600, 0,
                  "seconds without a word from its ranks after which a task has hung; 0: never");

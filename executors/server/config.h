@@ -10,6 +10,7 @@
 #include "common/env.h"
 #include "common/log.h"
 #include "common/status.h"
+#include "executors/launch/rank_process.h"
 
 namespace flowmesh::executor {
 
@@ -20,6 +21,7 @@ struct ExecutorConfig {
   std::optional<std::string> visible_devices;  // CUDA_VISIBLE_DEVICES; empty hides every GPU
   int threads = 1;
   std::filesystem::path rank_bin;
+  NodeOptions node;                                  // this machine among those that train together
   absl::Duration progress_timeout = absl::Hours(1);  // infinite: none
   std::optional<Endpoint> metrics_listen;            // nothing: off
   LogLevel log_level = LogLevel::kInfo;

@@ -75,6 +75,27 @@ TEST(ExecutorConfig, WrongValuesNameTheirVariable) {
   EXPECT_THAT(ErrorOf({{"EXECUTOR_NAME", "a b"}}), HasSubstr("EXECUTOR_NAME: expected letters"));
 }
 
+TEST(ExecutorConfig, MachinesThatTrainTogether) {
+  EnvReader alone = Reader({{"MASTER_ADDR", "10.0.0.7"}, {"MASTER_PORT", "29501"}});
+  const NodeOptions one = ReadExecutorConfig(alone, "/bin").node;
+  EXPECT_EQ(one.count, 1);
+  EXPECT_EQ(one.master_addr, "127.0.0.1");
+  EXPECT_EQ(one.master_port, 0);  // a free one for each group
+
+  EnvReader env = Reader({{"NNODES", "2"}, {"NODE_RANK", "1"}, {"MASTER_ADDR", "10.0.0.7"}});
+  const NodeOptions node = ReadExecutorConfig(env, "/bin").node;
+  EXPECT_TRUE(env.status().ok()) << env.status();
+  EXPECT_EQ(node.count, 2);
+  EXPECT_EQ(node.rank, 1);
+  EXPECT_EQ(node.master_addr, "10.0.0.7");
+  EXPECT_EQ(node.master_port, 29500);
+
+  EXPECT_EQ(ErrorOf({{"NNODES", "2"}}),
+            "MASTER_ADDR: expected an address, because NNODES is over 1, got \"\"");
+  EXPECT_EQ(ErrorOf({{"NNODES", "2"}, {"NODE_RANK", "2"}, {"MASTER_ADDR", "a"}}),
+            "NODE_RANK: expected less than NNODES (2), got \"2\"");
+}
+
 TEST(ExecutorConfig, TheLogLevelIsLenient) {
   EnvReader env = Reader({{"LOG_LEVEL", "loud"}});
   EXPECT_EQ(ReadExecutorConfig(env, "/bin").log_level, LogLevel::kInfo);

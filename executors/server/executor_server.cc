@@ -56,6 +56,7 @@ absl::Status ServerImpl::Start() {
   host.has_gpus = devices_.gpus_size() > 0;
   host.visible_devices = VisibleDevicesOf(devices_);
   host.threads = config_.threads;
+  host.node = config_.node;
   host_ = std::make_unique<RankHost>(std::move(host), Clock::Real());
   ExecutorCoreOptions core;
   core.progress_timeout = config_.progress_timeout;
