@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
@@ -186,6 +188,22 @@ TEST_F(InferenceTest, RowsOfADataSetAreAnswered) {
             "merge_children[0] (task C1): spec.data.column: column 'text' not found; columns are: "
             "id, q");
 }
+
+#ifdef FLOWMESH_HAS_ARROW
+// Arrow's libraries and libtorch in one process.
+TEST_F(InferenceTest, RowsOfParquetAreAnswered) {
+  const std::filesystem::path rows =
+      std::filesystem::path(std::getenv("FLOWMESH_SOURCE_DIR")) / "tests/goldens/data/zstd.parquet";
+  spec_["data"] = {{"type", "dataset"},
+                   {"url", rows.string()},
+                   {"split", "train[1:3]"},
+                   {"metadata_include_all", true}};
+  const Json items = Result()["items"];
+  ASSERT_EQ(items.size(), 2u);
+  EXPECT_EQ(items[0]["prompt"], "Zeile für 1");
+  EXPECT_EQ(items[1]["metadata"]["meta"], (Json{{"id", 2}, {"inner", {{"on", false}}}}));
+}
+#endif
 
 }  // namespace
 }  // namespace flowmesh::tasks
