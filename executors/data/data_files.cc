@@ -5,6 +5,7 @@
 #include <cctype>
 #include <map>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -188,8 +189,6 @@ Names Matching(const Names& files, const Names& patterns) {
   return matching;
 }
 
-bool IsSplitEntry(const Field& entry) { return entry.json().is_object(); }
-
 // An entry of `configs:`.
 absl::StatusOr<Configuration> ReadConfiguration(const Field& block, const Names& files) {
   Configuration result;
@@ -201,7 +200,7 @@ absl::StatusOr<Configuration> ReadConfiguration(const Field& block, const Names&
     result.splits = BySchemes(folder.empty() ? files : Matching(files, {folder + "/**"}));
     return result;
   }
-  if (data_files.size() > 0 && IsSplitEntry(data_files[0])) {
+  if (data_files.size() > 0 && data_files[0].json().is_object()) {
     for (size_t i = 0; i < data_files.size(); ++i) {
       ASSIGN_OR_RETURN(const std::string split, data_files[i]["split"].NonEmptyString());
       ASSIGN_OR_RETURN(const Names patterns, ReadPatterns(data_files[i]["path"]));
@@ -216,46 +215,65 @@ absl::StatusOr<Configuration> ReadConfiguration(const Field& block, const Names&
   return result;
 }
 
+// The configurations of a front matter, which may have none.
+absl::StatusOr<std::vector<Configuration>> ListedConfigurations(std::string_view front_matter,
+                                                                const Names& files) {
+  ASSIGN_OR_RETURN(const Json yaml, ParseYaml(front_matter));
+  const Field configs = Field(&yaml, "")["configs"];
+  RETURN_IF_ERROR(configs.CheckList());
+  std::vector<Configuration> result;
+  for (size_t i = 0; i < configs.size(); ++i) {
+    ASSIGN_OR_RETURN(Configuration configuration, ReadConfiguration(configs[i], files));
+    result.push_back(std::move(configuration));
+  }
+  return result;
+}
+
 }  // namespace
 
+// Step by step over all prefixes of the name at once, so that no pattern of a stranger takes long.
 bool MatchesPattern(std::string_view pattern, std::string_view name) {
   if (pattern.substr(0, 2) == "./") pattern.remove_prefix(2);
-  if (pattern.empty()) return name.empty();
-  if (pattern.substr(0, 2) == "**") {
-    const bool is_folders = pattern.substr(0, 3) == "**/";  // also none at all
-    const std::string_view rest = pattern.substr(is_folders ? 3 : 2);
-    for (size_t at = 0; at <= name.size(); ++at) {
-      const bool at_part = at == 0 || name[at - 1] == '/';
-      if ((!is_folders || at_part) && MatchesPattern(rest, name.substr(at))) return true;
+  std::vector<bool> reached(name.size() + 1);  // whether what came of the pattern fits name[0, i)
+  reached[0] = true;
+  while (!pattern.empty()) {
+    std::vector<bool> next(name.size() + 1);
+    size_t step = 1;
+    if (pattern.substr(0, 3) == "**/") {  // folders, or none
+      step = 3;
+      bool any = false;
+      for (size_t i = 0; i <= name.size(); ++i) {
+        next[i] = reached[i] || (any && name[i - 1] == '/');
+        any = any || reached[i];
+      }
+    } else if (pattern[0] == '*') {
+      const bool crosses = pattern.substr(0, 2) == "**";
+      step = crosses ? 2 : 1;
+      for (size_t i = 0; i <= name.size(); ++i) {
+        next[i] = reached[i] || (i > 0 && next[i - 1] && (crosses || name[i - 1] != '/'));
+      }
+    } else {
+      for (size_t i = 0; i < name.size(); ++i) {
+        const bool fits = pattern[0] == '?' ? name[i] != '/' : pattern[0] == name[i];
+        next[i + 1] = reached[i] && fits;
+      }
     }
-    return false;
+    reached = std::move(next);
+    pattern.remove_prefix(step);
   }
-  if (pattern[0] == '*') {
-    for (size_t at = 0; at <= name.size(); ++at) {
-      if (MatchesPattern(pattern.substr(1), name.substr(at))) return true;
-      if (at < name.size() && name[at] == '/') return false;
-    }
-    return false;
-  }
-  if (name.empty() || (pattern[0] == '?' ? name[0] == '/' : pattern[0] != name[0])) return false;
-  return MatchesPattern(pattern.substr(1), name.substr(1));
+  return reached[name.size()];
 }
 
 absl::StatusOr<std::vector<Configuration>> FindConfigurations(const Names& names,
                                                               std::string_view readme) {
   const Names files = DataFiles(names);
-  std::vector<Configuration> result;
-  if (const std::string_view text = FrontMatter(readme); !Trim(text).empty()) {
-    absl::StatusOr<Json> yaml = ParseYaml(text);
-    if (!yaml.ok()) return Annotate(yaml.status(), "README.md: its front matter");
-    const Field configs = Field(&*yaml, "README.md: ")["configs"];
-    RETURN_IF_ERROR(configs.CheckList());
-    for (size_t i = 0; i < configs.size(); ++i) {
-      ASSIGN_OR_RETURN(Configuration configuration, ReadConfiguration(configs[i], files));
-      result.push_back(std::move(configuration));
-    }
-    if (!result.empty()) return result;
+  const std::string_view text = FrontMatter(readme);
+  if (!Trim(text).empty()) {
+    auto listed = ListedConfigurations(text, files);
+    if (!listed.ok()) return Annotate(listed.status(), "README.md: its front matter");
+    if (!listed->empty()) return listed;
   }
+  std::vector<Configuration> result;
   Configuration configuration{.name = "default", .is_default = true, .splits = BySchemes(files)};
   if (!configuration.splits.empty()) result.push_back(std::move(configuration));
   return result;

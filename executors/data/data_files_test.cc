@@ -92,7 +92,7 @@ TEST(DataFilesTest, AReadmeWithoutConfigsIsNone) {
 
 TEST(DataFilesTest, ADamagedFrontMatterIsNamed) {
   for (const auto& [yaml, part] : std::vector<std::pair<std::string, std::string>>{
-           {"configs: {a: 1}", "configs: expected a list"},
+           {"configs: {a: 1}", "README.md: its front matter: configs: expected a list"},
            {"configs: [{config_name: a, data_files: [{split: x}]}]",
             "configs[0].data_files[0].path: expected"},
            {"a: [", "front matter"}}) {
@@ -120,6 +120,11 @@ TEST(DataFilesTest, Patterns) {
   EXPECT_TRUE(MatchesPattern("a/**", "a/x/y"));
   EXPECT_TRUE(MatchesPattern("./a.csv", "a.csv"));
   EXPECT_TRUE(MatchesPattern("a-0000?.csv", "a-00001.csv"));
+  EXPECT_FALSE(MatchesPattern("**/b.csv", "ab.csv"));
+  EXPECT_TRUE(MatchesPattern("a/**/b", "a/b"));
+  std::string stars;
+  for (int i = 0; i < 50; ++i) stars += "*a";
+  EXPECT_FALSE(MatchesPattern(stars + "b", std::string(200, 'a')));
   EXPECT_FALSE(MatchesPattern("a", "ab"));
   EXPECT_FALSE(MatchesPattern("ab", "a"));
 }

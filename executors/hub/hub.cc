@@ -169,7 +169,7 @@ absl::StatusOr<fs::path> Hub::FindCached(const Repository& repository) const {
 absl::Status Hub::WithHint(const absl::Status& status) const {
   if (!absl::IsPermissionDenied(status)) return status;
   return absl::PermissionDeniedError(absl::StrCat(
-      status.message(), "; the repository may be private or gated: ",
+      status.message(), "; the repository may be private, gated or absent: ",
       settings_.token.empty() ? "HF_TOKEN is not set" : "HF_TOKEN is set but not accepted"));
 }
 
