@@ -1,7 +1,6 @@
 #include "executors/parallel/test_ranks.h"
 
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -31,17 +30,19 @@ absl::Duration Milliseconds(const char* variable) {
   return absl::Milliseconds(number);
 }
 
-int RunAsRank(const char* name) {
+}  // namespace
+
+bool IsRank() { return std::getenv(kFunctionVariable) != nullptr; }
+
+int RunAsRank() {
   DieWithParent(0);
   GroupOptions options = ProcessGroup::OptionsFromEnvironment(/*use_cuda=*/false).value();
   options.timeout = Milliseconds(kTimeoutVariable);
   options.join_timeout = Milliseconds(kJoinTimeoutVariable);
-  std::printf("%s", Functions().at(name)(options).c_str());
+  std::printf("%s", Functions().at(std::getenv(kFunctionVariable))(options).c_str());
   std::fflush(stdout);
   return 0;
 }
-
-}  // namespace
 
 RankFunctionRegistration::RankFunctionRegistration(const char* name, RankFunction function) {
   Functions()[name] = function;
@@ -89,11 +90,3 @@ std::map<int, RankEnd> RunRanks(const std::string& function, const RanksToRun& r
 }
 
 }  // namespace flowmesh::parallel
-
-int main(int argc, char** argv) {
-  if (const char* function = std::getenv(flowmesh::parallel::kFunctionVariable)) {
-    return flowmesh::parallel::RunAsRank(function);
-  }
-  ::testing::InitGoogleTest(&argc, argv);
-  return RUN_ALL_TESTS();
-}

@@ -21,6 +21,10 @@ struct RankFunctionRegistration {
   RankFunctionRegistration(const char* name, RankFunction function);
 };
 
+// For main(): whether this process is to be a rank, and doing so; returns the exit status.
+bool IsRank();
+int RunAsRank();
+
 // Joins, hands the group over, and returns its text, or the error's.
 std::string WithGroup(const GroupOptions& options, std::string (*body)(ProcessGroup& group));
 
