@@ -62,12 +62,14 @@ std::map<int, RankEnd> RunRanks(const std::string& function, const RanksToRun& r
     const std::filesystem::path output = folder / absl::StrCat(rank);
     const UniqueFd file(::open(output.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
     SubprocessOptions options;
-    options.argv = {std::filesystem::read_symlink("/proc/self/exe").string()};
+    const auto run_by = ranks.run_by.find(rank);
+    if (run_by != ranks.run_by.end()) options.argv = run_by->second;
+    options.argv.push_back(std::filesystem::read_symlink("/proc/self/exe").string());
     options.env = {
         {"RANK", absl::StrCat(rank)},
         {"LOCAL_RANK", absl::StrCat(rank)},
         {"WORLD_SIZE", absl::StrCat(ranks.world_size)},
-        {"MASTER_ADDR", "127.0.0.1"},
+        {"MASTER_ADDR", ranks.master_addr},
         {"MASTER_PORT", absl::StrCat(port)},
         {"OMP_NUM_THREADS", "1"},
         {kFunctionVariable, function},

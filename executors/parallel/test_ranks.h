@@ -37,7 +37,10 @@ struct RanksToRun {
   int world_size = 2;
   absl::Duration timeout = absl::Seconds(60);
   absl::Duration join_timeout = absl::Seconds(60);
-  std::set<int> absent;   // ranks that never start
+  std::set<int> absent;  // ranks that never start
+  std::string master_addr = "127.0.0.1";
+  // What stands before the program's name in the command of a rank, to run it elsewhere.
+  std::map<int, std::vector<std::string>> run_by;
   std::set<int> endless;  // ranks that are killed when the others have ended
 };
 
