@@ -40,13 +40,6 @@ absl::StatusOr<Checkpoint> OpenGguf(const fs::path& path) {
   return checkpoint;
 }
 
-absl::StatusOr<Json> ReadJsonFile(const fs::path& path) {
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxConfigBytes));
-  auto document = ParseJson(text);
-  if (!document.ok()) return Annotate(document.status(), path.string());
-  return document;
-}
-
 // config.json and generation_config.json of a folder.
 absl::StatusOr<ModelConfig> ReadFolderConfig(const fs::path& folder) {
   const fs::path config_path = folder / "config.json";
@@ -64,26 +57,34 @@ absl::StatusOr<ModelConfig> ReadFolderConfig(const fs::path& folder) {
   return config;
 }
 
-absl::StatusOr<Checkpoint> OpenSafetensors(const fs::path& folder, const std::string& weights) {
+absl::StatusOr<Checkpoint> OpenFolder(const fs::path& folder) {
+  ASSIGN_OR_RETURN(const fs::path file, FindWeights(folder));
+  if (file.extension() == ".gguf") return OpenGguf(file);
   Checkpoint checkpoint;
   checkpoint.path = folder;
   ASSIGN_OR_RETURN(checkpoint.config, ReadFolderConfig(folder));
-  const fs::path file = folder / weights;
-  auto tensors =
-      absl::EndsWith(weights, ".json") ? Safetensors::OpenIndex(file) : Safetensors::OpenFile(file);
-  RETURN_IF_ERROR(tensors.status());
+  ASSIGN_OR_RETURN(std::unique_ptr<Safetensors> tensors, OpenSafetensors(file));
   checkpoint.weights =
-      MakeSafetensorsSource(*std::move(tensors), checkpoint.config, folder.string());
+      MakeSafetensorsSource(std::move(tensors), checkpoint.config, folder.string());
   return checkpoint;
 }
 
-absl::StatusOr<Checkpoint> OpenFolder(const fs::path& folder) {
+}  // namespace
+
+absl::StatusOr<Json> ReadJsonFile(const fs::path& path) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxConfigBytes));
+  auto document = ParseJson(text);
+  if (!document.ok()) return Annotate(document.status(), path.string());
+  return document;
+}
+
+absl::StatusOr<fs::path> FindWeights(const fs::path& folder) {
   const std::vector<std::string> names = FileNames(folder);
   const auto has = [&](const std::string& name) {
     return std::binary_search(names.begin(), names.end(), name);
   };
   for (const char* weights : {"model.safetensors", "model.safetensors.index.json"}) {
-    if (has(weights)) return OpenSafetensors(folder, weights);
+    if (has(weights)) return folder / weights;
   }
   std::vector<std::string> gguf_files, other_weights;
   for (const std::string& name : names) {
@@ -93,7 +94,7 @@ absl::StatusOr<Checkpoint> OpenFolder(const fs::path& folder) {
       if (absl::EndsWith(name, ending)) other_weights.push_back(name);
     }
   }
-  if (gguf_files.size() == 1) return OpenGguf(folder / gguf_files[0]);
+  if (gguf_files.size() == 1) return folder / gguf_files[0];
   constexpr char kNeeded[] = "model.safetensors, model.safetensors.index.json or one .gguf file";
   if (gguf_files.size() > 1) {
     return absl::InvalidArgumentError(absl::StrCat(folder.string(), ": several GGUF files (",
@@ -109,7 +110,9 @@ absl::StatusOr<Checkpoint> OpenFolder(const fs::path& folder) {
       absl::StrCat(folder.string(), ": no model in this folder: looked for ", kNeeded));
 }
 
-}  // namespace
+absl::StatusOr<std::unique_ptr<Safetensors>> OpenSafetensors(const fs::path& file) {
+  return file.extension() == ".json" ? Safetensors::OpenIndex(file) : Safetensors::OpenFile(file);
+}
 
 absl::StatusOr<Checkpoint> OpenCheckpoint(const fs::path& path) {
   std::error_code ignored;

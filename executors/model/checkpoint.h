@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "common/json.h"
 #include "common/status.h"
 #include "executors/model/causal_lm.h"
 #include "executors/model/config.h"
@@ -23,6 +24,19 @@ struct Checkpoint {
 
 // Errors as LoadModel, those of tensors excepted.
 absl::StatusOr<Checkpoint> OpenCheckpoint(const std::filesystem::path& path);
+
+// The parts of it that encoders share.
+// A JSON file; errors name it.
+absl::StatusOr<Json> ReadJsonFile(const std::filesystem::path& path);
+// The file of a folder that holds the weights, or names the shards that do: safetensors, its index,
+// or the folder's only GGUF file. NotFound: none. InvalidArgument: only files of other formats,
+// which are named, or several GGUF files.
+absl::StatusOr<std::filesystem::path> FindWeights(const std::filesystem::path& folder);
+// A safetensors file, or an index by its ending.
+absl::StatusOr<std::unique_ptr<Safetensors>> OpenSafetensors(const std::filesystem::path& file);
+
+// Errors as LoadModel's of tokenizers.
+absl::StatusOr<std::unique_ptr<text::Tokenizer>> LoadTokenizer(const Checkpoint& checkpoint);
 
 // The dtype that `options` mean for this checkpoint.
 at::ScalarType ChooseDtype(const Checkpoint& checkpoint, const LoadOptions& options);

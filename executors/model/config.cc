@@ -27,16 +27,6 @@ const std::map<std::string, Family>& Families() {
 
 bool IsGemma(Family family) { return family == Family::kGemma2 || family == Family::kGemma3; }
 
-absl::StatusOr<Activation> ParseActivation(const Field& field, Activation fallback) {
-  if (!field.present()) return fallback;
-  ASSIGN_OR_RETURN(const std::string name, field.String());
-  if (name == "silu" || name == "swish") return Activation::kSilu;
-  if (name == "gelu") return Activation::kGelu;
-  if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::kGeluTanh;
-  if (name == "relu") return Activation::kRelu;
-  return field.Expected("silu, gelu, gelu_new, gelu_pytorch_tanh or relu");
-}
-
 absl::StatusOr<c10::ScalarType> ParseDtype(const Field& root) {
   const Field field = root.FirstOf({"torch_dtype", "dtype"});
   if (!field.present()) return c10::ScalarType::Float;
@@ -276,6 +266,18 @@ std::string KnownModelTypes() {
   return absl::StrJoin(Families(), ", ", [](std::string* out, const auto& entry) {
     absl::StrAppend(out, entry.first);
   });
+}
+
+bool IsDecoderType(const std::string& model_type) { return Families().contains(model_type); }
+
+absl::StatusOr<Activation> ParseActivation(const Field& field, Activation fallback) {
+  if (!field.present()) return fallback;
+  ASSIGN_OR_RETURN(const std::string name, field.String());
+  if (name == "silu" || name == "swish") return Activation::kSilu;
+  if (name == "gelu") return Activation::kGelu;
+  if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::kGeluTanh;
+  if (name == "relu") return Activation::kRelu;
+  return field.Expected("silu, gelu, gelu_new, gelu_pytorch_tanh or relu");
 }
 
 absl::StatusOr<std::vector<text::TokenId>> ParseEosIds(const Field& root) {

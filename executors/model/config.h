@@ -73,10 +73,14 @@ struct ModelConfig {
 
 // The `model_type`s that are implemented, for error texts: `gemma2, gemma3, ...`.
 std::string KnownModelTypes();
+bool IsDecoderType(const std::string& model_type);
 
 // Reads a parsed config.json. InvalidArgument naming the key (without the file's name): a type that
 // is not implemented, a missing or impossible value.
 absl::StatusOr<ModelConfig> ParseConfig(const Field& root);
+
+// The name of an activation, `fallback` when absent.
+absl::StatusOr<Activation> ParseActivation(const Field& field, Activation fallback);
 
 // `eos_token_id` of a config.json or generation_config.json: a number, a list or nothing.
 absl::StatusOr<std::vector<text::TokenId>> ParseEosIds(const Field& root);

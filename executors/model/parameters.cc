@@ -2,6 +2,8 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
@@ -96,6 +98,24 @@ absl::Status LoadParameters(const ParameterList& list, const WeightSource& sourc
     *parameter.tensor = std::move(tensor);
   }
   return absl::OkStatus();
+}
+
+void WarnOfUnused(const std::vector<const ParameterList*>& lists, const WeightSource& source,
+                  std::vector<std::string>* warnings) {
+  std::vector<StoredName> used;
+  for (const ParameterList* list : lists) {
+    for (const Parameter& parameter : list->all()) {
+      used.insert(used.end(), parameter.parts.begin(), parameter.parts.end());
+    }
+  }
+  std::vector<std::string> unused = source.Unused(used);
+  if (unused.empty()) return;
+  constexpr size_t kNamed = 5;
+  const size_t count = unused.size();
+  unused.resize(std::min(count, kNamed));
+  warnings->push_back(absl::StrCat(source.Location(), ": ", count,
+                                   " unexpected tensors, not used: ", absl::StrJoin(unused, ", "),
+                                   count > kNamed ? ", ..." : ""));
 }
 
 }  // namespace flowmesh::model

@@ -97,4 +97,8 @@ absl::Status LoadParameters(const ParameterList& list, const WeightSource& sourc
                             at::ScalarType dtype, at::Device device,
                             const std::function<void(uint64_t, uint64_t)>& progress);
 
+// Adds a warning when the source holds tensors that no parameter of the lists reads.
+void WarnOfUnused(const std::vector<const ParameterList*>& lists, const WeightSource& source,
+                  std::vector<std::string>* warnings);
+
 }  // namespace flowmesh::model

@@ -13,19 +13,21 @@ and clean_up.json, what Transformers' clean-up of decoded text does.
 import json
 import math
 import os
+import re
 import shutil
+import string
 
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-VOCAB, LIMIT = 200, 40
+LIMIT = 40
 SIZES = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
 WORDS = ["the quick brown fox jumps over the lazy dog", "a model of the world in a small file",
          "good answers are short and kind", "bad answers are long, rude and wrong!"]
-TEXTS = ["good dog", "a rude answer, and wrong!", "The Caf\u00e9 of the world\u2026", "", "fox " * 30, "x"]
+TEXTS = ["good dog", "a rude answer, and wrong!", "The Caf\u00e9 of the world\u2026", "", "fox " * 60, "a <pad> dog"]
 SCORES = [dict(type="classification"), dict(type="sentiment"), dict(type="sentiment", scale=-0.5, max_length=7),
           dict(type="classification", positive_label="1"), dict(type="sentiment", positive_label="1", scale=2.0)]
 transformers.utils.logging.set_verbosity_error()
@@ -33,15 +35,14 @@ torch.set_num_threads(2)
 
 
 def wordpiece(folder):
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(WORDS * 4, trainers.WordPieceTrainer(
-        vocab_size=VOCAB, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], show_progress=False))
-    words = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    """Characters, words and a few endings: what WordPieceTrainer finds differs from run to run."""
+    words = sorted({w for line in WORDS for w in re.findall(r"\w+", line)})
+    characters = [c for c in string.ascii_lowercase + string.digits + string.punctuation]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + characters + ["##" + c for c in characters]
+    vocabulary += [w for w in words if len(w) > 1] + ["##er", "##ing", "##ed", "caf", "##est"]
     os.makedirs(folder)
     with open(os.path.join(folder, "vocab.txt"), "w", encoding="utf-8") as f:
-        f.write("\n".join(words) + "\n")
+        f.write("\n".join(vocabulary) + "\n")
     return transformers.BertTokenizerFast(os.path.join(folder, "vocab.txt"), model_max_length=LIMIT)
 
 

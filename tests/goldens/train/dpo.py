@@ -7,6 +7,7 @@ dpo/<case>.json       as sft/<case>.json; "steps" hold TRL's metrics: rewards/ch
 """
 
 import os
+import tempfile
 
 import trl
 from datasets import Dataset
@@ -33,7 +34,7 @@ class Trainer(Recorded, trl.DPOTrainer):
 
 
 def run(model, family, training):
-    config = trl_config(training, os.path.join("/tmp", "dpo"), trl.DPOConfig)
+    config = trl_config(training, os.path.join(tempfile.gettempdir(), "dpo"), trl.DPOConfig)
     assert config.truncation_mode == "keep_end" and config.loss_type in ("sigmoid", ["sigmoid"])
     trainer = Trainer(model=model, args=config, train_dataset=Dataset.from_list(preferences()),
                       processing_class=load_tokenizer(family))

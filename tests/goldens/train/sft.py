@@ -14,6 +14,7 @@ not TRL's: those cases come from the plain loop below, which is checked against 
 
 import math
 import os
+import tempfile
 
 import torch
 import trl
@@ -52,7 +53,7 @@ def trl_config(training, out, cls=trl.SFTConfig):
 
 
 def run_trl(model, family, training, texts):
-    trainer = Trainer(model=model, args=trl_config(training, os.path.join("/tmp", "sft")),
+    trainer = Trainer(model=model, args=trl_config(training, os.path.join(tempfile.gettempdir(), "sft")),
                       train_dataset=Dataset.from_dict({"text": texts}), processing_class=load_tokenizer(family))
     trainer.train()
     return trainer
