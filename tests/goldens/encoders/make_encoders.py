@@ -128,7 +128,7 @@ def score(logits, names, settings):
 def scores_of(model, tokenizer, names, settings):
     """All texts in one padded batch; a text without a token scores 0."""
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    cut = min(settings.get("max_length", 512), LIMIT)
+    cut = min(settings.get("max_length", 512), tokenizer.model_max_length, model.config.max_position_embeddings)
     rows = [tokenizer(t, truncation=True, max_length=cut)["input_ids"] for t in TEXTS]
     values = [0.0] * len(rows)
     filled = [i for i, row in enumerate(rows) if row]
