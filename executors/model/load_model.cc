@@ -1,8 +1,6 @@
 #include "executors/model/checkpoint.h"
 
 namespace flowmesh::model {
-namespace {
-
 absl::StatusOr<std::unique_ptr<text::Tokenizer>> LoadTokenizer(const Checkpoint& checkpoint) {
   if (checkpoint.gguf == nullptr) return text::LoadTokenizerFromFolder(checkpoint.path);
   ASSIGN_OR_RETURN(text::GgufVocabulary vocabulary, ReadGgufVocabulary(*checkpoint.gguf));
@@ -10,8 +8,6 @@ absl::StatusOr<std::unique_ptr<text::Tokenizer>> LoadTokenizer(const Checkpoint&
   if (!tokenizer.ok()) return Annotate(tokenizer.status(), checkpoint.path.string());
   return tokenizer;
 }
-
-}  // namespace
 
 absl::StatusOr<LoadedModel> LoadModel(const std::filesystem::path& path,
                                       const LoadOptions& options) {

@@ -100,6 +100,7 @@ class ProgressFilter {
     out.set_total(progress.total);
     out.set_unit(progress.unit);
     out.set_tokens_per_second(progress.tokens_per_second);
+    if (progress.loss) out.set_loss(*progress.loss);
     callbacks_.send(std::move(message));
   }
 
@@ -154,10 +155,14 @@ v1::FromRank RunUnguarded(const v1::ExecuteRequest& request, const TaskRunners& 
   if (runner == runners.end()) {
     return Failed(v1::TaskFailed::INTERNAL, "the rank has no runner for this task type");
   }
-  const tasks::TaskContext context = ToContext(request, *std::move(document), callbacks, clock);
+  tasks::TaskContext context = ToContext(request, *std::move(document), callbacks, clock);
+  std::string record;
+  context.on_failure_record = [&](const Json& json) { record = DumpJson(json); };
   const absl::StatusOr<tasks::TaskOutcome> outcome = runner->second->Run(context);
-  if (!outcome.ok()) return Failed(CodeOf(outcome.status()), Message(outcome.status()));
-  return Finished(*outcome);
+  if (outcome.ok()) return Finished(*outcome);
+  v1::FromRank failed = Failed(CodeOf(outcome.status()), Message(outcome.status()));
+  failed.mutable_failed()->set_result_json(record);
+  return failed;
 }
 
 }  // namespace

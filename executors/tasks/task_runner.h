@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct Progress {
   uint64_t total = 0;            // 0: unknown
   std::string unit;              // `items`, `bytes`
   double tokens_per_second = 0;  // 0: not applicable
+  std::optional<double> loss;    // of a training's last step
 };
 
 // One task as the executor handed it in. Read-only during the run; the callbacks may be called from
@@ -39,6 +41,8 @@ struct TaskContext {
   std::function<void(const Progress&)> on_progress;
   std::function<void(LogLevel, const std::string&)> on_log;  // also goes to logs/task.log
   std::function<bool()> is_stopped;                          // polled between steps
+  // What responses.json is to hold if the run fails (TASKS.md 3.3).
+  std::function<void(Json record)> on_failure_record;
 };
 
 // A file that delivery has to upload (proto OutputFile).

@@ -43,8 +43,9 @@ class Recipe {
 };
 
 struct TrainerOptions {
-  BatchOptions batches;  // rank and world_size are the group's
-  Schedule schedule;     // total_steps is the plan's
+  BatchOptions batches;     // rank and world_size are the group's
+  Schedule schedule;        // total_steps is the plan's
+  double warmup_ratio = 0;  // of all steps; counts where schedule.warmup_steps is 0
   AdamWOptions optimizer;
   int64_t logging_steps = 10;
   bool scale_loss = false;    // float16: loss scaling from 65536

@@ -1,0 +1,331 @@
+#include "executors/tasks/training.h"
+
+#include <ATen/Context.h>
+
+#include <algorithm>
+#include <mutex>
+#include <optional>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/clock.h"
+#include "common/field.h"
+#include "common/files.h"
+#include "executors/model/adapter.h"
+#include "executors/model/model_folder.h"
+#include "executors/model/resolve.h"
+#include "executors/tasks/data_context.h"
+#include "executors/train/state.h"
+
+namespace flowmesh::tasks {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kCheckpointPrefix[] = "checkpoint-";
+constexpr char kMetricsFile[] = "artifacts/metrics.jsonl";
+
+double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
+
+// The checkpoints of a folder by their step, the oldest first.
+std::vector<std::pair<int64_t, fs::path>> Checkpoints(const fs::path& folder) {
+  std::vector<std::pair<int64_t, fs::path>> found;
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename();
+    int64_t step = 0;
+    if (name.starts_with(kCheckpointPrefix) &&
+        absl::SimpleAtoi(name.substr(sizeof(kCheckpointPrefix) - 1), &step)) {
+      found.emplace_back(step, it->path());
+    }
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+bool WantsCheckpoint(const TrainingSpec& spec, const train::TrainerState& state, int64_t total,
+                     int64_t* last_epoch) {
+  switch (spec.save_strategy) {
+    case TrainingSpec::SaveStrategy::kSteps:
+      return state.step % spec.save_steps == 0 || state.step == total;
+    case TrainingSpec::SaveStrategy::kEpoch: {
+      const auto epoch = static_cast<int64_t>(state.epoch + 1e-9);
+      const bool is_new = epoch > *last_epoch || state.step == total;
+      *last_epoch = epoch;
+      return is_new;
+    }
+    case TrainingSpec::SaveStrategy::kNo:
+      break;
+  }
+  return false;
+}
+
+}  // namespace
+
+TrainingJob::TrainingJob(const TaskContext& context, TrainingSpec spec,
+                         const TrainingDevice& device, EnvLookup env)
+    : context_(context),
+      spec_(std::move(spec)),
+      device_(device),
+      env_(std::move(env)),
+      begin_(Now()) {}
+
+TrainingJob::~TrainingJob() = default;
+
+void TrainingJob::Log(const std::string& text) const {
+  if (is_first()) context_.on_log(LogLevel::kInfo, text);
+}
+
+void TrainingJob::Warn(const std::string& text) const {
+  if (is_first()) context_.on_log(LogLevel::kWarning, text);
+}
+
+absl::Status TrainingJob::Join() {
+  ASSIGN_OR_RETURN(const parallel::GroupOptions options,
+                   parallel::ProcessGroup::OptionsFromEnvironment(device_.use_cuda));
+  ASSIGN_OR_RETURN(group_, parallel::ProcessGroup::Join(options));
+  at::Generator generator = at::globalContext().defaultGenerator(device_.device());
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  generator.set_current_seed(spec_.seed + static_cast<uint64_t>(group_->rank()));
+  return absl::OkStatus();
+}
+
+absl::Status TrainingJob::InTurn(const std::function<absl::Status()>& load) {
+  if (!is_first()) RETURN_IF_ERROR(group_->Barrier());
+  RETURN_IF_ERROR(load());
+  return is_first() ? group_->Barrier() : absl::OkStatus();
+}
+
+data::DataContext TrainingJob::data_context() const { return DataContextOf(context_, env_); }
+
+absl::Status TrainingJob::Open() {
+  return InTurn([&]() -> absl::Status {
+    const auto path =
+        model::ResolveModel(spec_.identifier, spec_.revision, spec_.download_dir, env_);
+    if (!path.ok()) return Annotate(path.status(), "spec.model.source.identifier");
+    ASSIGN_OR_RETURN(base_, model::OpenCheckpoint(*path));
+    ASSIGN_OR_RETURN(tokenizer_, model::LoadTokenizer(base_));
+    std::error_code error;
+    const fs::path resume = spec_.resume_from_path;
+    if (resume.empty() || fs::exists(resume / "adapter_config.json", error)) {
+      return absl::OkStatus();
+    }
+    auto weights = model::OpenCheckpoint(resume);
+    if (!weights.ok()) return Annotate(weights.status(), "spec.training.resume_from_path");
+    base_ = *std::move(weights);
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::unique_ptr<model::Decoder>> TrainingJob::LoadModel(at::ScalarType dtype,
+                                                                       bool master) {
+  std::vector<std::string> warnings;
+  const double begin = Now();
+  ASSIGN_OR_RETURN(std::unique_ptr<model::Decoder> model,
+                   model::LoadDecoder(base_,
+                                      {.dtype = dtype,
+                                       .device = device_.device(),
+                                       .master_weights = master,
+                                       .progress =
+                                           [&](uint64_t done, uint64_t total) {
+                                             if (!is_first()) return;
+                                             context_.on_progress({.stage = "loading model",
+                                                                   .done = done,
+                                                                   .total = total,
+                                                                   .unit = "bytes"});
+                                           }},
+                                      &warnings));
+  for (const std::string& warning : warnings) Warn(warning);
+  Log(absl::StrFormat("loaded model %s in %.2f s: path %s, revision %s, device %s, %d parameters",
+                      spec_.identifier, Now() - begin, base_.path.string(), spec_.revision,
+                      device_.device().str(), model->info().num_parameters));
+  return model;
+}
+
+fs::path TrainingJob::MetricsPath() const { return context_.task_dir / kMetricsFile; }
+
+absl::StatusOr<TrainingJob::Trained> TrainingJob::CollectTrained(train::TrainedWeights& weights) {
+  ASSIGN_OR_RETURN(auto named, weights.Collect([](train::WeightShard& s) { return s.master; }));
+  Trained trained;
+  for (train::TrainedWeights::Named& one : named) trained[one.name] = std::move(one.tensor);
+  return trained;
+}
+
+// A restarted group goes on from its last checkpoint; a first one begins.
+absl::StatusOr<train::TrainerState> TrainingJob::StartState(train::Trainer& trainer,
+                                                            train::TrainedWeights& weights) {
+  int restarts = 0;
+  if (!absl::SimpleAtoi(env_("TORCHELASTIC_RESTART_COUNT").value_or("0"), &restarts)) restarts = 0;
+  const auto checkpoints = Checkpoints(CheckpointsDir());
+  train::TrainerState state;
+  if (restarts > 0 && !checkpoints.empty()) {
+    ASSIGN_OR_RETURN(
+        state, train::ReadState(checkpoints.back().second, trainer.optimizer(), weights, *group_));
+    Log(absl::StrCat("restart ", restarts, ": going on after step ", state.step));
+  }
+  if (!is_first()) return state;
+  std::string lines;
+  for (const Json& line : state.log) absl::StrAppend(&lines, DumpJson(line), "\n");
+  RETURN_IF_ERROR(MakeDirectories(MetricsPath().parent_path()));
+  RETURN_IF_ERROR(WriteFileAtomically(MetricsPath(), lines));
+  return state;
+}
+
+absl::Status TrainingJob::SaveCheckpoint(const train::TrainerState& state, train::Trainer& trainer,
+                                         train::TrainedWeights& weights) {
+  const fs::path folder = CheckpointsDir() / absl::StrCat(kCheckpointPrefix, state.step);
+  std::optional<model::FolderInTheMaking> making;
+  if (is_first()) {
+    ASSIGN_OR_RETURN(auto created, model::FolderInTheMaking::Create(folder));
+    making.emplace(std::move(created));
+  }
+  ASSIGN_OR_RETURN(const Trained trained, CollectTrained(weights));
+  if (is_first()) RETURN_IF_ERROR(write_files_(making->path(), trained));
+  RETURN_IF_ERROR(train::WriteState(making ? making->path() : folder, state, trainer.optimizer(),
+                                    weights, *group_));
+  if (!is_first()) return absl::OkStatus();
+  RETURN_IF_ERROR(making->Commit());
+  Log(absl::StrCat("saved ", folder.string()));
+  if (spec_.save_total_limit == 0) return absl::OkStatus();
+  auto checkpoints = Checkpoints(CheckpointsDir());
+  const auto kept = static_cast<size_t>(spec_.save_total_limit);
+  for (size_t i = 0; i + kept < checkpoints.size(); ++i) {
+    std::error_code ignored;
+    fs::remove_all(checkpoints[i].second, ignored);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TrainingJob::Train(train::Recipe& recipe, int64_t rows, model::Decoder& model,
+                                train::TrainedWeights& weights, WriteFiles write_files) {
+  write_files_ = std::move(write_files);
+  train::TrainerOptions options = spec_.trainer;
+  options.batches.rows = rows;
+  train::Trainer trainer(options, &recipe, &weights, group_.get());
+  Log(absl::StrFormat(
+      "training on %s, precision %s: %d of %d parameters, %d rows, %d steps, effective batch %d, "
+      "ranks %d, ZeRO stage %d",
+      device_.device().str(), spec_.precision(), weights.numel(), model.info().num_parameters, rows,
+      trainer.total_steps(),
+      options.batches.batch_size * options.batches.accumulation * group_->world_size(),
+      group_->world_size(), zero_stage()));
+  ASSIGN_OR_RETURN(train::TrainerState state, StartState(trainer, weights));
+  int64_t last_epoch = static_cast<int64_t>(state.epoch + 1e-9);
+  const int64_t tokens_before = state.tokens;
+  const double begin = Now();
+  train::TrainerCallbacks callbacks;
+  callbacks.is_stopped = context_.is_stopped;
+  callbacks.on_line = [&](const Json& line) {
+    const std::string text = DumpJson(line);
+    Log(text);
+    return AppendFile(MetricsPath(), text + "\n");
+  };
+  callbacks.on_step = [&](const train::TrainerState& now, int64_t total, double speed) {
+    context_.on_progress({.stage = "training",
+                          .done = static_cast<uint64_t>(now.step),
+                          .total = static_cast<uint64_t>(total),
+                          .unit = "steps",
+                          .tokens_per_second = speed,
+                          .loss = now.last_loss});
+  };
+  callbacks.wants_checkpoint = [&](const train::TrainerState& now, int64_t total) {
+    return WantsCheckpoint(spec_, now, total, &last_epoch);
+  };
+  callbacks.save_checkpoint = [&](const train::TrainerState& now) {
+    return SaveCheckpoint(now, trainer, weights);
+  };
+  ASSIGN_OR_RETURN(state_, trainer.Run(std::move(state), callbacks));
+  train_seconds_ = Now() - begin;
+  trained_tokens_ = state_.tokens - tokens_before;
+  return absl::OkStatus();
+}
+
+absl::Status TrainingJob::Save(train::TrainedWeights& weights, const std::string& folder,
+                               OutputFile::Kind kind, const std::string& key) {
+  if (!spec_.save_model) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const Trained trained, CollectTrained(weights));
+  if (!is_first()) return absl::OkStatus();
+  const fs::path path = context_.task_dir / folder;
+  ASSIGN_OR_RETURN(auto making, model::FolderInTheMaking::Create(path));
+  RETURN_IF_ERROR(write_files_(making.path(), trained));
+  RETURN_IF_ERROR(making.Commit());
+  saved_[key] = path.string();
+  outputs_.push_back({.kind = kind, .task_id = context_.task_id, .path = path});
+  Log(absl::StrCat("saved ", path.string()));
+  return absl::OkStatus();
+}
+
+TaskOutcome TrainingJob::Outcome() const {
+  Json result = {{"task_id", context_.task_id},
+                 {"training_successful", true},
+                 {"training_time_seconds", Now() - begin_},
+                 {"error_message", nullptr},
+                 {"model_name", spec_.identifier},
+                 {"dataset_size", dataset_size_},
+                 {"output_dir", context_.task_dir.string()},
+                 {"checkpoints_dir", CheckpointsDir().string()},
+                 {"resume_from_path",
+                  spec_.resume_from_path.empty() ? Json(nullptr) : Json(spec_.resume_from_path)}};
+  result.update(saved_);
+  const auto steps = static_cast<double>(std::max<int64_t>(state_.step, 1));
+  result["train_loss"] = state_.loss_sum / steps;
+  result["train_loss_final"] = state_.last_loss;
+  result["global_steps"] = state_.step;
+  result["epochs_completed"] = state_.epoch;
+  result["num_tokens"] = state_.tokens;
+  result["tokens_per_second"] =
+      static_cast<double>(trained_tokens_) / std::max(train_seconds_, 1e-9);
+  result["precision"] = spec_.precision();
+  result["world_size"] = group_->world_size();
+  result["metrics_file"] = kMetricsFile;
+  result["metrics"] = state_.log.empty() ? Json::object() : state_.log.back();
+  if (is_demo_data_) result["demo_data"] = true;
+  return {std::move(result), outputs_};
+}
+
+Json TrainingJob::FailureRecord(const std::string& message) const {
+  return {{"task_id", context_.task_id},
+          {"training_successful", false},
+          {"training_time_seconds", Now() - begin_},
+          {"error_message", message},
+          {"model_name", spec_.identifier},
+          {"dataset_size", dataset_size_},
+          {"output_dir", context_.task_dir.string()},
+          {"checkpoints_dir", CheckpointsDir().string()},
+          {"resume_from_path",
+           spec_.resume_from_path.empty() ? Json(nullptr) : Json(spec_.resume_from_path)}};
+}
+
+TrainingJob::WriteFiles FullModelFiles(const TrainingJob& job, const model::Decoder& model,
+                                       at::ScalarType dtype) {
+  return [&job, &model, dtype](const fs::path& folder, const TrainingJob::Trained& trained) {
+    const auto tensor_of = [&](const model::Parameter& parameter) {
+      return trained.at(parameter.parts[0].name).to(dtype);
+    };
+    return model::WriteModelFiles(folder, job.base(),
+                                  model::StoredTensors(model.parameters(), tensor_of));
+  };
+}
+
+absl::StatusOr<TaskOutcome> RunTrainingTask(
+    const TaskContext& context, const TrainingDefaults& defaults, const TrainingDevice& device,
+    const EnvLookup& env,
+    const std::function<absl::Status(const Field& spec, TrainingJob& job)>& method) {
+  const Field spec = Field(&context.document, "")["spec"];
+  TrainingDevice chosen = device;
+  const absl::StatusOr<bool> enforces_cpu = spec["enforce_cpu"].BoolOr(false);
+  if (enforces_cpu.ok() && *enforces_cpu) chosen.use_cuda = false;
+  const auto warn = [&](const std::string& text) { context.on_log(LogLevel::kWarning, text); };
+  absl::StatusOr<TrainingSpec> read = ReadTrainingSpec(spec, defaults, chosen.use_cuda, warn);
+  TrainingSpec known;
+  known.identifier = defaults.identifier;
+  if (!enforces_cpu.ok()) read = enforces_cpu.status();
+  TrainingJob job(context, read.ok() ? *read : known, chosen, env);
+  const absl::Status status = read.ok() ? method(spec, job) : read.status();
+  if (status.ok()) return job.Outcome();
+  context.on_failure_record(job.FailureRecord(std::string(Message(status))));
+  return status;
+}
+
+}  // namespace flowmesh::tasks

@@ -1,0 +1,58 @@
+// What the training task types have in common: `spec.training` and the model, read and checked as a
+// whole before anything is loaded (TASKS.md 3.3, 4.3, 6).
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "common/env.h"
+#include "common/field.h"
+#include "common/status.h"
+#include "executors/train/trainer.h"
+
+namespace flowmesh::tasks {
+
+// The defaults in which the types differ.
+struct TrainingDefaults {
+  const char* identifier = "gpt2";
+  double learning_rate = 5e-5;
+  int64_t batch_size = 2;
+  int64_t save_steps = 100;
+  bool save_freq_first = false;  // the alias that wins
+  bool recompute = true;         // gradient_checkpointing
+  bool shards = false;           // ZeRO stage 2 among several ranks unless the spec says otherwise
+  bool bf16_on_gpu = false;      // unless `bf16: false`
+  const char* tokens_metric = "";  // of metrics lines; empty: none
+};
+
+struct TrainingSpec {
+  enum class SaveStrategy { kSteps, kEpoch, kNo };
+
+  std::string identifier, revision, download_dir;
+
+  train::TrainerOptions trainer;  // without the number of rows
+  SaveStrategy save_strategy = SaveStrategy::kSteps;
+  int64_t save_steps = 100;
+  int64_t save_total_limit = 0;  // checkpoints that are kept; 0: all
+  bool save_model = true;
+  bool recompute = true;
+  uint64_t seed = 42;
+  std::string resume_from_path;  // empty: none
+  int zero_stage = 0;
+
+  // The dtype of the computation here: bfloat16 where it is wanted and the device has it.
+  c10::ScalarType compute = c10::ScalarType::Float;
+  const char* precision() const;  // `fp32`, `bf16`, `fp16`
+};
+
+// `use_cuda`: the rank computes on a GPU. `warn` gets what is not an error. InvalidArgument names
+// the field.
+absl::StatusOr<TrainingSpec> ReadTrainingSpec(const Field& spec, const TrainingDefaults& defaults,
+                                              bool use_cuda,
+                                              const std::function<void(const std::string&)>& warn);
+
+}  // namespace flowmesh::tasks
