@@ -55,7 +55,7 @@ void RestoreRandom(const at::Tensor& states, TrainedWeights& weights,
   if (states.size(0) != group.world_size()) return;
   at::Generator generator = GeneratorOf(weights);
   const std::lock_guard<std::mutex> lock(generator.mutex());
-  generator.set_state(states[group.rank()].contiguous());
+  generator.set_state(states[group.rank()].clone());  // it reads from the storage's begin
 }
 
 at::Tensor Copied(const model::SafetensorsTensor& tensor) {

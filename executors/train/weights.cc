@@ -49,7 +49,8 @@ struct TrainedWeights::Unit {
   int64_t size = 0;     // with padding
   int64_t decayed = 0;  // elements before this have weight decay
   at::Tensor compute;   // [size] of the compute dtype
-  at::Tensor gradient;  // [size]; in stages 2 and 3 only while the unit's backward pass runs
+  at::Tensor gradient;  // [size]; in stages 2 and 3 only around the unit's backward pass
+  at::Tensor sum;       // this rank's piece of its sum over ranks, while that is computed
   WeightShard* shard = nullptr;
   parallel::Pending exchange;
 };
@@ -159,7 +160,8 @@ LayerHooks TrainedWeights::hooks() {
 void TrainedWeights::Gather(Unit& unit) {
   if (options_.zero_stage < 3 || !status_.ok()) return;
   ResizeStorage(unit.compute, unit.size);
-  Note(options_.group->AllGather(unit.compute, unit.shard->compute).Wait());
+  // Not as a change of the tensor: the same values come back to what autograd has kept.
+  Note(options_.group->AllGather(unit.compute.variable_data(), unit.shard->compute).Wait());
 }
 
 void TrainedWeights::Release(Unit& unit) {
@@ -187,14 +189,25 @@ void TrainedWeights::ExchangeGradients(Unit& unit) {
     if (is_last_pass_ && world_ > 1) unit.exchange = options_.group->AllReduceSum(unit.gradient);
     return;
   }
+  // The exchange of one unit runs beside the backward pass of the next.
+  Settle();
+  unit.sum = at::empty_like(unit.shard->compute);
+  unit.exchange = options_.group->ReduceScatterSum(unit.sum, unit.gradient);
+  unsettled_ = &unit;
+}
+
+void TrainedWeights::Settle() {
+  if (unsettled_ == nullptr) return;
+  const at::NoGradGuard no_grad;
+  Unit& unit = *std::exchange(unsettled_, nullptr);
+  Note(unit.exchange.Wait());
   WeightShard& shard = *unit.shard;
-  at::Tensor sum = at::empty_like(shard.compute);
-  Note(options_.group->ReduceScatterSum(sum, unit.gradient).Wait());
   if (shard.gradient.defined()) {
-    shard.gradient.add_(sum);
+    shard.gradient.add_(unit.sum);
   } else {
-    shard.gradient = std::move(sum);
+    shard.gradient = unit.sum;
   }
+  unit.sum = at::Tensor();
   for (const Unit::Slot& slot : unit.slots) slot.tensor->mutable_grad() = at::Tensor();
   unit.gradient = at::Tensor();
 }
@@ -220,6 +233,7 @@ absl::Status TrainedWeights::EndPass() {
     ExchangeGradients(*units_[0]);
     Release(*units_[0]);
   }
+  Settle();
   if (is_last_pass_) {
     for (const std::unique_ptr<Unit>& unit : units_) Note(unit->exchange.Wait());
   }

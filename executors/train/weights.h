@@ -96,6 +96,7 @@ class TrainedWeights {
   void Release(Unit& unit);        // stage 3
   void MakeGradients(Unit& unit);  // stages 2 and 3
   void ExchangeGradients(Unit& unit);
+  void Settle();  // stages 2 and 3: the last exchange's result into its shard
   void Note(const absl::Status& status) { status_.Update(status); }
 
   const WeightOptions options_;
@@ -105,6 +106,7 @@ class TrainedWeights {
   std::vector<int> unit_of_layer_;   // its place in units_, or -1
   std::vector<WeightShard> shards_;  // one for each unit
   bool is_last_pass_ = false;
+  Unit* unsettled_ = nullptr;
   absl::Status status_;  // the first error, from hooks too
 };
 
