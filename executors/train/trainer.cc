@@ -12,7 +12,6 @@
 namespace flowmesh::train {
 namespace {
 
-constexpr double kFirstLossScale = 65536;
 constexpr int64_t kGoodStepsToDouble = 2000;
 
 double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
@@ -24,6 +23,16 @@ BatchOptions OnRank(BatchOptions options, const parallel::ProcessGroup& group) {
 }
 
 }  // namespace
+
+void UpdateLossScale(bool is_finite, TrainerState& state) {
+  if (!is_finite) {
+    state.loss_scale /= 2;
+    state.good_steps = 0;
+  } else if (++state.good_steps == kGoodStepsToDouble) {
+    state.loss_scale *= 2;
+    state.good_steps = 0;
+  }
+}
 
 struct Trainer::Window {
   double begin = Now();
@@ -87,16 +96,6 @@ absl::StatusOr<double> Trainer::Merge(const std::vector<PassReport>& reports, Tr
   window.tokens += tokens;
   state.tokens += tokens;
   return loss;
-}
-
-void Trainer::UpdateLossScale(bool is_finite, TrainerState& state) const {
-  if (!is_finite) {
-    state.loss_scale /= 2;
-    state.good_steps = 0;
-  } else if (++state.good_steps == kGoodStepsToDouble) {
-    state.loss_scale *= 2;
-    state.good_steps = 0;
-  }
 }
 
 absl::Status Trainer::Step(TrainerState& state, Window& window) {

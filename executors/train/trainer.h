@@ -64,6 +64,11 @@ struct TrainerState {
   std::vector<Json> log;   // the metrics lines
 };
 
+// Float16: where the loss scale begins, and what it becomes after a step whose gradients were
+// finite or not: half at once when they overflow, twice after 2000 good steps.
+inline constexpr double kFirstLossScale = 65536;
+void UpdateLossScale(bool is_finite, TrainerState& state);
+
 // Called from the training thread; those marked are called on every rank, the others on rank 0.
 struct TrainerCallbacks {
   std::function<bool()> is_stopped;  // every rank
@@ -94,7 +99,6 @@ class Trainer {
   // The reports of this rank's passes summed over ranks, into the window; gives the step's loss.
   absl::StatusOr<double> Merge(const std::vector<PassReport>& reports, TrainerState& state,
                                Window& window);
-  void UpdateLossScale(bool is_finite, TrainerState& state) const;
   Json Line(const TrainerState& state, const Window& window) const;
 
   const TrainerOptions options_;
