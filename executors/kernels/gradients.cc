@@ -38,7 +38,7 @@ class LinearFunction : public Function<LinearFunction> {
     const at::Tensor y_gradient = Flat(gradients[0]);
     at::Tensor weight_gradient;
     if (weight.requires_grad() && weight.is_leaf()) {
-      GradientOf(weight).addmm_(y_gradient.t(), Flat(x));
+      AddProduct(y_gradient, Flat(x), weight);
     } else if (weight.requires_grad()) {  // computed from another tensor, which gets it
       weight_gradient = at::mm(y_gradient.t(), Flat(x));
     }
@@ -126,6 +126,15 @@ at::Tensor& GradientOf(const at::Tensor& weight) {
   at::Tensor& gradient = weight.mutable_grad();
   if (!gradient.defined()) gradient = at::zeros_like(weight);
   return gradient;
+}
+
+void AddProduct(const at::Tensor& y_gradient, const at::Tensor& x, const at::Tensor& weight) {
+  at::Tensor& gradient = GradientOf(weight);
+  if (x.scalar_type() == at::kFloat || !x.is_cpu()) {
+    gradient.addmm_(y_gradient.t(), x);
+  } else {  // adding while it multiplies, libtorch takes a detour through float32
+    gradient.add_(at::mm(y_gradient.t(), x));
+  }
 }
 
 at::Tensor TrainedLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {

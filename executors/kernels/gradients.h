@@ -16,6 +16,9 @@ bool WantsGradient(std::initializer_list<at::Tensor> tensors);
 // `weight.grad()`, made of zeros where there is none: same shape, dtype and device.
 at::Tensor& GradientOf(const at::Tensor& weight);
 
+// Adds the gradient of a product's weight: y_gradient [rows, out] turned, times x [rows, in].
+void AddProduct(const at::Tensor& y_gradient, const at::Tensor& x, const at::Tensor& weight);
+
 // As kernels::Linear; x may have any number of leading dimensions.
 at::Tensor TrainedLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 

@@ -51,9 +51,7 @@ void Backward(at::Tensor logit_gradient, const at::Tensor& logits, const at::Ten
   }
   const at::Tensor gradient = logit_gradient.to(head.weight.scalar_type());
   if (hidden_gradient.defined()) hidden_gradient.copy_(at::mm(gradient, head.weight));
-  if (head.weight.requires_grad()) {
-    kernels::GradientOf(head.weight).addmm_(gradient.t(), hidden);
-  }
+  if (head.weight.requires_grad()) kernels::AddProduct(gradient, hidden, head.weight);
 }
 
 class CrossEntropyFunction : public Function<CrossEntropyFunction> {
@@ -70,7 +68,8 @@ class CrossEntropyFunction : public Function<CrossEntropyFunction> {
       const at::Tensor rows = hidden.narrow(0, begin, count);
       const at::Tensor wanted = targets.narrow(0, begin, count).unsqueeze(1);
       const at::Tensor logits = Logits(rows, head);
-      *correct += (logits.argmax(-1, /*keepdim=*/true) == wanted).sum().item<int64_t>();
+      *correct +=
+          (logits.gather(1, wanted) >= logits.amax(-1, /*keepdim=*/true)).sum().item<int64_t>();
       at::Tensor log_probs = at::log_softmax(logits, -1);
       sum -= log_probs.gather(1, wanted).sum(at::kDouble).item<double>();
       if (!wants_gradient) return;

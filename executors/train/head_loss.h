@@ -18,7 +18,7 @@ struct Head {
 
 struct TokenLoss {
   at::Tensor loss;      // scalar float32, differentiable: the sum over tokens of -log p, scaled
-  int64_t correct = 0;  // tokens whose logit is the largest
+  int64_t correct = 0;  // tokens whose logit no other exceeds
 };
 
 // hidden: [rows, hidden] of the places that predict `targets` [rows] int64. The loss is `scale`

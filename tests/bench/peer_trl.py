@@ -1,0 +1,82 @@
+"""Training by TRL and PEFT on the rows of train_bench: its peer. Prints the same lines.
+
+peer_trl.py MODEL.gguf sft|lora|dpo ROWS LENGTH BATCH STEPS THREADS fp32|bf16
+"""
+import resource
+import sys
+import tempfile
+import time
+
+import peft
+import tokenizers
+import torch
+import transformers
+import trl
+from datasets import Dataset
+
+from peer_transformers import load
+
+
+class Clock(transformers.TrainerCallback):
+    """Times the steps after the first."""
+
+    def __init__(self):
+        self.begin, self.end = None, None
+
+    def on_step_end(self, args, state, control, **_):
+        self.end = time.perf_counter()
+        self.begin = self.begin or self.end
+
+
+class PreparedDpo(trl.DPOTrainer):
+    def _prepare_dataset(self, dataset, *_):  # the rows are ids already
+        return dataset
+
+
+def tokenizer():
+    """Only for the ids of padding and end."""
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<pad>": 0, "<eos>": 1}, unk_token="<pad>"))
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>")
+
+
+def row(i, length):
+    return [1000 + (i * 7919 + j * 104729) % 50000 for j in range(length)]
+
+
+def main():
+    path, method = sys.argv[1:3]
+    rows, length, batch, steps, threads = map(int, sys.argv[3:8])
+    bf16 = sys.argv[8] == "bf16"
+    torch.set_num_threads(threads)
+    model = load(path)
+    if not bf16:
+        model = model.float()
+    model.train()
+    common = dict(output_dir=tempfile.mkdtemp(), use_cpu=True, per_device_train_batch_size=batch, max_steps=steps,
+                  learning_rate=1e-5, gradient_checkpointing=method != "lora", save_strategy="no", report_to="none",
+                  logging_steps=steps, disable_tqdm=True, bf16=False, fp16=False)
+    clock = Clock()
+    if method == "dpo":
+        data = Dataset.from_list([{
+            "prompt_input_ids": row(i, length // 2), "chosen_input_ids": row(i, length)[length // 2:],
+            "rejected_input_ids": row(i + rows, length - length // 2)} for i in range(rows)])
+        trainer = PreparedDpo(model=model, args=trl.DPOConfig(**common), train_dataset=data, processing_class=tokenizer(),
+                              callbacks=[clock])
+        per_row = 2 * length
+    else:
+        data = Dataset.from_list([{"input_ids": row(i, length)} for i in range(rows)])
+        config = None
+        if method == "lora":
+            config = peft.LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, task_type="CAUSAL_LM",
+                                     target_modules=["q_proj", "k_proj", "v_proj", "o_proj"])
+        trainer = trl.SFTTrainer(model=model, args=trl.SFTConfig(**common, max_length=1024), train_dataset=data,
+                                 processing_class=tokenizer(), peft_config=config, callbacks=[clock])
+        per_row = length
+    result = trainer.train()
+    print(f"tokens per second\t{(steps - 1) * batch * per_row / (clock.end - clock.begin):.1f}")
+    print(f"loss\t{result.training_loss:.4f}")
+    print(f"memory\t{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+// Training of a model by this project's trainer; peer_trl.py is its peer, on the same rows. Prints
+// name<TAB>value: unpadded tokens per second over the steps after the first, the last loss, and
+// peak memory in MB.
+//
+//   train_bench MODEL sft|lora|dpo ROWS LENGTH BATCH STEPS THREADS fp32|bf16 [packed LENGTH]
+#include <ATen/Parallel.h>
+#include <sys/resource.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "common/clock.h"
+#include "executors/model/checkpoint.h"
+#include "executors/train/dpo.h"
+#include "executors/train/lora.h"
+#include "executors/train/model_weights.h"
+#include "executors/train/packing.h"
+#include "executors/train/recompute.h"
+#include "executors/train/sft.h"
+
+namespace flowmesh::train {
+namespace {
+
+struct Arguments {
+  std::string model, method;
+  int64_t rows, length, batch, steps;
+  at::ScalarType dtype;
+  int64_t packed_length;  // 0: not packed
+};
+
+// Row i of the data; peer_trl.py makes the same.
+Ids Row(int64_t i, int64_t length) {
+  Ids ids;
+  for (int64_t j = 0; j < length; ++j) {
+    ids.push_back(static_cast<text::TokenId>(1000 + (i * 7919 + j * 104729) % 50000));
+  }
+  return ids;
+}
+
+std::vector<SftRow> SftRows(const Arguments& a) {
+  std::vector<SftRow> rows;
+  if (a.packed_length == 0) {
+    for (int64_t i = 0; i < a.rows; ++i) rows.push_back({Row(i, a.length)});
+    return rows;
+  }
+  const std::vector<int64_t> lengths(static_cast<size_t>(a.rows), a.length);
+  for (const auto& packed : PackBestFit(lengths, a.packed_length)) {
+    SftRow& row = rows.emplace_back();
+    for (const int64_t i : packed) row.push_back(Row(i, a.length));
+  }
+  return rows;
+}
+
+// Half prompt, half answer.
+std::vector<PreferencePair> Pairs(const Arguments& a) {
+  std::vector<PreferencePair> pairs;
+  for (int64_t i = 0; i < a.rows; ++i) {
+    Ids chosen = Row(i, a.length), rejected = Row(i, a.length / 2);
+    const Ids other = Row(i + a.rows, a.length - a.length / 2);
+    rejected.insert(rejected.end(), other.begin(), other.end());
+    pairs.push_back({{std::move(chosen), a.length / 2}, {std::move(rejected), a.length / 2}});
+  }
+  return pairs;
+}
+
+double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
+
+void Run(const Arguments& a) {
+  const bool is_lora = a.method == "lora";
+  const auto checkpoint = model::OpenCheckpoint(a.model).value();
+  std::vector<std::string> warnings;
+  const auto model =
+      model::LoadDecoder(checkpoint, {.dtype = a.dtype, .master_weights = !is_lora}, &warnings)
+          .value();
+  const auto group = parallel::ProcessGroup::Single();
+  const model::LoraConfig config = {.r = 16,
+                                    .alpha = 32,
+                                    .dropout = 0,
+                                    .target_modules = {"q_proj", "k_proj", "v_proj", "o_proj"}};
+  TrainedWeights weights(
+      is_lora ? TrainAdapter(MakeAdapter(*model, config, 42).value(), *model) : AllWeights(*model),
+      {.compute = is_lora ? at::kFloat : a.dtype, .group = group.get()});
+  // As the task types default to.
+  TrainingLayerRunner layers(/*recompute=*/!is_lora, weights.hooks());
+  model->set_layer_runner(&layers);
+
+  const std::vector<SftRow> rows = SftRows(a);
+  const std::vector<PreferencePair> pairs = Pairs(a);
+  SftRecipe sft(model.get(), &rows, a.packed_length > 0);
+  DpoRecipe dpo(model.get(), &pairs, {});
+  const bool is_dpo = a.method == "dpo";
+  TrainerOptions options;
+  options.batches = {.rows = static_cast<int64_t>(is_dpo ? pairs.size() : rows.size()),
+                     .batch_size = a.batch,
+                     .max_steps = a.steps};
+  options.schedule.learning_rate = 1e-5;
+  options.logging_steps = 1000000;
+  const auto nothing = [](int64_t, int64_t) { return absl::OkStatus(); };
+  if (is_dpo && !dpo.Prepare(a.batch, weights, *group, nothing).ok()) std::abort();
+  Trainer trainer(options, is_dpo ? static_cast<Recipe*>(&dpo) : &sft, &weights, group.get());
+  double begin = 0;
+  int64_t tokens = 0;
+  TrainerCallbacks callbacks;
+  callbacks.is_stopped = [] { return false; };
+  callbacks.on_line = [](const Json&) { return absl::OkStatus(); };
+  callbacks.on_step = [&](const TrainerState& state, int64_t, double) {
+    if (state.step > 1) return;
+    begin = Now();
+    tokens = state.tokens;
+  };
+  callbacks.wants_checkpoint = [](const TrainerState&, int64_t) { return false; };
+  const TrainerState state = trainer.Run({}, callbacks).value();
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  std::printf("tokens per second\t%.1f\nloss\t%.4f\nmemory\t%.0f\n",
+              static_cast<double>(state.tokens - tokens) / (Now() - begin), state.last_loss,
+              static_cast<double>(usage.ru_maxrss) / 1024);
+}
+
+}  // namespace
+}  // namespace flowmesh::train
+
+int main(int argc, char** argv) {
+  if (argc != 9 && argc != 11) {
+    std::fprintf(stderr,
+                 "usage: train_bench MODEL sft|lora|dpo ROWS LENGTH BATCH STEPS THREADS fp32|bf16 "
+                 "[packed LENGTH]\n");
+    return 2;
+  }
+  at::set_num_threads(std::atoi(argv[7]));
+  flowmesh::train::Run({.model = argv[1],
+                        .method = argv[2],
+                        .rows = std::atoll(argv[3]),
+                        .length = std::atoll(argv[4]),
+                        .batch = std::atoll(argv[5]),
+                        .steps = std::atoll(argv[6]),
+                        .dtype = std::string(argv[8]) == "bf16" ? at::kBFloat16 : at::kFloat,
+                        .packed_length = argc == 11 ? std::atoll(argv[10]) : 0});
+  return 0;
+}
