@@ -27,14 +27,6 @@ Configuration FileAsSplit(const std::string& name) {
   return {.name = "default", .is_default = true, .splits = {{.name = "train", .files = {name}}}};
 }
 
-// The last part of a URL's path, when it can be a file's name.
-std::string FileNameOf(const std::string& url, const std::string& fallback) {
-  const std::string path = url.substr(0, url.find_first_of("?#"));
-  const std::string name = path.substr(path.rfind('/') + 1);
-  const bool is_host_only = path.find('/', path.find("://") + 3) == std::string::npos;
-  return !is_host_only && IsPlainFileName(name) ? name : fallback;
-}
-
 std::string Names(const std::vector<Configuration>& configurations) {
   return absl::StrJoin(configurations, ", ",
                        [](std::string* out, const Configuration& one) { *out += one.name; });
@@ -155,6 +147,13 @@ absl::StatusOr<Table> LoadRepository(DataRepository& repository, const DataSet& 
 }
 
 }  // namespace
+
+std::string FileNameOf(const std::string& url, const std::string& fallback) {
+  const std::string path = url.substr(0, url.find_first_of("?#"));
+  const std::string name = path.substr(path.rfind('/') + 1);
+  const bool is_host_only = path.find('/', path.find("://") + 3) == std::string::npos;
+  return !is_host_only && IsPlainFileName(name) ? name : fallback;
+}
 
 absl::StatusOr<Headers> ReadHeaders(const Field& field) {
   RETURN_IF_ERROR(field.CheckMap());

@@ -59,8 +59,11 @@ absl::StatusOr<absl::Duration> ReadTimeout(const Field& field);
 // instead. Cancelled. Others: the network, the disk.
 absl::StatusOr<Table> LoadDataSet(const DataSet& data_set, const DataContext& context);
 
-// Downloads `url` into `<task dir>/inputs/` and returns the file, named as the last part of the
-// URL's path, else `fallback_name`. `token_without_origin`: TASKS.md 2.9's rule for JSONL.
+// The last part of a URL's path, when it can be a file's name.
+std::string FileNameOf(const std::string& url, const std::string& fallback);
+
+// Downloads `url` into `<task dir>/inputs/` and returns the file, which FileNameOf names.
+// `token_without_origin`: TASKS.md 2.9's rule for JSONL.
 absl::StatusOr<std::filesystem::path> DownloadInput(const std::string& url, const Headers& headers,
                                                     absl::Duration timeout,
                                                     const std::string& fallback_name,

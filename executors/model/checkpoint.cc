@@ -33,7 +33,7 @@ std::vector<std::string> FileNames(const fs::path& folder) {
 
 absl::StatusOr<Checkpoint> OpenGguf(const fs::path& path) {
   Checkpoint checkpoint;
-  checkpoint.path = path;
+  checkpoint.path = checkpoint.tokenizer = path;
   ASSIGN_OR_RETURN(checkpoint.gguf, GgufFile::Open(path));
   ASSIGN_OR_RETURN(checkpoint.config, ReadGgufConfig(*checkpoint.gguf));
   checkpoint.weights = MakeGgufSource(*checkpoint.gguf, checkpoint.config);
@@ -61,7 +61,7 @@ absl::StatusOr<Checkpoint> OpenFolder(const fs::path& folder) {
   ASSIGN_OR_RETURN(const fs::path file, FindWeights(folder));
   if (file.extension() == ".gguf") return OpenGguf(file);
   Checkpoint checkpoint;
-  checkpoint.path = folder;
+  checkpoint.path = checkpoint.tokenizer = folder;
   ASSIGN_OR_RETURN(checkpoint.config, ReadFolderConfig(folder));
   ASSIGN_OR_RETURN(std::unique_ptr<Safetensors> tensors, OpenSafetensors(file));
   checkpoint.weights =

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,8 +17,9 @@
 namespace flowmesh::model {
 
 struct Checkpoint {
-  std::filesystem::path path;      // the Hugging Face folder or the GGUF file
-  std::unique_ptr<GgufFile> gguf;  // null for a folder
+  std::filesystem::path path;       // the Hugging Face folder or the GGUF file that describes it
+  std::filesystem::path tokenizer;  // the folder or GGUF file whose tokenizer it has
+  std::unique_ptr<GgufFile> gguf;   // null for a folder
   ModelConfig config;
   std::unique_ptr<WeightSource> weights;  // may refer to `gguf`
 };
@@ -34,6 +36,11 @@ absl::StatusOr<Json> ReadJsonFile(const std::filesystem::path& path);
 absl::StatusOr<std::filesystem::path> FindWeights(const std::filesystem::path& folder);
 // A safetensors file, or an index by its ending.
 absl::StatusOr<std::unique_ptr<Safetensors>> OpenSafetensors(const std::filesystem::path& file);
+
+// LoadModel of what was opened. `prepare` (may be null) gets the decoder last: to put adapters on
+// it.
+absl::StatusOr<LoadedModel> LoadModel(const Checkpoint& checkpoint, const LoadOptions& options,
+                                      const std::function<absl::Status(Decoder&)>& prepare);
 
 // Errors as LoadModel's of tokenizers.
 absl::StatusOr<std::unique_ptr<text::Tokenizer>> LoadTokenizer(const Checkpoint& checkpoint);

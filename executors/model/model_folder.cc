@@ -131,9 +131,9 @@ absl::Status WriteModelFiles(const fs::path& folder, const Checkpoint& base,
 }
 
 absl::Status CopyTokenizerFiles(const Checkpoint& base, const fs::path& folder) {
-  if (base.gguf != nullptr) return absl::OkStatus();  // it keeps its tokenizer to itself
+  if (base.tokenizer.extension() == ".gguf") return absl::OkStatus();  // it keeps it to itself
   for (const char* name : kTokenizerFiles) {
-    RETURN_IF_ERROR(CopyIfThere(base.path / name, folder / name));
+    RETURN_IF_ERROR(CopyIfThere(base.tokenizer / name, folder / name));
   }
   return absl::OkStatus();
 }

@@ -10,8 +10,9 @@
 #include "absl/strings/str_format.h"
 #include "common/clock.h"
 #include "executors/engine/engine.h"
-#include "executors/model/resolve.h"
+#include "executors/model/adapter.h"
 #include "executors/tasks/data_context.h"
+#include "executors/tasks/model_files.h"
 
 namespace flowmesh::tasks {
 namespace {
@@ -19,24 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 
 double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
-
-// Sizes and times of a model's files: a folder that was written anew is another model.
-std::string Stamp(const fs::path& path) {
-  std::vector<std::string> files;
-  std::error_code error;
-  const auto add = [&](const fs::path& file) {
-    files.push_back(absl::StrCat(file.filename().string(), " ", fs::file_size(file, error), " ",
-                                 fs::last_write_time(file, error).time_since_epoch().count()));
-  };
-  if (fs::is_regular_file(path, error)) add(path);
-  for (const auto& entry : fs::directory_iterator(path, error)) {
-    if (entry.is_regular_file(error)) add(entry.path());
-  }
-  std::sort(files.begin(), files.end());
-  std::string stamp;
-  for (const std::string& file : files) absl::StrAppend(&stamp, file, "\n");
-  return stamp;
-}
 
 std::string DtypeName(std::optional<at::ScalarType> dtype) {
   if (!dtype) return "auto";
@@ -126,11 +109,48 @@ absl::Status Export(const InferenceUnit& unit, const fs::path& dir, Json& result
   return absl::OkStatus();
 }
 
-hub::Callbacks HubCallbacks(const TaskContext& context) {
-  return {.is_cancelled = context.is_stopped, .on_file = [&context](const std::string& file) {
-            context.on_progress({.stage = "downloading model"});
-            context.on_log(LogLevel::kInfo, absl::StrCat("downloading ", file));
-          }};
+// An adapter as it was found.
+struct AdapterFolder {
+  std::string field;  // that gave it, for errors
+  fs::path path;
+  std::string stamp;
+  bool merge = false;
+  double scale = 1.0;
+};
+
+// All that go onto the model, in their order: that of checkpoint.load first.
+absl::StatusOr<std::vector<AdapterFolder>> FindAdapters(const ModelSpec& spec,
+                                                        const ModelFiles& files,
+                                                        const TaskContext& context,
+                                                        const EnvLookup& env) {
+  std::vector<AdapterFolder> found;
+  // Its stamp is among those of the files.
+  if (const auto path = files.adapter()) {
+    found.push_back({.field = files.overlay_field, .path = *path, .merge = true});
+  }
+  for (const AdapterSource& adapter : spec.adapters) {
+    ASSIGN_OR_RETURN(Fetched fetched,
+                     Fetch(adapter.source, AdapterOptions(context, adapter), context, env));
+    auto folder = model::FindAdapterFolder(fetched.path);
+    if (!folder.ok()) return Annotate(folder.status(), adapter.source.field);
+    found.push_back({adapter.source.field, *std::move(folder), std::move(fetched.stamp),
+                     adapter.merge, adapter.scale});
+    context.on_log(LogLevel::kInfo, absl::StrCat("adapter ", adapter.name, ": ",
+                                                 adapter.merge ? "merged" : "at runtime", ", from ",
+                                                 found.back().path.string()));
+  }
+  return found;
+}
+
+absl::Status PutOn(const std::vector<AdapterFolder>& adapters, model::Decoder& model,
+                   const TaskContext& context) {
+  for (const AdapterFolder& folder : adapters) {
+    if (context.is_stopped()) return absl::CancelledError("stopped");
+    const auto adapter = model::ReadAdapter(folder.path, model);
+    if (!adapter.ok()) return Annotate(adapter.status(), folder.field);
+    (folder.merge ? model::Merge : model::Attach)(*adapter, folder.scale, model);
+  }
+  return absl::OkStatus();
 }
 
 // Makes the rows of data sets the prompts of their units: before the model is loaded, since it is
@@ -152,13 +172,19 @@ absl::Status LoadDataSets(InferenceSpec& spec, const TaskContext& context, const
 }  // namespace
 
 absl::Status InferenceRunner::Load(const InferenceSpec& spec, const TaskContext& context) {
-  auto resolved = model::ResolveModel(spec.model.identifier, spec.model.revision,
-                                      spec.model.download_dir, env_, HubCallbacks(context));
-  if (!resolved.ok()) return Annotate(resolved.status(), "spec.model.source.identifier");
+  ASSIGN_OR_RETURN(const ModelFiles files,
+                   FindModel({spec.model.identifier, spec.model.revision, spec.model.download_dir},
+                             spec.model.checkpoint,
+                             CheckpointOptions(context, /*adapter_first=*/false), context, env_));
+  ASSIGN_OR_RETURN(const auto adapters, FindAdapters(spec.model, files, context, env_));
   const at::Device device = spec.use_cuda ? gpu_ : at::Device(at::kCPU);
-  const std::string key =
-      absl::StrCat(spec.model.identifier, "\n", spec.model.revision, "\n", resolved->string(), "\n",
-                   DtypeName(spec.model.dtype), "\n", device.str(), "\n", Stamp(*resolved));
+  std::string key =
+      absl::StrCat(spec.model.identifier, "\n", spec.model.revision, "\n",
+                   DtypeName(spec.model.dtype), "\n", device.str(), "\n", files.stamp);
+  for (const AdapterFolder& adapter : adapters) {
+    absl::StrAppend(&key, "\n", adapter.merge ? "merge" : "runtime", " ", adapter.scale, " ",
+                    adapter.stamp);
+  }
   if (key == model_key_) {
     context.on_log(LogLevel::kInfo, absl::StrCat("model ", spec.model.identifier, " is warm"));
     return absl::OkStatus();
@@ -167,21 +193,27 @@ absl::Status InferenceRunner::Load(const InferenceSpec& spec, const TaskContext&
   model_key_.clear();
   model_ = {};
   const double begin = Now();
+  ASSIGN_OR_RETURN(const model::Checkpoint checkpoint, OpenModelFiles(files));
   auto loaded = model::LoadModel(
-      *resolved,
-      {.dtype = spec.model.dtype, .device = device, .progress = [&](uint64_t done, uint64_t total) {
-         context.on_progress(
-             {.stage = "loading model", .done = done, .total = total, .unit = "bytes"});
-       }});
+      checkpoint,
+      {.dtype = spec.model.dtype,
+       .device = device,
+       .progress =
+           [&](uint64_t done, uint64_t total) {
+             context.on_progress(
+                 {.stage = "loading model", .done = done, .total = total, .unit = "bytes"});
+           }},
+      [&](model::Decoder& decoder) { return PutOn(adapters, decoder, context); });
   if (!loaded.ok()) return loaded.status();
   for (const std::string& warning : loaded->warnings) context.on_log(LogLevel::kWarning, warning);
   model_ = *std::move(loaded);
-  model_key_ = key;
+  model_key_ = std::move(key);
   context.on_log(
       LogLevel::kInfo,
-      absl::StrFormat("loaded model %s in %.2f s: path %s, revision %s, device %s, dtype "
+      absl::StrFormat("loaded model %s in %.2f s: path %s%s, revision %s, device %s, dtype "
                       "%s, parallel size 1",
                       spec.model.identifier, Now() - begin, model_.path.string(),
+                      files.overlay.empty() ? "" : ", weights of " + files.overlay.string(),
                       spec.model.revision, device.str(), DtypeName(model_.model->dtype())));
   return absl::OkStatus();
 }

@@ -55,12 +55,6 @@ absl::Status CheckDeviceMap(const Field& field, bool has_cuda, bool enforce_cpu)
   return field.Expected("auto, balanced, balanced_low_0, cpu or cuda");
 }
 
-// A feature of a later version: asking for it is an error, its absence or emptiness is not.
-absl::Status Refuse(const Field& field, std::string_view what) {
-  if (!field.present() || field.json().empty()) return absl::OkStatus();
-  return field.Error(absl::StrCat(ToAbsl(what), " not supported by this version of the worker"));
-}
-
 absl::Status RefuseQuantised(const EngineBlocks& blocks, bool use_cuda) {
   for (const char* key : {"load_in_8bit", "load_in_4bit"}) {
     ASSIGN_OR_RETURN(const bool wanted, blocks[key].BoolOr(false));
@@ -118,8 +112,8 @@ absl::StatusOr<ModelSpec> ReadModel(const Field& spec, bool has_cuda, bool enfor
   }
   RETURN_IF_ERROR(CheckDeviceMap(blocks["device_map"], has_cuda, enforce_cpu));
   RETURN_IF_ERROR(RefuseQuantised(blocks, use_cuda));
-  RETURN_IF_ERROR(Refuse(model["adapters"], "adapters are"));
-  RETURN_IF_ERROR(Refuse(spec["checkpoint"]["load"], "loading a checkpoint is"));
+  ASSIGN_OR_RETURN(result.adapters, ReadAdapters(model["adapters"], warn));
+  ASSIGN_OR_RETURN(result.checkpoint, ReadCheckpointLoad(spec));
   return result;
 }
 
@@ -211,7 +205,7 @@ std::string FirstDifference(const engine::SamplingParams& a, const engine::Sampl
 }
 
 // `child`: an entry of merge_children. Nothing when it is to be skipped.
-absl::StatusOr<std::optional<InferenceUnit>> ReadChild(const Field& child, const Json& parent_model,
+absl::StatusOr<std::optional<InferenceUnit>> ReadChild(const Field& child, const Field& parent_spec,
                                                        const InferenceUnit& parent, bool use_cuda,
                                                        const Warn& warn) {
   const absl::StatusOr<std::string> id = child["task_id"].NonEmptyString();
@@ -230,8 +224,10 @@ absl::StatusOr<std::optional<InferenceUnit>> ReadChild(const Field& child, const
     return absl::InvalidArgumentError(
         absl::StrCat(label, "spec.inference differs from the parent's in ", difference));
   }
-  if (spec["model"].present() && spec["model"].json() != parent_model) {
-    return absl::InvalidArgumentError(absl::StrCat(label, "spec.model differs from the parent's"));
+  for (const char* key : {"model", "checkpoint"}) {
+    if (!spec[key].present() || spec[key].json() == parent_spec[key].json()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(label, spec[key].path(), " differs from the parent's"));
   }
   unit->label = label;
   return *std::move(unit);
@@ -263,6 +259,17 @@ void WarnOfUnreadKeys(const Field& spec, const Warn& warn) {
          "release_after_run", "low_cpu_mem_usage", "use_flash_attention_2"},
         warn);
   }
+  const Field adapters = spec["model"]["adapters"];
+  for (size_t i = 0; i < adapters.size(); ++i) {
+    WarnOfUnread(adapters[i],
+                 {"type", "name", "id", "adapter_id", "apply", "path", "taskId", "task_id", "url",
+                  "headers", "archive_format", "scale"},
+                 warn);
+  }
+  WarnOfUnread(spec["checkpoint"]["load"],
+               {"type", "path", "uri", "taskId", "task_id", "url", "base_url", "headers",
+                "timeoutSec", "filename", "archive_format", "subdir"},
+               warn);
   WarnOfUnread(spec["data"],
                {"type",
                 "items",
@@ -307,8 +314,8 @@ absl::StatusOr<InferenceSpec> ReadInferenceSpec(const Json& document, bool has_c
   const Field children = root["merge_children"];
   RETURN_IF_ERROR(children.CheckList());
   for (size_t i = 0; i < children.size(); ++i) {
-    ASSIGN_OR_RETURN(auto child, ReadChild(children[i], spec["model"].json(), result.units[0],
-                                           result.use_cuda, warn));
+    ASSIGN_OR_RETURN(auto child,
+                     ReadChild(children[i], spec, result.units[0], result.use_cuda, warn));
     if (child) result.units.push_back(*std::move(child));
   }
   WarnOfUnreadKeys(spec, warn);

@@ -16,6 +16,7 @@
 #include "executors/data/jsonl_export.h"
 #include "executors/data/prompts.h"
 #include "executors/engine/sampling.h"
+#include "executors/tasks/load_source.h"
 
 namespace flowmesh::tasks {
 
@@ -28,6 +29,8 @@ struct ModelSpec {
   std::optional<int64_t> max_model_len;  // tokens
   std::string max_model_len_path;        // the field that gave it, for errors
   double gpu_memory_utilization = 0.9;
+  std::optional<LoadSource> checkpoint;  // what takes the place of its weights
+  std::vector<AdapterSource> adapters;
 
   friend bool operator==(const ModelSpec&, const ModelSpec&) = default;
 };

@@ -159,10 +159,22 @@ TEST_F(InferenceSpecTest, MistakesNameTheField) {
   EXPECT_THAT(Error(engine("{device_map: cuda}")), HasSubstr("this worker has no GPU"));
   EXPECT_THAT(Error(engine("{device_map: cuda}") + ", enforce_cpu: true", true),
               HasSubstr("contradicts spec.enforce_cpu"));
-  EXPECT_THAT(Error("model: {source: {identifier: m}, adapters: [{path: x}]}"),
-              HasSubstr("spec.model.adapters: adapters are not supported"));
-  EXPECT_THAT(Error(m + ", checkpoint: {load: {path: x}}"), HasSubstr("spec.checkpoint.load: "));
+  EXPECT_EQ(Error("model: {source: {identifier: m}, adapters: [{type: lora}]}"),
+            "spec.model.adapters[0]: one of path, taskId or url is required");
+  EXPECT_EQ(Error(m + ", checkpoint: {load: {}}"),
+            "spec.checkpoint.load: one of path, taskId or url is required");
   EXPECT_THAT(Error(m + ", enforce_cpu: perhaps"), HasSubstr("spec.enforce_cpu: expected"));
+}
+
+TEST_F(InferenceSpecTest, UnreadKeysOfWhatIsLoadedAreSaid) {
+  const auto spec = Read(
+      "model: {source: {identifier: m}, adapters: [{path: /a, weight: 2}]}, "
+      "checkpoint: {load: {path: /b, strict: true}}");
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->model.checkpoint->path.value, "/b");
+  EXPECT_EQ(spec->model.adapters[0].source.path.value, "/a");
+  EXPECT_THAT(warnings_, ElementsAre("ignored field spec.model.adapters[0].weight",
+                                     "ignored field spec.checkpoint.load.strict"));
 }
 
 TEST_F(InferenceSpecTest, ChildrenHaveTheirOwnDataAndSystemPrompt) {

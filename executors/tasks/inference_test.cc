@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "executors/model/model_goldens.h"
+#include "executors/tasks/test_task.h"
 
 namespace flowmesh::tasks {
 namespace {
@@ -19,7 +20,7 @@ using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-class InferenceTest : public ::testing::Test {
+class InferenceTest : public TaskTest {
  protected:
   InferenceTest() {
     spec_ = {{"taskType", "inference"},
@@ -29,16 +30,9 @@ class InferenceTest : public ::testing::Test {
   }
 
   absl::StatusOr<TaskOutcome> Run(Json children = nullptr) {
-    TaskContext context;
-    context.task_id = "T1";
-    context.document = {{"task_id", "T1"}, {"spec", spec_}};
+    TaskContext context = Context();
     if (!children.is_null()) context.document["merge_children"] = std::move(children);
-    context.task_dir = dir_ / "T1";
     context.child_dirs["C1"] = dir_ / "C1";
-    context.on_progress = [this](const Progress& progress) { progress_.push_back(progress); };
-    context.on_log = [this](LogLevel, const std::string& text) { log_.push_back(text); };
-    context.is_stopped = [this] { return stopped_; };
-    log_.clear();
     return runner_.Run(context);
   }
   Json Result() {
@@ -48,11 +42,6 @@ class InferenceTest : public ::testing::Test {
   }
   std::string Error() { return Message(Run().status()); }
 
-  TempDir dir_;
-  Json spec_;
-  std::vector<Progress> progress_;
-  std::vector<std::string> log_;
-  bool stopped_ = false;
   InferenceRunner runner_{false, at::kCPU,
                           [](std::string_view) -> std::optional<std::string> { return "/none"; }};
 };

@@ -49,14 +49,14 @@ absl::StatusOr<model::LoraConfig> ReadLora(const Field& lora) {
   return config;
 }
 
-// The adapter that training begins with: that of resume_from_path, which stands for spec.lora too,
-// or a fresh one.
+// The adapter that training begins with: a trained one, which stands for spec.lora too, or a fresh
+// one.
 absl::StatusOr<model::Adapter> StartAdapter(const TrainingJob& job, const model::LoraConfig& config,
                                             const model::Decoder& model) {
-  std::error_code error;
-  const std::filesystem::path resume = job.spec().resume_from_path;
-  if (!resume.empty() && std::filesystem::exists(resume / "adapter_config.json", error)) {
-    return model::ReadAdapter(resume, model);
+  if (const auto folder = job.start_adapter()) {
+    auto adapter = model::ReadAdapter(*folder, model);
+    if (!adapter.ok()) return Annotate(adapter.status(), job.spec().load->field);
+    return adapter;
   }
   auto adapter = train::MakeAdapter(model, config, job.spec().seed);
   if (!adapter.ok()) return Annotate(adapter.status(), "spec.lora.target_modules");
@@ -68,7 +68,7 @@ absl::Status LoraSft(const Field& spec, TrainingJob& job) {
   ASSIGN_OR_RETURN(const SftRowOptions row_options, ReadSftRowOptions(spec));
   ASSIGN_OR_RETURN(const model::LoraConfig config, ReadLora(spec["lora"]));
   RETURN_IF_ERROR(job.Join());
-  RETURN_IF_ERROR(job.Open());
+  RETURN_IF_ERROR(job.Open(/*continues_adapter=*/true));
   ASSIGN_OR_RETURN(const std::vector<train::SftRow> rows, LoadSftRows(data, row_options, job));
 
   ASSIGN_OR_RETURN(const auto model, job.LoadModel(job.spec().compute, /*master=*/false));

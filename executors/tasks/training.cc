@@ -14,7 +14,6 @@
 #include "common/files.h"
 #include "executors/model/adapter.h"
 #include "executors/model/model_folder.h"
-#include "executors/model/resolve.h"
 #include "executors/tasks/data_context.h"
 #include "executors/train/state.h"
 
@@ -99,23 +98,24 @@ absl::Status TrainingJob::InTurn(const std::function<absl::Status()>& load) {
 
 data::DataContext TrainingJob::data_context() const { return DataContextOf(context_, env_); }
 
-absl::Status TrainingJob::Open() {
+absl::Status TrainingJob::Open(bool continues_adapter) {
+  continues_adapter_ = continues_adapter;
   return InTurn([&]() -> absl::Status {
-    const auto path =
-        model::ResolveModel(spec_.identifier, spec_.revision, spec_.download_dir, env_);
-    if (!path.ok()) return Annotate(path.status(), "spec.model.source.identifier");
-    ASSIGN_OR_RETURN(base_, model::OpenCheckpoint(*path));
+    FetchOptions options = CheckpointOptions(context_, /*adapter_first=*/continues_adapter);
+    options.may_reuse = !is_first();
+    ASSIGN_OR_RETURN(files_, FindModel({spec_.identifier, spec_.revision, spec_.download_dir},
+                                       spec_.load, options, context_, env_));
+    ASSIGN_OR_RETURN(base_, OpenModelFiles(files_));
     ASSIGN_OR_RETURN(tokenizer_, model::LoadTokenizer(base_));
-    std::error_code error;
-    const fs::path resume = spec_.resume_from_path;
-    if (resume.empty() || fs::exists(resume / "adapter_config.json", error)) {
-      return absl::OkStatus();
+    if (!files_.overlay.empty()) {
+      Log(absl::StrCat(files_.overlay_field, ": beginning with ", files_.overlay.string()));
     }
-    auto weights = model::OpenCheckpoint(resume);
-    if (!weights.ok()) return Annotate(weights.status(), "spec.training.resume_from_path");
-    base_ = *std::move(weights);
     return absl::OkStatus();
   });
+}
+
+std::optional<fs::path> TrainingJob::start_adapter() const {
+  return continues_adapter_ ? files_.adapter() : std::nullopt;
 }
 
 absl::StatusOr<std::unique_ptr<model::Decoder>> TrainingJob::LoadModel(at::ScalarType dtype,
@@ -137,6 +137,11 @@ absl::StatusOr<std::unique_ptr<model::Decoder>> TrainingJob::LoadModel(at::Scala
                                            }},
                                       &warnings));
   for (const std::string& warning : warnings) Warn(warning);
+  if (const auto folder = files_.adapter(); folder && !continues_adapter_) {
+    const auto adapter = model::ReadAdapter(*folder, *model);
+    if (!adapter.ok()) return Annotate(adapter.status(), files_.overlay_field);
+    model::Merge(*adapter, 1.0, *model);
+  }
   Log(absl::StrFormat("loaded model %s in %.2f s: path %s, revision %s, device %s, %d parameters",
                       spec_.identifier, Now() - begin, base_.path.string(), spec_.revision,
                       device_.device().str(), model->info().num_parameters));
@@ -256,6 +261,11 @@ absl::Status TrainingJob::Save(train::TrainedWeights& weights, const std::string
   return absl::OkStatus();
 }
 
+Json TrainingJob::ResumePath() const {
+  if (!files_.overlay.empty()) return files_.overlay.string();
+  return spec_.resume_from_path.empty() ? Json(nullptr) : Json(spec_.resume_from_path);
+}
+
 TaskOutcome TrainingJob::Outcome() const {
   Json result = {{"task_id", context_.task_id},
                  {"training_successful", true},
@@ -265,8 +275,7 @@ TaskOutcome TrainingJob::Outcome() const {
                  {"dataset_size", dataset_size_},
                  {"output_dir", context_.task_dir.string()},
                  {"checkpoints_dir", CheckpointsDir().string()},
-                 {"resume_from_path",
-                  spec_.resume_from_path.empty() ? Json(nullptr) : Json(spec_.resume_from_path)}};
+                 {"resume_from_path", ResumePath()}};
   result.update(saved_);
   const auto steps = static_cast<double>(std::max<int64_t>(state_.step, 1));
   result["train_loss"] = state_.loss_sum / steps;
@@ -293,8 +302,7 @@ Json TrainingJob::FailureRecord(const std::string& message) const {
           {"dataset_size", dataset_size_},
           {"output_dir", context_.task_dir.string()},
           {"checkpoints_dir", CheckpointsDir().string()},
-          {"resume_from_path",
-           spec_.resume_from_path.empty() ? Json(nullptr) : Json(spec_.resume_from_path)}};
+          {"resume_from_path", ResumePath()}};
 }
 
 TrainingJob::WriteFiles FullModelFiles(const TrainingJob& job, const model::Decoder& model,

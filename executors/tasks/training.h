@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@
 #include "executors/model/checkpoint.h"
 #include "executors/model/decoder.h"
 #include "executors/parallel/process_group.h"
+#include "executors/tasks/model_files.h"
 #include "executors/tasks/task_runner.h"
 #include "executors/tasks/training_spec.h"
 #include "executors/train/recompute.h"
@@ -44,9 +46,10 @@ class TrainingJob {
 
   // Joins the group that the environment names, and seeds the random numbers.
   absl::Status Join();
-  // The base model's files, opened, and its tokenizer. The weights come from checkpoint.load or
-  // resume_from_path where they are given.
-  absl::Status Open();
+  // The model's files, opened, and its tokenizer: the base model's, or what checkpoint.load or
+  // resume_from_path put in their place. An adapter there becomes part of the model when that is
+  // loaded, unless the method goes on with it.
+  absl::Status Open(bool continues_adapter = false);
   // Reads the weights for `dtype`; `master`: in float32, for TrainedWeights to turn into `dtype`.
   absl::StatusOr<std::unique_ptr<model::Decoder>> LoadModel(at::ScalarType dtype, bool master);
 
@@ -76,6 +79,8 @@ class TrainingJob {
   // There is nothing to share in a world of one.
   int zero_stage() const { return group_->world_size() == 1 ? 0 : spec_.zero_stage; }
   const model::Checkpoint& base() const { return base_; }
+  // The folder of an adapter that the method goes on with.
+  std::optional<std::filesystem::path> start_adapter() const;
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
   parallel::ProcessGroup& group() { return *group_; }
   void set_dataset_size(int64_t rows) { dataset_size_ = rows; }
@@ -90,6 +95,7 @@ class TrainingJob {
                                                  train::TrainedWeights& weights);
   absl::Status SaveCheckpoint(const train::TrainerState& state, train::Trainer& trainer,
                               train::TrainedWeights& weights);
+  Json ResumePath() const;
   absl::StatusOr<Trained> CollectTrained(train::TrainedWeights& weights);
   std::filesystem::path CheckpointsDir() const { return context_.task_dir / "checkpoints"; }
   std::filesystem::path MetricsPath() const;
@@ -100,6 +106,8 @@ class TrainingJob {
   const EnvLookup env_;
   const double begin_;
   std::unique_ptr<parallel::ProcessGroup> group_;
+  ModelFiles files_;
+  bool continues_adapter_ = false;
   model::Checkpoint base_;
   std::unique_ptr<text::Tokenizer> tokenizer_;
   WriteFiles write_files_;

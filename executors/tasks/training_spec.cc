@@ -200,6 +200,19 @@ absl::Status ReadSaving(const Field& training, const TrainingDefaults& defaults,
   return absl::OkStatus();
 }
 
+// What training begins with instead of the model's own weights.
+absl::Status ReadStart(const Field& spec, const Warn& warn, TrainingSpec* result) {
+  ASSIGN_OR_RETURN(result->load, ReadCheckpointLoad(spec));
+  if (result->resume_from_path.empty()) return absl::OkStatus();
+  const std::string field = spec["training"]["resume_from_path"].path();
+  if (result->load) {
+    warn(absl::StrCat("ignored field ", field, ": ", result->load->field, " is given"));
+  } else {
+    result->load = LoadSource{.field = field, .path = {field, result->resume_from_path}};
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 const char* TrainingSpec::precision() const {
@@ -220,6 +233,7 @@ absl::StatusOr<TrainingSpec> ReadTrainingSpec(const Field& spec, const TrainingD
   RETURN_IF_ERROR(ReadLoop(training, deepspeed, defaults, &result));
   RETURN_IF_ERROR(ReadOptimizer(training, defaults.learning_rate, &result.trainer));
   RETURN_IF_ERROR(ReadSaving(training, defaults, &result));
+  RETURN_IF_ERROR(ReadStart(spec, warn, &result));
   ASSIGN_OR_RETURN(result.recompute, training["gradient_checkpointing"].BoolOr(defaults.recompute));
   ASSIGN_OR_RETURN(result.zero_stage, ReadZeroStage(training, deepspeed, defaults.shards));
   ASSIGN_OR_RETURN(result.compute,

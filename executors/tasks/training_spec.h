@@ -12,6 +12,7 @@
 #include "common/env.h"
 #include "common/field.h"
 #include "common/status.h"
+#include "executors/tasks/load_source.h"
 #include "executors/train/trainer.h"
 
 namespace flowmesh::tasks {
@@ -41,7 +42,8 @@ struct TrainingSpec {
   bool save_model = true;
   bool recompute = true;
   uint64_t seed = 42;
-  std::string resume_from_path;  // empty: none
+  std::string resume_from_path;    // empty: none
+  std::optional<LoadSource> load;  // what training begins with: checkpoint.load, else that path
   int zero_stage = 0;
 
   // The dtype of the computation here: bfloat16 where it is wanted and the device has it.
