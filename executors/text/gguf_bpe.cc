@@ -18,24 +18,6 @@ constexpr std::string_view kLlama3Pattern =
 constexpr std::string_view kQwen2Pattern =
     R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
-// How a pre-tokenizer cuts text: by one pattern after the other.
-struct PreTokenizerRule {
-  std::vector<std::string_view> patterns;
-  bool ignore_merges = false;  // a word that is a token becomes it at once
-  bool add_bos = false;        // when the file does not say
-};
-
-std::optional<PreTokenizerRule> FindRule(std::string_view pre) {
-  if (pre == "gpt-2") return PreTokenizerRule{{kGpt2Pattern}};
-  if (pre == "llama-bpe") return PreTokenizerRule{{kLlama3Pattern}, true, true};
-  if (pre == "qwen2") return PreTokenizerRule{{kQwen2Pattern}};
-  if (pre.empty() || pre == "default") {
-    return PreTokenizerRule{
-        {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2Pattern, R"(\p{N}+)", R"([0-9][0-9][0-9])"}};
-  }
-  return std::nullopt;
-}
-
 // Merges join texts, whether or not the result is a token: texts without one get symbols of their
 // own above the token ids.
 class SymbolTable {
@@ -65,11 +47,8 @@ class SymbolTable {
 
 class BpeTokenizer : public GgufTokenizer {
  public:
-  BpeTokenizer(GgufVocabulary vocabulary, bool add_bos, bool add_eos, std::vector<Regex> patterns,
-               bool ignore_merges)
-      : GgufTokenizer(vocabulary, add_bos, add_eos),
-        patterns_(std::move(patterns)),
-        ignore_merges_(ignore_merges) {
+  BpeTokenizer(GgufVocabulary vocabulary, std::vector<Regex> patterns, bool ignore_merges)
+      : GgufTokenizer(vocabulary), patterns_(std::move(patterns)), ignore_merges_(ignore_merges) {
     SymbolTable symbols(tokens_);
     merges_.Reserve(vocabulary.merges.size());
     for (size_t rank = 0; rank < vocabulary.merges.size(); ++rank) {
@@ -156,34 +135,26 @@ class BpeTokenizer : public GgufTokenizer {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> MakeGgufBpe(GgufVocabulary vocabulary) {
-  const std::optional<PreTokenizerRule> rule = FindRule(vocabulary.pre);
-  if (!rule.has_value()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tokenizer.ggml.pre: expected gpt-2, llama-bpe, qwen2 or default, got \"",
-                     vocabulary.pre.substr(0, 100), "\""));
+std::optional<PreTokenizerRule> FindPreTokenizerRule(std::string_view pre) {
+  if (pre == "gpt-2") return PreTokenizerRule{{kGpt2Pattern}};
+  if (pre == "llama-bpe") return PreTokenizerRule{{kLlama3Pattern}, true, true};
+  if (pre == "qwen2") return PreTokenizerRule{{kQwen2Pattern}};
+  if (pre.empty() || pre == "default") {
+    return PreTokenizerRule{
+        {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2Pattern, R"(\p{N}+)", R"([0-9][0-9][0-9])"}};
   }
-  const auto check_named = [](std::string_view flag, const std::optional<bool>& wanted,
-                              const std::optional<int64_t>& id,
-                              std::string_view name) -> absl::Status {
-    if (!wanted.value_or(false) || id.has_value()) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat("tokenizer.ggml.", ToAbsl(flag),
-                                                   ": is true, but there is no tokenizer.ggml.",
-                                                   ToAbsl(name)));
-  };
-  RETURN_IF_ERROR(
-      check_named("add_bos_token", vocabulary.add_bos, vocabulary.bos_id, "bos_token_id"));
-  RETURN_IF_ERROR(
-      check_named("add_eos_token", vocabulary.add_eos, vocabulary.eos_id, "eos_token_id"));
-  const bool add_bos = vocabulary.add_bos.value_or(rule->add_bos) && vocabulary.bos_id.has_value();
-  const bool add_eos = vocabulary.add_eos.value_or(false);
+  return std::nullopt;
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> MakeGgufBpe(GgufVocabulary vocabulary) {
+  const PreTokenizerRule rule = *FindPreTokenizerRule(vocabulary.pre);
   std::vector<Regex> patterns;
-  for (const std::string_view pattern : rule->patterns) {
+  for (const std::string_view pattern : rule.patterns) {
     ASSIGN_OR_RETURN(Regex regex, Regex::Compile(pattern));
     patterns.push_back(std::move(regex));
   }
-  return std::make_unique<BpeTokenizer>(std::move(vocabulary), add_bos, add_eos,
-                                        std::move(patterns), rule->ignore_merges);
+  return std::make_unique<BpeTokenizer>(std::move(vocabulary), std::move(patterns),
+                                        rule.ignore_merges);
 }
 
 }  // namespace flowmesh::text

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <queue>
 
 #include "absl/strings/str_cat.h"
@@ -34,10 +33,10 @@ struct Bigram {
 
 class SpmTokenizer : public GgufTokenizer {
  public:
-  SpmTokenizer(GgufVocabulary vocabulary, bool add_bos, bool add_eos)
-      : GgufTokenizer(vocabulary, add_bos, add_eos),
+  explicit SpmTokenizer(GgufVocabulary vocabulary)
+      : GgufTokenizer(vocabulary),
         scores_(std::move(vocabulary.scores)),
-        add_space_prefix_(vocabulary.add_space_prefix.value_or(true)) {
+        add_space_prefix_(*vocabulary.add_space_prefix) {
     for (const std::string& token : tokens_) longest_ = std::max(longest_, token.size());
     for (int byte = 0; byte < 256; ++byte) {
       byte_ids_[byte] = TokenToId(absl::StrFormat("<0x%02X>", byte));
@@ -137,22 +136,7 @@ class SpmTokenizer : public GgufTokenizer {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeGgufSpm(GgufVocabulary vocabulary) {
-  for (size_t i = 0; i < vocabulary.scores.size(); ++i) {
-    if (std::isnan(vocabulary.scores[i])) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("tokenizer.ggml.scores[", i, "]: expected a number, got NaN"));
-    }
-  }
-  // llama.cpp's ids for files that do not name them.
-  const auto set_default = [&](std::optional<int64_t>& id, int64_t fallback) {
-    if (!id.has_value() && fallback < static_cast<int64_t>(vocabulary.tokens.size())) id = fallback;
-  };
-  set_default(vocabulary.bos_id, 1);
-  set_default(vocabulary.eos_id, 2);
-  set_default(vocabulary.unk_id, 0);
-  const bool add_bos = vocabulary.add_bos.value_or(true) && vocabulary.bos_id.has_value();
-  const bool add_eos = vocabulary.add_eos.value_or(false) && vocabulary.eos_id.has_value();
-  return std::make_unique<SpmTokenizer>(std::move(vocabulary), add_bos, add_eos);
+  return std::make_unique<SpmTokenizer>(std::move(vocabulary));
 }
 
 }  // namespace flowmesh::text

@@ -1,6 +1,7 @@
 #include "executors/text/gguf_tokenizer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <utility>
 
@@ -80,12 +81,6 @@ bool IsHarmonyMarker(std::string_view text) {
          text == "<|constrain|>";
 }
 
-TokenKind KindOf(std::string_view text, int32_t type) {
-  if (IsHarmonyMarker(text)) return TokenKind::kUserDefined;
-  if (LooksLikeControl(text)) return TokenKind::kControl;
-  return type >= 1 && type <= 6 ? static_cast<TokenKind>(type) : TokenKind::kUndefined;
-}
-
 // The byte of `<0xNN>`; 0 for another form, as strtol gives.
 char ByteOf(const std::string& token) {
   int value = 0;
@@ -105,10 +100,61 @@ std::optional<TokenId> ToTokenId(const std::optional<int64_t>& id) {
   return static_cast<TokenId>(*id);
 }
 
+// What `llama` and `gpt2` files leave out.
+absl::Status CompleteSpm(GgufVocabulary* v) {
+  for (size_t i = 0; i < v->scores.size(); ++i) {
+    if (std::isnan(v->scores[i])) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tokenizer.ggml.scores[", i, "]: expected a number, got NaN"));
+    }
+  }
+  // llama.cpp's ids for files that do not name them.
+  const auto set_default = [&](std::optional<int64_t>& id, int64_t fallback) {
+    if (!id.has_value() && fallback < static_cast<int64_t>(v->tokens.size())) id = fallback;
+  };
+  set_default(v->bos_id, 1);
+  set_default(v->eos_id, 2);
+  set_default(v->unk_id, 0);
+  v->add_bos = v->add_bos.value_or(true) && v->bos_id.has_value();
+  v->add_eos = v->add_eos.value_or(false) && v->eos_id.has_value();
+  v->add_space_prefix = v->add_space_prefix.value_or(true);
+  return absl::OkStatus();
+}
+
+absl::Status CompleteBpe(GgufVocabulary* v) {
+  const std::optional<PreTokenizerRule> rule = FindPreTokenizerRule(v->pre);
+  if (!rule.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tokenizer.ggml.pre: expected gpt-2, llama-bpe, qwen2 or default, got \"",
+                     v->pre.substr(0, 100), "\""));
+  }
+  const auto check_named = [](std::string_view flag, const std::optional<bool>& wanted,
+                              const std::optional<int64_t>& id,
+                              std::string_view name) -> absl::Status {
+    if (!wanted.value_or(false) || id.has_value()) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("tokenizer.ggml.", ToAbsl(flag),
+                                                   ": is true, but there is no tokenizer.ggml.",
+                                                   ToAbsl(name)));
+  };
+  RETURN_IF_ERROR(check_named("add_bos_token", v->add_bos, v->bos_id, "bos_token_id"));
+  RETURN_IF_ERROR(check_named("add_eos_token", v->add_eos, v->eos_id, "eos_token_id"));
+  v->add_bos = v->add_bos.value_or(rule->add_bos) && v->bos_id.has_value();
+  v->add_eos = v->add_eos.value_or(false);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-GgufTokenizer::GgufTokenizer(GgufVocabulary vocabulary, bool add_bos, bool add_eos)
-    : tokens_(std::move(vocabulary.tokens)), add_bos_(add_bos), add_eos_(add_eos) {
+TokenKind KindOf(std::string_view text, int32_t type) {
+  if (IsHarmonyMarker(text)) return TokenKind::kUserDefined;
+  if (LooksLikeControl(text)) return TokenKind::kControl;
+  return type >= 1 && type <= 6 ? static_cast<TokenKind>(type) : TokenKind::kUndefined;
+}
+
+GgufTokenizer::GgufTokenizer(GgufVocabulary vocabulary)
+    : tokens_(std::move(vocabulary.tokens)),
+      add_bos_(*vocabulary.add_bos),
+      add_eos_(*vocabulary.add_eos) {
   bos_id_ = ToTokenId(vocabulary.bos_id);
   eos_id_ = ToTokenId(vocabulary.eos_id);
   pad_id_ = ToTokenId(vocabulary.pad_id);
@@ -118,9 +164,6 @@ GgufTokenizer::GgufTokenizer(GgufVocabulary vocabulary, bool add_bos, bool add_e
   ids_.reserve(tokens_.size());
   std::vector<TokenId> special;
   for (size_t i = 0; i < tokens_.size(); ++i) {
-    // llama.cpp reads the texts as C strings.
-    if (const size_t nul = tokens_[i].find('\0'); nul != std::string::npos) tokens_[i].resize(nul);
-    if (tokens_[i].empty()) tokens_[i] = absl::StrCat("[EMPTY_", i, "]");
     kinds_.push_back(KindOf(tokens_[i], vocabulary.token_types[i]));
     ids_[ToAbsl(tokens_[i])] = static_cast<TokenId>(i);
     const TokenKind kind = kinds_.back();
@@ -239,29 +282,40 @@ bool GgufTokenizer::IsSpecial(TokenId id) const {
   return kinds_[id] == TokenKind::kControl || kinds_[id] == TokenKind::kUnknown;
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> MakeGgufTokenizer(GgufVocabulary vocabulary) {
-  const size_t count = vocabulary.tokens.size();
+absl::Status CompleteVocabulary(GgufVocabulary* v) {
+  const size_t count = v->tokens.size();
   const auto check_length = [&](std::string_view name, size_t length) -> absl::Status {
     if (length == count) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat("tokenizer.ggml.", ToAbsl(name), ": expected ",
                                                    count, " entries, one per token, got ", length));
   };
   if (count == 0) return absl::InvalidArgumentError("tokenizer.ggml.tokens: expected tokens");
-  if (vocabulary.token_types.empty()) vocabulary.token_types.assign(count, 1);
-  RETURN_IF_ERROR(check_length("token_type", vocabulary.token_types.size()));
-  RETURN_IF_ERROR(CheckId("bos_token_id", vocabulary.bos_id, count));
-  RETURN_IF_ERROR(CheckId("eos_token_id", vocabulary.eos_id, count));
-  RETURN_IF_ERROR(CheckId("unknown_token_id", vocabulary.unk_id, count));
-  RETURN_IF_ERROR(CheckId("padding_token_id", vocabulary.pad_id, count));
-  if (vocabulary.model == "llama") {
-    if (vocabulary.scores.empty()) vocabulary.scores.assign(count, 0.0f);
-    RETURN_IF_ERROR(check_length("scores", vocabulary.scores.size()));
-    return MakeGgufSpm(std::move(vocabulary));
+  if (v->token_types.empty()) v->token_types.assign(count, 1);
+  RETURN_IF_ERROR(check_length("token_type", v->token_types.size()));
+  RETURN_IF_ERROR(CheckId("bos_token_id", v->bos_id, count));
+  RETURN_IF_ERROR(CheckId("eos_token_id", v->eos_id, count));
+  RETURN_IF_ERROR(CheckId("unknown_token_id", v->unk_id, count));
+  RETURN_IF_ERROR(CheckId("padding_token_id", v->pad_id, count));
+  for (size_t i = 0; i < count; ++i) {
+    std::string& token = v->tokens[i];
+    // llama.cpp reads the texts as C strings.
+    if (const size_t nul = token.find('\0'); nul != std::string::npos) token.resize(nul);
+    if (token.empty()) token = absl::StrCat("[EMPTY_", i, "]");
   }
-  if (vocabulary.model == "gpt2") return MakeGgufBpe(std::move(vocabulary));
-  return absl::InvalidArgumentError(
-      absl::StrCat("tokenizer.ggml.model: expected llama or gpt2, got \"",
-                   vocabulary.model.substr(0, 100), "\""));
+  if (v->model == "llama") {
+    if (v->scores.empty()) v->scores.assign(count, 0.0f);
+    RETURN_IF_ERROR(check_length("scores", v->scores.size()));
+    return CompleteSpm(v);
+  }
+  if (v->model == "gpt2") return CompleteBpe(v);
+  return absl::InvalidArgumentError(absl::StrCat(
+      "tokenizer.ggml.model: expected llama or gpt2, got \"", v->model.substr(0, 100), "\""));
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> MakeGgufTokenizer(GgufVocabulary vocabulary) {
+  RETURN_IF_ERROR(CompleteVocabulary(&vocabulary));
+  return vocabulary.model == "llama" ? MakeGgufSpm(std::move(vocabulary))
+                                     : MakeGgufBpe(std::move(vocabulary));
 }
 
 }  // namespace flowmesh::text

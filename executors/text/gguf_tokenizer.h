@@ -26,6 +26,22 @@ enum class TokenKind : uint8_t {
   kByte
 };
 
+// The kind of a token whose file says `type`.
+TokenKind KindOf(std::string_view text, int32_t type);
+
+// How a pre-tokenizer of `gpt2` cuts text: by one pattern after the other.
+struct PreTokenizerRule {
+  std::vector<std::string_view> patterns;
+  bool ignore_merges = false;  // a word that is a token becomes it at once
+  bool add_bos = false;        // when the file does not say
+};
+std::optional<PreTokenizerRule> FindPreTokenizerRule(std::string_view pre);
+
+// Checks a vocabulary and completes it as llama.cpp does: texts as it reads them, types, scores and
+// ids that are absent; add_bos and add_eos have values, and are true with an id alone. Errors as
+// MakeGgufTokenizer.
+absl::Status CompleteVocabulary(GgufVocabulary* vocabulary);
+
 class GgufTokenizer : public Tokenizer {
  public:
   std::vector<TokenId> Encode(std::string_view text, bool add_special_tokens) const override;
@@ -36,8 +52,8 @@ class GgufTokenizer : public Tokenizer {
   bool IsSpecial(TokenId id) const override;
 
  protected:
-  // `vocabulary` is checked: as many token types as tokens, special ids within range.
-  GgufTokenizer(GgufVocabulary vocabulary, bool add_bos, bool add_eos);
+  // `vocabulary` is complete.
+  explicit GgufTokenizer(GgufVocabulary vocabulary);
 
   // Appends the ids of text that holds no special tokens. `after_special`: it is the start of the
   // text or follows a special token.
@@ -65,7 +81,7 @@ class GgufTokenizer : public Tokenizer {
   bool add_bos_, add_eos_;
 };
 
-// `tokenizer.ggml.model` = `llama`: SentencePiece's BPE by scores.
+// Of complete vocabularies. `tokenizer.ggml.model` = `llama`: SentencePiece's BPE by scores.
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeGgufSpm(GgufVocabulary vocabulary);
 // `gpt2`: byte-level BPE by merges.
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeGgufBpe(GgufVocabulary vocabulary);
