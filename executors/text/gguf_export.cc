@@ -1,6 +1,7 @@
 #include "executors/text/gguf_export.h"
 
 #include <algorithm>
+#include <set>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -43,12 +44,38 @@ Ids IdsOf(const std::vector<std::string>& tokens) {
   return ids;
 }
 
+// Orders merges of one score: of two that want the same symbol, the one to whose right it is comes
+// first, as scores let the leftmost pair in a text win. Where that has no answer (`a b` and `b a`)
+// the order stays.
+void OrderEquals(std::vector<Merge>::iterator begin, std::vector<Merge>::iterator end) {
+  const std::vector<Merge> merges(begin, end);
+  absl::flat_hash_map<size_t, size_t> before;              // merges to come whose right is the key
+  absl::flat_hash_map<size_t, std::vector<size_t>> after;  // merges whose left is the key
+  for (size_t i = 0; i < merges.size(); ++i) {
+    after[merges[i].left].push_back(i);
+    if (merges[i].left != merges[i].right) ++before[merges[i].right];
+  }
+  std::set<size_t> ready, waiting;
+  for (size_t i = 0; i < merges.size(); ++i) {
+    (before.contains(merges[i].left) ? waiting : ready).insert(i);
+  }
+  while (begin != end) {
+    std::set<size_t>& from = ready.empty() ? waiting : ready;
+    const Merge& next = merges[*from.begin()];
+    from.erase(from.begin());
+    *begin++ = next;
+    if (next.left == next.right || --before[next.right] > 0) continue;
+    for (const size_t freed : after[next.right]) {
+      if (waiting.erase(freed) > 0) ready.insert(freed);
+    }
+  }
+}
+
 // Every pair of tokens whose joined text is a token, the best score first.
 std::vector<Merge> MergesOfScores(const GgufVocabulary& v, const Ids& ids) {
   std::vector<Merge> merges;
   for (size_t id = 0; id < v.tokens.size(); ++id) {
     const absl::string_view token = v.tokens[id];
-    const size_t begin = merges.size();
     for (size_t cut = Utf8Length(static_cast<unsigned char>(token[0])); cut < token.size();
          cut += Utf8Length(static_cast<unsigned char>(token[cut]))) {
       const auto left = ids.find(token.substr(0, cut)), right = ids.find(token.substr(cut));
@@ -56,13 +83,15 @@ std::vector<Merge> MergesOfScores(const GgufVocabulary& v, const Ids& ids) {
         merges.push_back({left->second, right->second, v.scores[id]});
       }
     }
-    std::sort(merges.begin() + static_cast<std::ptrdiff_t>(begin), merges.end(),
-              [](const Merge& a, const Merge& b) {
-                return a.left != b.left ? a.left < b.left : a.right < b.right;
-              });
   }
   std::stable_sort(merges.begin(), merges.end(),
                    [](const Merge& a, const Merge& b) { return a.score > b.score; });
+  for (auto begin = merges.begin(); begin != merges.end();) {
+    const auto end = std::find_if(begin, merges.end(),
+                                  [&](const Merge& merge) { return merge.score != begin->score; });
+    OrderEquals(begin, end);
+    begin = end;
+  }
   return merges;
 }
 

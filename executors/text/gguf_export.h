@@ -16,9 +16,10 @@ struct TokenizerFiles {
 };
 
 // `max_length`: the model's limit in tokens. The files give the ids of MakeGgufTokenizer, as far as
-// merges in a fixed order can: where the same piece can come of two pairs that overlap in a text
-// (`aaaa` with a piece `aaa`), scores choose the leftmost, merges the earlier one. Special tokens
-// that overlap are cut out leftmost first, not longest first. Errors as MakeGgufTokenizer.
+// merges in a fixed order can: of pairs with one score that overlap in a text, scores choose the
+// leftmost, which no order does for `a b` and `b a` (in `aba` and `bab`) or `aa a` and `a aa`.
+// Special tokens that overlap are cut out leftmost first, not longest first. Errors as
+// MakeGgufTokenizer.
 absl::StatusOr<TokenizerFiles> ExportGgufTokenizer(GgufVocabulary vocabulary, int64_t max_length);
 
 }  // namespace flowmesh::text
