@@ -45,6 +45,9 @@ absl::StatusOr<LoadedModel> LoadModel(const Checkpoint& checkpoint, const LoadOp
 // Errors as LoadModel's of tokenizers.
 absl::StatusOr<std::unique_ptr<text::Tokenizer>> LoadTokenizer(const Checkpoint& checkpoint);
 
+// What the GGUF file that holds the tokenizer says of it.
+absl::StatusOr<text::GgufVocabulary> ReadTokenizerVocabulary(const Checkpoint& checkpoint);
+
 // The dtype that `options` mean for this checkpoint.
 at::ScalarType ChooseDtype(const Checkpoint& checkpoint, const LoadOptions& options);
 

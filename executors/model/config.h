@@ -32,6 +32,8 @@ struct RopeConfig {
   int64_t original_positions = 0;  // llama3: the original length; dynamic: max_position_embeddings
   std::vector<float>
       divisors;  // [head_dim / 2] of the frequencies (GGUF: rope_freqs); may be empty
+
+  friend bool operator==(const RopeConfig&, const RopeConfig&) = default;
 };
 
 // Shares of elements that training leaves out, all 0 otherwise.
@@ -39,6 +41,8 @@ struct DropoutRates {
   double embedding = 0.0;
   double attention = 0.0;
   double residual = 0.0;
+
+  friend bool operator==(const DropoutRates&, const DropoutRates&) = default;
 };
 
 struct ModelConfig {
@@ -69,6 +73,8 @@ struct ModelConfig {
 
   c10::ScalarType dtype = c10::ScalarType::Float;  // of the checkpoint
   std::vector<text::TokenId> eos_ids;
+
+  friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
 
 // The `model_type`s that are implemented, for error texts: `gemma2, gemma3, ...`.
@@ -78,6 +84,11 @@ bool IsDecoderType(const std::string& model_type);
 // Reads a parsed config.json. InvalidArgument naming the key (without the file's name): a type that
 // is not implemented, a missing or impossible value.
 absl::StatusOr<ModelConfig> ParseConfig(const Field& root);
+
+// The config.json that ParseConfig and Transformers read as this configuration, without
+// `architectures`, the dtype, and ids of tokens that do not end a text. Unimplemented: biases that
+// the family's class does not have, frequencies with divisors that are none of a llama3 scaling.
+absl::StatusOr<Json> WriteConfig(const ModelConfig& config);
 
 // The name of an activation, `fallback` when absent.
 absl::StatusOr<Activation> ParseActivation(const Field& field, Activation fallback);

@@ -2,17 +2,18 @@
 
 namespace flowmesh::model {
 
+absl::StatusOr<text::GgufVocabulary> ReadTokenizerVocabulary(const Checkpoint& checkpoint) {
+  const GgufFile* own = checkpoint.gguf.get();
+  if (own != nullptr && own->path() == checkpoint.tokenizer) return ReadGgufVocabulary(*own);
+  ASSIGN_OR_RETURN(const auto other, GgufFile::Open(checkpoint.tokenizer));
+  return ReadGgufVocabulary(*other);
+}
+
 absl::StatusOr<std::unique_ptr<text::Tokenizer>> LoadTokenizer(const Checkpoint& checkpoint) {
   if (checkpoint.tokenizer.extension() != ".gguf") {
     return text::LoadTokenizerFromFolder(checkpoint.tokenizer);
   }
-  std::unique_ptr<GgufFile> other;
-  const GgufFile* file = checkpoint.gguf.get();
-  if (file == nullptr || file->path() != checkpoint.tokenizer) {
-    ASSIGN_OR_RETURN(other, GgufFile::Open(checkpoint.tokenizer));
-    file = other.get();
-  }
-  ASSIGN_OR_RETURN(text::GgufVocabulary vocabulary, ReadGgufVocabulary(*file));
+  ASSIGN_OR_RETURN(text::GgufVocabulary vocabulary, ReadTokenizerVocabulary(checkpoint));
   auto tokenizer = text::MakeGgufTokenizer(std::move(vocabulary));
   if (!tokenizer.ok()) return Annotate(tokenizer.status(), checkpoint.tokenizer.string());
   return tokenizer;

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
+#include "executors/text/gguf_export.h"
 
 namespace flowmesh::model {
 namespace {
@@ -62,6 +63,24 @@ std::string ArchitectureOf(Family family) {
   return "Gemma3ForCausalLM";
 }
 
+// What config.json says of the model that was trained.
+absl::StatusOr<Json> BaseConfig(const Checkpoint& base) {
+  if (base.gguf == nullptr) {
+    ASSIGN_OR_RETURN(Json config, ReadJsonFile(base.path / "config.json"));
+    if (config.contains("text_config"))
+      config = Json(config["text_config"]);  // the text part alone
+    return config;
+  }
+  auto config = WriteConfig(base.config);
+  if (!config.ok()) return Annotate(config.status(), base.path.string());
+  for (const auto& [key, stored] : {std::pair{"bos_token_id", "tokenizer.ggml.bos_token_id"},
+                                    std::pair{"pad_token_id", "tokenizer.ggml.padding_token_id"}}) {
+    if (!base.gguf->Has(stored)) continue;
+    ASSIGN_OR_RETURN((*config)[key], base.gguf->Int(stored));
+  }
+  return config;
+}
+
 }  // namespace
 
 absl::StatusOr<FolderInTheMaking> FolderInTheMaking::Create(const fs::path& folder) {
@@ -113,25 +132,27 @@ std::vector<NamedTensor> StoredTensors(
 
 absl::Status WriteModelFiles(const fs::path& folder, const Checkpoint& base,
                              const std::vector<NamedTensor>& tensors) {
-  if (base.gguf != nullptr) {
-    return absl::UnimplementedError(absl::StrCat(
-        base.path.string(), ": a model trained from a GGUF file cannot be written yet"));
-  }
-  RETURN_IF_ERROR(WriteShardedSafetensors(folder, tensors, kMaxShardBytes));
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(base.path / "config.json"));
-  ASSIGN_OR_RETURN(Json config, ParseJson(text));
-  if (config.contains("text_config")) config = Json(config["text_config"]);  // the text part alone
+  ASSIGN_OR_RETURN(Json config, BaseConfig(base));
   config["architectures"] = {ArchitectureOf(base.config.family)};
   config[config.contains("dtype") ? "dtype" : "torch_dtype"] =
       DtypeName(tensors[0].tensor.scalar_type());
+  RETURN_IF_ERROR(WriteShardedSafetensors(folder, tensors, kMaxShardBytes));
   RETURN_IF_ERROR(WriteFileAtomically(folder / "config.json", DumpJson(config, 2) + "\n"));
-  RETURN_IF_ERROR(
-      CopyIfThere(base.path / "generation_config.json", folder / "generation_config.json"));
-  return CopyTokenizerFiles(base, folder);
+  if (base.gguf == nullptr) {
+    RETURN_IF_ERROR(
+        CopyIfThere(base.path / "generation_config.json", folder / "generation_config.json"));
+  }
+  return WriteTokenizerFiles(base, folder);
 }
 
-absl::Status CopyTokenizerFiles(const Checkpoint& base, const fs::path& folder) {
-  if (base.tokenizer.extension() == ".gguf") return absl::OkStatus();  // it keeps it to itself
+absl::Status WriteTokenizerFiles(const Checkpoint& base, const fs::path& folder) {
+  if (base.tokenizer.extension() == ".gguf") {
+    ASSIGN_OR_RETURN(text::GgufVocabulary vocabulary, ReadTokenizerVocabulary(base));
+    const auto files = text::ExportGgufTokenizer(std::move(vocabulary), base.config.max_positions);
+    if (!files.ok()) return Annotate(files.status(), base.tokenizer.string());
+    RETURN_IF_ERROR(WriteFileAtomically(folder / "tokenizer.json", files->tokenizer_json));
+    return WriteFileAtomically(folder / "tokenizer_config.json", files->tokenizer_config_json);
+  }
   for (const char* name : kTokenizerFiles) {
     RETURN_IF_ERROR(CopyIfThere(base.tokenizer / name, folder / name));
   }

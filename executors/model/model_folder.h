@@ -39,12 +39,12 @@ std::vector<NamedTensor> StoredTensors(
     const ParameterList& parameters, const std::function<at::Tensor(const Parameter&)>& tensor_of);
 
 // Into `folder`, which exists: weights of one dtype, config.json of the base with that dtype,
-// generation_config.json and the tokenizer's files where the base has them. Unimplemented: the base
-// is a GGUF file.
+// generation_config.json and the tokenizer's files where the base has them. Those of a GGUF file
+// are made from its metadata; Unimplemented: they cannot be (WriteConfig).
 absl::Status WriteModelFiles(const std::filesystem::path& folder, const Checkpoint& base,
                              const std::vector<NamedTensor>& tensors);
 
 // The tokenizer's files alone, those that there are.
-absl::Status CopyTokenizerFiles(const Checkpoint& base, const std::filesystem::path& folder);
+absl::Status WriteTokenizerFiles(const Checkpoint& base, const std::filesystem::path& folder);
 
 }  // namespace flowmesh::model

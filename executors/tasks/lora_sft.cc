@@ -81,7 +81,7 @@ absl::Status LoraSft(const Field& spec, TrainingJob& job) {
   train::SftRecipe recipe(model.get(), &rows, row_options.packing);
   const auto write_files = [&](const std::filesystem::path& folder,
                                const TrainingJob::Trained& trained) {
-    RETURN_IF_ERROR(model::CopyTokenizerFiles(job.base(), folder));
+    RETURN_IF_ERROR(model::WriteTokenizerFiles(job.base(), folder));
     return model::WriteAdapter(folder, adapter.config, job.spec().identifier,
                                model->config().family == model::Family::kGpt2,
                                train::StoredAdapter(*model, adapter.config, trained));

@@ -17,15 +17,20 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// The tokenizer that the written files make.
-std::unique_ptr<Tokenizer> Written(const GgufVocabulary& vocabulary) {
-  const TempDir folder;
+// The tokenizer that the written files make. With FLOWMESH_KEEP_FOLDERS set to a folder, they stay
+// there under that name, for tests/goldens/train/check_gguf_folders.py.
+std::unique_ptr<Tokenizer> Written(const GgufVocabulary& vocabulary, const std::string& name) {
+  const TempDir temp;
+  const char* kept = std::getenv("FLOWMESH_KEEP_FOLDERS");
+  const std::filesystem::path folder =
+      (kept == nullptr ? temp.path() : std::filesystem::path(kept)) / ("tokenizer_" + name);
+  EXPECT_TRUE(MakeDirectories(folder).ok());
   const auto files = ExportGgufTokenizer(vocabulary, 77);
   EXPECT_TRUE(files.ok()) << files.status();
   EXPECT_TRUE(WriteFileAtomically(folder / "tokenizer.json", files->tokenizer_json).ok());
   EXPECT_TRUE(
       WriteFileAtomically(folder / "tokenizer_config.json", files->tokenizer_config_json).ok());
-  auto loaded = LoadTokenizerFromFolder(folder.path());
+  auto loaded = LoadTokenizerFromFolder(folder);
   EXPECT_TRUE(loaded.ok()) << loaded.status();
   return loaded.ok() ? *std::move(loaded) : nullptr;
 }
@@ -69,7 +74,7 @@ TEST_P(ExportTest, GivesTheSameIds) {
   vocabulary.chat_template = "{{ messages }}";
   const auto own = MakeGgufTokenizer(vocabulary);
   ASSERT_TRUE(own.ok()) << own.status();
-  const auto written = Written(vocabulary);
+  const auto written = Written(vocabulary, GetParam());
   ASSERT_NE(written, nullptr);
   ExpectSame(*written, **own, vocabulary);
   EXPECT_EQ(written->model_max_length(), 77);
@@ -86,7 +91,7 @@ TEST(ExportTest, TheRealVocabularyOfGemma) {
   const auto file = model::GgufFile::Open(path);
   ASSERT_TRUE(file.ok()) << file.status();
   const GgufVocabulary vocabulary = model::ReadGgufVocabulary(**file).value();
-  const auto written = Written(vocabulary);
+  const auto written = Written(vocabulary, "gemma");
   ASSERT_NE(written, nullptr);
   ExpectSame(*written, **MakeGgufTokenizer(vocabulary), vocabulary);
   EXPECT_EQ(written->Encode("The capital of France is", true),
@@ -99,7 +104,7 @@ TEST(ExportTest, TextsThatOccurTwiceOrAreNone) {
   v.pre = "gpt-2";
   v.tokens = {"a", "b", "ab", "", "a", "\xff", "[UNUSABLE_0]"};
   v.merges = {"a b", "b b", "nospace"};  // `bb` is no token
-  const auto written = Written(v);
+  const auto written = Written(v, "odd");
   ASSERT_NE(written, nullptr);
   EXPECT_EQ(written->vocab_size(), 7);
   EXPECT_EQ(written->Encode("ab", false), (std::vector<TokenId>{2}));
