@@ -249,8 +249,10 @@ std::string TokenizerJson(const GgufVocabulary& v) {
 }
 
 std::string ConfigJson(const GgufVocabulary& v, int64_t max_length) {
-  // A class that takes tokenizer.json as it is.
+  // A class that takes tokenizer.json as it is; by itself it gives token types too, which decoders
+  // refuse.
   Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                 {"model_input_names", {"input_ids", "attention_mask"}},
                  {"model_max_length", max_length},
                  {"clean_up_tokenization_spaces", false}};
   const auto add = [&](const char* name, const std::optional<int64_t>& id) {

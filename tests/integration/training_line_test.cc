@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "tests/integration/line.h"
@@ -139,6 +141,35 @@ spec:
   EXPECT_EQ(results[1]["global_steps"], 3);
   EXPECT_EQ(results[1]["final_model_archive_uploaded"], true) << DumpJson(results[1]);
   EXPECT_EQ(results[2]["items"].size(), 1u);
+}
+
+TEST(TrainingLineTest, AnAdapterForTheRealGemma) {
+  const char* model = std::getenv("FLOWMESH_GEMMA_GGUF");
+  if (model == nullptr) GTEST_SKIP() << "FLOWMESH_GEMMA_GGUF is not set (./dev test sets it)";
+  Line line({.orchestrator = true});
+  const std::vector<Json> results = RunAll(absl::StrReplaceAll(R"(
+spec:
+  taskType: lora_sft
+  enforce_cpu: true
+  model: {source: {identifier: $GGUF}}
+  lora: {r: 4, alpha: 8, dropout: 0.0}
+  data: {prompts: ["Question: What is our ship called?\nAnswer: Blue Heron."]}
+  training: {max_steps: 8, batch_size: 1, learning_rate: 0.01, logging_steps: 1}
+  output: {destination: {type: http, url: "$URL"}}
+  stages:
+    - {name: tune, spec: {}}
+    - name: ask
+      spec:
+        taskType: inference
+        model: {adapters: [{type: lora, url: "${tune.result.final_lora_archive_url}"}]}
+        data: {type: list, items: ["Question: What is our ship called?\nAnswer:"]}
+        inference: {max_tokens: 4, temperature: 0}
+)",
+                                                               {{"$GGUF", model}}),
+                                           line, "llama");
+  ASSERT_EQ(results.size(), 2u);
+  EXPECT_LT(results[0]["train_loss_final"], 0.5);
+  EXPECT_EQ(OutputOf(results[1]), " Blue Heron.");
 }
 
 TEST(TrainingLineTest, ALoadThatFailsFailsItsTaskAndTheNextOneRuns) {

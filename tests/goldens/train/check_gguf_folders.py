@@ -42,7 +42,8 @@ def check_model(folder, architecture):
             got = model.eval()(torch.tensor([prompt])).logits[0]
         torch.testing.assert_close(got, want[f"{i}.fp32"], rtol=1e-4, atol=1e-5)
         worst = max(worst, (got - want[f"{i}.fp32"]).abs().max().item())
-    AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model.generate(**tokenizer("the small world", return_tensors="pt"), max_new_tokens=2)
     return {"class": type(model).__name__, "largest_difference": worst}
 
 
