@@ -26,6 +26,7 @@ namespace fs = std::filesystem;
 constexpr char kPrefix[] = "base_model.model.";
 constexpr char kConfigFile[] = "adapter_config.json";
 constexpr char kWeightsFile[] = "adapter_model.safetensors";
+constexpr char kPickledFile[] = "adapter_model.bin";  // PyTorch's own format, which is not read
 
 // Whether `name` means the module at `path`.
 bool Matches(const std::string& path, const std::string& name) {
@@ -252,6 +253,11 @@ absl::StatusOr<Adapter> ReadAdapter(const fs::path& folder, const Decoder& model
   if (!config.ok()) return Annotate(config.status(), config_path.string());
   adapter.config = *std::move(config);
   const fs::path weights = folder / kWeightsFile;
+  std::error_code ignored;
+  if (!fs::exists(weights, ignored) && fs::exists(folder / kPickledFile, ignored)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(folder.string(), ": found ", kPickledFile, ", but needed is ", kWeightsFile));
+  }
   ASSIGN_OR_RETURN(const auto file, Safetensors::OpenFile(weights));
   const absl::Status read = ReadTensors(*file, model, &adapter);
   if (!read.ok()) return Annotate(read, weights.string());

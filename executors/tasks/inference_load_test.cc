@@ -190,6 +190,12 @@ TEST_F(InferenceLoadTest, WrongAdaptersNameTheField) {
   SetAdapters({{{"path", model::ModelGolden("llama").string()}}});
   EXPECT_THAT(Error(),
               AllOf(HasSubstr("spec.model.adapters[0]: "), HasSubstr("no adapter_config.json in")));
+  fs::create_directories(dir_ / "pickled");
+  fs::copy(Adapter("llama") / "adapter_config.json", dir_ / "pickled");
+  ASSERT_TRUE(WriteFileAtomically(dir_ / "pickled/adapter_model.bin", "PK").ok());
+  SetAdapters({{{"path", (dir_ / "pickled").string()}}});
+  EXPECT_THAT(Error(), AllOf(HasSubstr("spec.model.adapters[0]: "),
+                             HasSubstr("found adapter_model.bin, but needed is")));
   SetAdapters({{{"path", "/no/such"}}});
   EXPECT_EQ(Error(), "spec.model.adapters[0].path: there is no /no/such");
   SetAdapters({{{"type", "ia3"}, {"path", "/no/such"}}});
@@ -271,6 +277,11 @@ TEST_F(InferenceLoadTest, WrongCheckpointsFailTheTask) {
   EXPECT_THAT(Error(),
               AllOf(HasSubstr("spec.checkpoint.load: found "), HasSubstr("final_model.bin"),
                     HasSubstr("needed is a .safetensors or .gguf file")));
+  fs::create_directories(dir_ / "pickled");
+  ASSERT_TRUE(WriteFileAtomically(dir_ / "pickled/pytorch_model.bin", "PK").ok());
+  ASSERT_TRUE(WriteFileAtomically(dir_ / "pickled/config.json", "{}").ok());
+  SetLoad({{"path", (dir_ / "pickled").string()}});
+  EXPECT_THAT(Error(), AllOf(HasSubstr("found pytorch_model.bin"), HasSubstr("needed is")));
   fs::create_directories(dir_ / "empty");
   SetLoad({{"path", (dir_ / "empty").string()}});
   EXPECT_THAT(Error(), HasSubstr("no model in this folder"));

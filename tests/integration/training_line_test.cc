@@ -80,6 +80,10 @@ spec:
   stages:
     - {name: tune, spec: {}}
     - {name: again, spec: {checkpoint: {load: {taskId: "${tune.result.task_id}"}}}}
+    - name: ranks
+      spec:
+        checkpoint: {load: {url: "${tune.result.final_model_archive_url}"}}
+        training: {num_train_epochs: 4, batch_size: 1, learning_rate: 0.01, allow_multi_gpu: true, nproc_per_node: 2}
     - name: probe
       spec:
         taskType: inference
@@ -94,11 +98,16 @@ spec:
         inference: {max_tokens: 8, temperature: 0}
 )",
                                            line, "llama");
-  ASSERT_EQ(results.size(), 4u);
-  EXPECT_EQ(OutputOf(results[2]), OutputOf(results[3]));
+  ASSERT_EQ(results.size(), 5u);
+  EXPECT_EQ(OutputOf(results[3]), OutputOf(results[4]));
   // The second training begins where the first one ended.
   EXPECT_LT(results[1]["train_loss"], results[0]["train_loss"]);
   EXPECT_EQ(results[1]["resume_from_path"], results[0]["final_model_path"]);
+  // So do two ranks, which download it once.
+  EXPECT_EQ(results[2]["world_size"], 2);
+  EXPECT_LT(results[2]["train_loss"], results[0]["train_loss"]);
+  EXPECT_THAT(results[2]["resume_from_path"].get<std::string>(),
+              HasSubstr("/imported_checkpoint/unpacked"));
 }
 
 TEST(TrainingLineTest, AnswersBecomePreferences) {
