@@ -4,10 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <thread>
 
+#include "absl/strings/str_split.h"
 #include "clients/cpp/fake_sidecar.h"
 #include "clients/orchestrator/scripted_worker.h"
 #include "common/json.h"
@@ -46,8 +49,26 @@ class CliTest : public ::testing::Test {
     const UniqueFd err(
         ::open((dir_ / "err").c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600));
     options.stdout_fd = out.get();
-    options.stderr_fd = err.get();
+    options.stderr_fd = stderr_fd_ >= 0 ? stderr_fd_ : err.get();
     return Subprocess::Start(options).value();
+  }
+
+  // What flowmeshctl writes to a terminal as its stderr.
+  std::string OnTerminal(std::vector<std::string> arguments) {
+    const UniqueFd terminal(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    EXPECT_TRUE(::grantpt(terminal.get()) == 0 && ::unlockpt(terminal.get()) == 0);
+    winsize size{.ws_row = 25, .ws_col = 200, .ws_xpixel = 0, .ws_ypixel = 0};
+    EXPECT_EQ(::ioctl(terminal.get(), TIOCSWINSZ, &size), 0);
+    UniqueFd other(::open(::ptsname(terminal.get()), O_RDWR | O_NOCTTY | O_CLOEXEC));
+    stderr_fd_ = other.get();
+    Subprocess process = Start(std::move(arguments));
+    stderr_fd_ = -1;
+    other.Reset();
+    EXPECT_EQ(Finish(std::move(process)).exit, 0);
+    std::string text(4096, '\0');  // what a terminal holds back
+    const ssize_t bytes = ::read(terminal.get(), text.data(), text.size());
+    text.resize(static_cast<size_t>(std::max<ssize_t>(bytes, 0)));
+    return text;
   }
 
   Outcome Finish(Subprocess process) {
@@ -70,6 +91,7 @@ class CliTest : public ::testing::Test {
   }
 
   TempDir dir_;
+  int stderr_fd_ = -1;  // instead of the file
 };
 
 TEST_F(CliTest, WrongUseIsStatusTwoWithAHint) {
@@ -142,6 +164,40 @@ TEST_F(CliTest, SpeaksToASidecar) {
   outcome = with({"submit", Write("staged.yaml", "spec: {stages: [{}, {}]}")});
   EXPECT_EQ(outcome.exit, 1);
   EXPECT_THAT(outcome.err, HasSubstr("has stages"));
+}
+
+TEST_F(CliTest, ShowsHowATrainingGoes) {
+  FakeSidecar fake;
+  const std::string task = Write("task.yaml", R"(
+spec:
+  taskType: lora_sft
+  progress:
+    - {stage: loading model, done: 7, total: 7, unit: bytes}
+    - {stage: training, done: 1, total: 30, unit: steps, tokens_per_second: 80, loss: 3.5}
+    - {stage: training, done: 11, total: 30, unit: steps, tokens_per_second: 90, loss: 2.25}
+)");
+  const std::string line =
+      "training [########................] 11/30 steps  loss 2.250  90.0 tokens/s";
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+           {"submit", task, "--watch"}, {"watch", "task-1"}, {"run", task}}) {
+    std::vector<std::string> arguments = command;
+    arguments.insert(arguments.end(), {"--sidecar", fake.target()});
+    const std::string shown = OnTerminal(arguments);
+    EXPECT_THAT(shown, HasSubstr(line)) << command[0];
+    EXPECT_THAT(shown, HasSubstr(", 4 s left")) << command[0];
+  }
+  const Outcome outcome = Run({"watch", "task-1", "--json", "--sidecar", fake.target()});
+  std::vector<Json> lines;
+  for (const absl::string_view text : absl::StrSplit(outcome.out, '\n', absl::SkipEmpty())) {
+    lines.push_back(ParseJson(std::string(text)).value());
+  }
+  ASSERT_EQ(lines.size(), 4u) << outcome.out;
+  EXPECT_FALSE(lines[0]["event"]["progress"].contains("loss"));
+  EXPECT_EQ(lines[1]["event"]["progress"]["loss"], 3.5);
+  EXPECT_FALSE(lines[1].contains("seconds_left"));
+  EXPECT_EQ(lines[2]["event"]["progress"]["loss"], 2.25);
+  EXPECT_EQ(lines[2]["seconds_left"], 3.8);
+  EXPECT_EQ(lines[3]["record"]["state"], "SUCCEEDED");
 }
 
 TEST_F(CliTest, SpeaksToAnOrchestrator) {

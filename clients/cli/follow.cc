@@ -1,6 +1,7 @@
 #include "clients/cli/follow.h"
 
 #include <cstdio>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "clients/cli/commands.h"
@@ -11,6 +12,11 @@
 namespace flowmesh::cli {
 namespace {
 
+absl::Time TimeOf(const v1::TaskEvent& event) {
+  if (!event.has_time()) return Clock::Real().Now();
+  return absl::FromUnixSeconds(event.time().seconds()) + absl::Nanoseconds(event.time().nanos());
+}
+
 // Shows updates: a bar on a terminal, a line per new state elsewhere.
 class Reporter {
  public:
@@ -18,8 +24,16 @@ class Reporter {
 
   void Report(const v1::TaskUpdate& update) {
     if (!options_.show) return;
+    if (update.event().has_progress()) {
+      progress_ = update.event().progress();
+      left_ = time_left_.After(progress_, TimeOf(update.event()));
+    }
     if (options_.json) {
-      std::printf("%s\n", DumpJson(client::ToJson(update)).c_str());
+      Json line = client::ToJson(update);
+      if (update.event().has_progress() && left_) {
+        line["seconds_left"] = absl::ToDoubleSeconds(*left_);
+      }
+      std::printf("%s\n", DumpJson(line).c_str());
       std::fflush(stdout);
       return;
     }
@@ -33,15 +47,14 @@ class Reporter {
       line_.Print(
           absl::StrCat(update.event().log_line().level(), ": ", update.event().log_line().text()));
     }
-    if (update.event().has_progress()) {
-      progress_ = update.event().progress();
-    } else if (update.record().has_progress()) {
-      progress_ = update.record().progress();
-    } else if (state_ == v1::QUEUED || state_ == v1::DELIVERING) {
+    if (state_ == v1::QUEUED || state_ == v1::DELIVERING) {
       progress_.Clear();
       progress_.set_stage(state_ == v1::QUEUED ? "queued" : "delivering");
+      left_.reset();
+    } else if (!update.has_event() && update.record().has_progress()) {
+      progress_ = update.record().progress();
     }
-    line_.Show(ProgressText(progress_, Clock::Real().Monotonic() - began_));
+    line_.Show(ProgressText(progress_, Clock::Real().Monotonic() - began_, left_));
   }
 
  private:
@@ -50,6 +63,8 @@ class Reporter {
   ProgressLine line_;
   v1::TaskState state_ = v1::TASK_STATE_UNSPECIFIED;
   v1::TaskProgress progress_;
+  TimeLeft time_left_;
+  std::optional<absl::Duration> left_;
 };
 
 }  // namespace

@@ -18,6 +18,13 @@ size_t TerminalWidth() {
   return size.ws_col;
 }
 
+std::string TimeText(absl::Duration time) {
+  const double seconds = absl::ToDoubleSeconds(time);
+  if (seconds < 100) return absl::StrFormat("%.0f s", seconds);
+  if (seconds < 100 * 60) return absl::StrFormat("%.0f min", seconds / 60);
+  return absl::StrFormat("%.1f h", seconds / 3600);
+}
+
 }  // namespace
 
 std::string Bar(double fraction, int width) {
@@ -26,7 +33,8 @@ std::string Bar(double fraction, int width) {
                       std::string(static_cast<size_t>(width - filled), '.'), "]");
 }
 
-std::string ProgressText(const v1::TaskProgress& progress, absl::Duration elapsed) {
+std::string ProgressText(const v1::TaskProgress& progress, absl::Duration elapsed,
+                         std::optional<absl::Duration> left) {
   std::string text = progress.stage().empty() ? "running" : progress.stage();
   if (progress.total() > 0) {
     absl::StrAppendFormat(&text, " %s %d/%d %s",
@@ -35,11 +43,30 @@ std::string ProgressText(const v1::TaskProgress& progress, absl::Duration elapse
   } else if (progress.done() > 0) {
     absl::StrAppendFormat(&text, " %d %s", progress.done(), progress.unit());
   }
+  // Four digits, zeros too: the line must not shiver.
+  if (progress.has_loss()) absl::StrAppendFormat(&text, "  loss %#.4g", progress.loss());
   if (progress.tokens_per_second() > 0) {
     absl::StrAppendFormat(&text, "  %.1f tokens/s", progress.tokens_per_second());
   }
   absl::StrAppendFormat(&text, "  %.1f s", absl::ToDoubleSeconds(elapsed));
+  if (left) absl::StrAppend(&text, ", ", TimeText(*left), " left");
   return text;
+}
+
+std::optional<absl::Duration> TimeLeft::After(const v1::TaskProgress& progress, absl::Time time) {
+  if (!progress.has_loss() || progress.total() == 0) {
+    first_ = last_ = std::nullopt;
+    return std::nullopt;
+  }
+  const Point now = {.done = progress.done(), .time = time};
+  // A training that was started anew goes on from an earlier step, at its own pace.
+  if (!last_ || now.done < last_->done) first_ = now;
+  last_ = now;
+  if (now.done <= first_->done) return std::nullopt;
+  const absl::Duration per_step =
+      (now.time - first_->time) / static_cast<double>(now.done - first_->done);
+  const uint64_t steps_left = progress.total() - std::min(progress.total(), now.done);
+  return per_step * static_cast<double>(steps_left);
 }
 
 ProgressLine::ProgressLine() : on_terminal_(::isatty(STDERR_FILENO) == 1) {}

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -13,8 +14,26 @@ namespace flowmesh::cli {
 // `[########............]`
 std::string Bar(double fraction, int width);
 
-// `generating [####....] 3/10 items  72.1 tokens/s  4.2 s`
-std::string ProgressText(const v1::TaskProgress& progress, absl::Duration elapsed);
+// `generating [####....] 3/10 items  72.1 tokens/s  4.2 s`, and of a training
+// `training [####....] 30/100 steps  loss 2.134  812.3 tokens/s  9.1 s, 21 s left`.
+std::string ProgressText(const v1::TaskProgress& progress, absl::Duration elapsed,
+                         std::optional<absl::Duration> left = std::nullopt);
+
+// Foretells the end of a training from its mean pace since it was first seen at work, which a slow
+// step or a checkpoint hardly moves.
+class TimeLeft {
+ public:
+  // What is left after `progress`, which was made at `time`. Nothing: it does not train (it has no
+  // loss), or the pace is not known yet.
+  std::optional<absl::Duration> After(const v1::TaskProgress& progress, absl::Time time);
+
+ private:
+  struct Point {
+    uint64_t done;
+    absl::Time time;
+  };
+  std::optional<Point> first_, last_;  // of the training that goes on
+};
 
 // Not thread-safe. Writes to stderr.
 class ProgressLine {

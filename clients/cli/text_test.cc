@@ -60,5 +60,64 @@ TEST(ProgressTest, ShowsWhatIsKnown) {
             "generating [############............] 1/2 items  72.1 tokens/s  1.5 s");
 }
 
+// Of step `done` of 100.
+v1::TaskProgress Step(uint64_t done, double loss = 2) {
+  v1::TaskProgress progress;
+  progress.set_stage("training");
+  progress.set_done(done);
+  progress.set_total(100);
+  progress.set_unit("steps");
+  progress.set_loss(loss);
+  return progress;
+}
+
+TEST(ProgressTest, ATrainingShowsLossAndTimeLeft) {
+  v1::TaskProgress progress = Step(50, 2.1);
+  progress.set_tokens_per_second(812.34);
+  EXPECT_EQ(ProgressText(progress, absl::Seconds(9), absl::Seconds(21)),
+            "training [############............] 50/100 steps  loss 2.100  812.3 tokens/s  9.0 s, "
+            "21 s left");
+  EXPECT_THAT(ProgressText(Step(1, 0), absl::Seconds(1)), HasSubstr("steps  loss 0.000  1.0 s"));
+  EXPECT_THAT(ProgressText(Step(1, 11.0625), absl::Seconds(1)), HasSubstr("loss 11.06 "));
+  EXPECT_THAT(ProgressText(Step(1, 1.25e-5), absl::Seconds(1)), HasSubstr("loss 1.250e-05 "));
+  const auto left = [](absl::Duration time) {
+    const std::string text = ProgressText(Step(1), absl::Seconds(1), time);
+    return text.substr(text.find(", ") + 2);
+  };
+  EXPECT_EQ(left(absl::ZeroDuration()), "0 s left");
+  EXPECT_EQ(left(absl::Seconds(120)), "2 min left");
+  EXPECT_EQ(left(absl::Minutes(330)), "5.5 h left");
+}
+
+TEST(TimeLeftTest, IsThatOfTheMeanPace) {
+  const absl::Time begin = absl::UnixEpoch();
+  TimeLeft left;
+  EXPECT_EQ(left.After(Step(1), begin + absl::Seconds(50)), std::nullopt) << "no pace yet";
+  EXPECT_EQ(left.After(Step(2), begin + absl::Seconds(51)), absl::Seconds(98));
+  EXPECT_EQ(left.After(Step(11), begin + absl::Seconds(60)), absl::Seconds(89));
+  // A checkpoint of ten seconds is spread over what was done until then.
+  EXPECT_EQ(left.After(Step(21), begin + absl::Seconds(80)), absl::Seconds(79 * 1.5));
+  EXPECT_EQ(left.After(Step(100), begin + absl::Seconds(149)), absl::ZeroDuration());
+}
+
+TEST(TimeLeftTest, OnlyATrainingHasOneAndEachItsOwn) {
+  const absl::Time begin = absl::UnixEpoch();
+  TimeLeft left;
+  v1::TaskProgress loading = Step(10);
+  loading.clear_loss();
+  EXPECT_EQ(left.After(loading, begin), std::nullopt);
+  loading.set_done(20);
+  EXPECT_EQ(left.After(loading, begin + absl::Seconds(1)), std::nullopt);
+  // Seen from its middle on.
+  EXPECT_EQ(left.After(Step(60), begin + absl::Seconds(2)), std::nullopt);
+  EXPECT_EQ(left.After(Step(70), begin + absl::Seconds(12)), absl::Seconds(30));
+  // Started anew from an earlier checkpoint: the time in between counts for nothing.
+  EXPECT_EQ(left.After(Step(51), begin + absl::Seconds(100)), std::nullopt);
+  EXPECT_EQ(left.After(Step(61), begin + absl::Seconds(105)), absl::Seconds(19.5));
+  v1::TaskProgress endless = Step(62);
+  endless.set_total(0);
+  EXPECT_EQ(left.After(endless, begin + absl::Seconds(106)), std::nullopt);
+}
+
 }  // namespace
 }  // namespace flowmesh::cli

@@ -1,11 +1,35 @@
 #include "clients/cpp/fake_sidecar.h"
 
+#include <google/protobuf/util/json_util.h>
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
 #include "common/json.h"
 
 namespace flowmesh::client {
+namespace {
+
+constexpr int64_t kBegin = 1762160400;  // of all tasks, Unix seconds
+
+std::vector<v1::TaskEvent> EventsOf(const Json& spec) {
+  static const Json kProgress = {{{"stage", "generating"},
+                                  {"done", 1},
+                                  {"total", 4},
+                                  {"unit", "items"},
+                                  {"tokens_per_second", 12.5}}};
+  std::vector<v1::TaskEvent> events;
+  for (const Json& progress : spec.value("progress", kProgress)) {
+    v1::TaskEvent& event = events.emplace_back();
+    event.set_sequence(events.size() - 1);
+    event.mutable_time()->set_seconds(kBegin + 2 * static_cast<int64_t>(events.size()));
+    const auto status =
+        google::protobuf::util::JsonStringToMessage(DumpJson(progress), event.mutable_progress());
+    EXPECT_TRUE(status.ok()) << status.ToString();
+  }
+  return events;
+}
+
+}  // namespace
 
 FakeSidecar::FakeSidecar() : target_(absl::StrCat("unix:", (dir_ / "s.sock").string())) {
   grpc::ServerBuilder builder;
@@ -57,12 +81,13 @@ grpc::Status FakeSidecar::SubmitTask(grpc::ServerContext*, const v1::SubmitTaskR
   }
   v1::TaskRecord& record = tasks_[id];
   order_.insert(order_.begin(), id);
+  events_[id] = EventsOf(spec);
   record.set_task_id(id);
   record.set_worker_id("w");
   record.set_task_type(spec.value("taskType", ""));
   record.set_task_dir("/results/" + id);
   record.set_source("local");
-  record.mutable_received_at()->set_seconds(1762160400);
+  record.mutable_received_at()->set_seconds(kBegin);
   if (spec.contains("fail")) {
     record.set_state(v1::FAILED);
     record.set_error(spec["fail"].get<std::string>());
@@ -81,6 +106,7 @@ grpc::Status FakeSidecar::WatchTask(grpc::ServerContext* context,
                                     grpc::ServerWriter<v1::TaskUpdate>* writer) {
   bool break_now = false;
   v1::TaskUpdate update;
+  std::vector<v1::TaskEvent> events;
   {
     absl::MutexLock lock(&mutex_);
     const auto task = tasks_.find(request->task_id());
@@ -91,15 +117,15 @@ grpc::Status FakeSidecar::WatchTask(grpc::ServerContext* context,
     update.mutable_record()->set_state(v1::RUNNING);
     update.mutable_record()->clear_result_json();
     update.mutable_record()->clear_error();
+    events = events_[request->task_id()];
   }
-  update.mutable_event()->set_sequence(request->from_sequence());
-  v1::TaskProgress& progress = *update.mutable_event()->mutable_progress();
-  progress.set_stage("generating");
-  progress.set_done(1);
-  progress.set_total(4);
-  progress.set_unit("items");
-  progress.set_tokens_per_second(12.5);
-  writer->Write(update);
+  for (const v1::TaskEvent& event : events) {
+    if (event.sequence() < request->from_sequence()) continue;
+    *update.mutable_event() = event;
+    writer->Write(update);
+    update.clear_record();
+  }
+  if (update.has_record()) writer->Write(update);
   if (break_now) return {grpc::StatusCode::UNAVAILABLE, "connection lost"};
   while (true) {
     absl::MutexLock lock(&mutex_);

@@ -16,8 +16,10 @@
 namespace flowmesh::client {
 
 // Serves on a unix socket in a folder of its own. Every submitted task runs at once through a
-// progress event to an end that its spec chooses: `fail: text` fails, `hang: true` runs until it is
-// cancelled, all else succeeds with {"ok": true, "echo": <spec>}, or with `result` where given.
+// progress event, or through those of its spec (`progress: [<TaskProgress>, ...]`, made two seconds
+// one after the other), to an end that its spec chooses: `fail: text` fails, `hang: true` runs
+// until it is cancelled, all else succeeds with {"ok": true, "echo": <spec>}, or with `result`
+// where given.
 class FakeSidecar : public v1::Sidecar::Service {
  public:
   FakeSidecar();
@@ -52,6 +54,7 @@ class FakeSidecar : public v1::Sidecar::Service {
   std::vector<uint64_t> watch_starts_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> documents_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, v1::TaskRecord> tasks_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::vector<v1::TaskEvent>> events_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> order_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<grpc::Server> server_;
 };
