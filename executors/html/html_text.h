@@ -1,0 +1,27 @@
+// What a person reads of an HTML page, as text in the manner of Markdown: headings, lists, links.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "absl/time/time.h"
+#include "common/status.h"
+
+namespace flowmesh::html {
+
+struct Page {
+  std::string title;
+  std::string text;  // blocks apart by empty lines; `# ` headings, `- ` list items, `[text](URL)`
+};
+
+struct HtmlOptions {
+  std::string url;  // what relative links are resolved against; empty: links are left out
+  size_t max_tree = 256u << 20;  // bytes that the parsed page may take
+  absl::Duration max_time = absl::Seconds(10);
+};
+
+// The page of `html`, UTF-8; broken HTML is read as browsers do. Scripts, styles and navigation are
+// left out. ResourceExhausted: a page made to take more than its bounds.
+absl::StatusOr<Page> ReadHtml(std::string_view html, const HtmlOptions& options = {});
+
+}  // namespace flowmesh::html
