@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "clients/cpp/sidecar_client.h"
 #include "tests/integration/line.h"
 
 namespace flowmesh::testing {
@@ -179,6 +180,32 @@ spec:
   ASSERT_EQ(results.size(), 2u);
   EXPECT_LT(results[0]["train_loss_final"], 0.5);
   EXPECT_EQ(OutputOf(results[1]), " Blue Heron.");
+}
+
+TEST(TrainingLineTest, ItsLossIsSeenWhileItRuns) {
+  Line line;
+  client::SidecarClient sidecar(line.sidecar_target());
+  const Json document = {
+      {"spec",
+       {{"taskType", "lora_sft"},
+        {"enforce_cpu", true},
+        {"model", {{"source", {{"identifier", GoldenModel("llama").string()}}}}},
+        {"data", {{"prompts", {"one text", "and another"}}}},
+        {"training", {{"max_steps", 4}, {"batch_size", 1}, {"save_strategy", "no"}}}}}};
+  ASSERT_TRUE(sidecar.Submit(document, "t").ok());
+  std::vector<v1::TaskProgress> steps;
+  const auto record = sidecar.Watch("t", [&](const v1::TaskUpdate& update) {
+    const v1::TaskProgress& progress = update.event().progress();
+    if (progress.stage() == "training") steps.push_back(progress);
+  });
+  ASSERT_TRUE(record.ok()) << record.status();
+  ASSERT_EQ(record->state(), v1::SUCCEEDED) << record->error();
+  ASSERT_FALSE(steps.empty());
+  for (const v1::TaskProgress& step : steps) EXPECT_TRUE(step.has_loss());
+  EXPECT_EQ(steps.back().done(), 4u);
+  EXPECT_EQ(steps.back().total(), 4u);
+  EXPECT_EQ(steps.back().loss(), line.ResultFile("t")["train_loss_final"]);
+  EXPECT_EQ(record->progress().loss(), steps.back().loss());
 }
 
 TEST(TrainingLineTest, ALoadThatFailsFailsItsTaskAndTheNextOneRuns) {
