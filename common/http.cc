@@ -2,6 +2,7 @@
 
 #include <curl/curl.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -33,6 +34,7 @@ struct Transfer {
   bool cancelled = false;
   bool unreadable = false;  // the file that is sent
   bool silent = false;
+  std::string refused;  // the last address that may_connect refused
   absl::Duration begun, last_activity;
   curl_off_t last_bytes = -1;
 };
@@ -152,6 +154,18 @@ int OnProgress(void* user, curl_off_t, curl_off_t down, curl_off_t, curl_off_t u
   return 0;
 }
 
+curl_socket_t OnOpenSocket(void* user, curlsocktype, curl_sockaddr* address) {
+  auto& transfer = *static_cast<Transfer*>(user);
+  if (transfer.request->may_connect(address->addr)) {
+    return ::socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+  }
+  char text[NI_MAXHOST] = "";
+  (void)::getnameinfo(&address->addr, address->addrlen, text, sizeof(text), nullptr, 0,
+                      NI_NUMERICHOST);
+  transfer.refused = text;
+  return CURL_SOCKET_BAD;
+}
+
 struct CurlList {
   curl_slist* list = nullptr;
   ~CurlList() { curl_slist_free_all(list); }
@@ -184,6 +198,10 @@ absl::Status TransferError(CURLcode code, const Transfer& transfer, const char* 
         absl::StrCat(where, ": headers larger than ", kMaxHeaderBytes, " bytes"));
   }
   if (!transfer.taken.ok()) return transfer.taken;
+  if (!transfer.refused.empty()) {
+    return absl::PermissionDeniedError(
+        absl::StrCat(where, ": its address ", transfer.refused, " may not be connected to"));
+  }
   if (transfer.silent || code == CURLE_OPERATION_TIMEDOUT) {
     const absl::Duration total = transfer.request->total_timeout;
     // libcurl counts whole milliseconds.
@@ -302,6 +320,13 @@ absl::StatusOr<HttpResponse> HttpClient::SendOnce(const HttpRequest& request) {
   curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
   curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, OnProgress);
   curl_easy_setopt(curl, CURLOPT_XFERINFODATA, &transfer);
+
+  if (request.may_connect) {
+    curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, OnOpenSocket);
+    curl_easy_setopt(curl, CURLOPT_OPENSOCKETDATA, &transfer);
+    curl_easy_setopt(curl, CURLOPT_FRESH_CONNECT, 1L);
+    curl_easy_setopt(curl, CURLOPT_PROXY, "");
+  }
 
   CurlList headers;
   for (const auto& [name, value] : request.headers) {

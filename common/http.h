@@ -1,6 +1,8 @@
 // An HTTP(S) client over libcurl. Blocking; one request per call; a client reuses its connections.
 #pragma once
 
+#include <sys/socket.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -53,6 +55,9 @@ struct HttpRequest {
   // many may. 0 ends the transfer with Cancelled.
   std::function<size_t(size_t bytes)> pace;
   std::function<bool()> cancelled;  // polled; true ends the transfer with Cancelled
+  // Asked for each address before it is connected to, after DNS and for each redirect; none that
+  // may be: PermissionDenied. Given, no kept connection is used and no proxy of the environment.
+  std::function<bool(const sockaddr& address)> may_connect;
 
   // `name` in lower case.
   bool HasHeader(std::string_view name) const;
@@ -76,7 +81,7 @@ class HttpClient {
   // Any HTTP status is an answer. InvalidArgument: no http(s) URL. Unavailable: network, TLS, too
   // many redirects, a body shorter than its Content-Length. DataLoss: with on_body, one longer than
   // that, as far as it was received. DeadlineExceeded: a time limit. ResourceExhausted: the answer
-  // or its headers are too large. Cancelled.
+  // or its headers are too large. PermissionDenied: by may_connect. Cancelled.
   absl::StatusOr<HttpResponse> Send(const HttpRequest& request);
 
  private:

@@ -310,6 +310,33 @@ TEST(HttpTest, ARequestCanBeCancelled) {
   over.Notify();
 }
 
+TEST(HttpTest, AddressesMayBeRefusedAlsoAfterARedirectAndOnAKeptConnection) {
+  TestHttpServer there(Text("secret"));
+  TestHttpServer here([&](const httplib::Request&, httplib::Response& reply) {
+    reply.set_redirect(there.url(), 307);
+  });
+  std::vector<int> asked;
+  HttpRequest request = Request("GET", here.url());
+  request.may_connect = [&](const sockaddr& address) {
+    asked.push_back(ntohs(reinterpret_cast<const sockaddr_in&>(address).sin_port));
+    return asked.size() < 2;
+  };
+  const absl::Status refused = Error(request);
+  EXPECT_TRUE(absl::IsPermissionDenied(refused)) << refused;
+  EXPECT_EQ(Message(refused),
+            absl::StrCat(there.url(), ": its address 127.0.0.1 may not be connected to"));
+  EXPECT_THAT(asked, SizeIs(2));
+  EXPECT_THAT(there.requests(), IsEmpty());
+
+  HttpClient client;
+  ASSERT_TRUE(client.Send(Request("GET", there.url())).ok());
+  request.url = there.url();
+  request.may_connect = [](const sockaddr&) { return false; };
+  EXPECT_TRUE(absl::IsPermissionDenied(client.Send(request).status()));
+  request.may_connect = [](const sockaddr&) { return true; };
+  EXPECT_EQ(client.Send(request)->body, "secret");
+}
+
 TEST(HttpTest, ABodyLeavesInThePiecesThatMayGo) {
   TempDir temp;
   const std::string content = std::string(60'000, 'x') + std::string(60'000, 'y');
