@@ -116,8 +116,8 @@ model::ForwardInput MakeInput(const std::vector<Chunk>& chunks, at::Device devic
 
 class EngineImpl : public Engine {
  public:
-  EngineImpl(model::LoadedModel* model, const EngineOptions& options)
-      : model_(*model->model), tokenizer_(*model->tokenizer), options_(options) {
+  EngineImpl(model::CausalLm* model, const text::Tokenizer* tokenizer, const EngineOptions& options)
+      : model_(*model), tokenizer_(*tokenizer), options_(options) {
     const int64_t limit = model_.info().max_positions;
     if (options_.max_model_len == 0) options_.max_model_len = limit;
   }
@@ -253,8 +253,9 @@ absl::StatusOr<std::vector<Completion>> EngineImpl::Generate(
 
 }  // namespace
 
-std::unique_ptr<Engine> Engine::Create(model::LoadedModel* model, const EngineOptions& options) {
-  return std::make_unique<EngineImpl>(model, options);
+std::unique_ptr<Engine> Engine::Create(model::CausalLm* model, const text::Tokenizer* tokenizer,
+                                       const EngineOptions& options) {
+  return std::make_unique<EngineImpl>(model, tokenizer, options);
 }
 
 }  // namespace flowmesh::engine

@@ -46,10 +46,15 @@ struct GenerationProgress {
   uint64_t preemptions = 0;        // sequences that lost their blocks, to be computed anew
 };
 
-// Borrows the model. Keys and values live as long as a call of Generate. One thread at a time.
+// Borrows the model and its tokenizer. Keys and values live as long as a call of Generate. One
+// thread at a time.
 class Engine {
  public:
-  static std::unique_ptr<Engine> Create(model::LoadedModel* model, const EngineOptions& options);
+  static std::unique_ptr<Engine> Create(model::CausalLm* model, const text::Tokenizer* tokenizer,
+                                        const EngineOptions& options);
+  static std::unique_ptr<Engine> Create(model::LoadedModel* loaded, const EngineOptions& options) {
+    return Create(loaded->model.get(), loaded->tokenizer.get(), options);
+  }
   virtual ~Engine() = default;
 
   // Completions in the order of the requests; none depends on the others. Each prompt has at least

@@ -48,10 +48,7 @@ absl::StatusOr<std::vector<train::PreferencePair>> LoadPairs(const data::Prefere
     return absl::OkStatus();
   }));
   job.set_dataset_size(static_cast<int64_t>(preferences.size()));
-  if (data.is_demo()) {
-    job.set_demo_data();
-    job.Warn("spec.data is missing: training on the built-in demo set");
-  }
+  if (data.is_demo()) job.set_demo_data();
   const text::Tokenizer& tokenizer = job.tokenizer();
   if (!tokenizer.eos_id()) {
     return absl::FailedPreconditionError("the tokenizer has no EOS token, which training needs");

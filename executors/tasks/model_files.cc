@@ -4,10 +4,9 @@
 #include "executors/model/resolve.h"
 
 namespace flowmesh::tasks {
-namespace {
 
-absl::StatusOr<std::filesystem::path> FindBase(const ModelName& name, const TaskContext& context,
-                                               const EnvLookup& env) {
+absl::StatusOr<std::filesystem::path> FindByName(const ModelName& name, const std::string& field,
+                                                 const TaskContext& context, const EnvLookup& env) {
   const hub::Callbacks callbacks = {
       .is_cancelled = context.is_stopped, .on_file = [&context](const std::string& file) {
         context.on_progress({.stage = "downloading model"});
@@ -15,11 +14,9 @@ absl::StatusOr<std::filesystem::path> FindBase(const ModelName& name, const Task
       }};
   auto found =
       model::ResolveModel(name.identifier, name.revision, name.download_dir, env, callbacks);
-  if (!found.ok()) return Annotate(found.status(), "spec.model.source.identifier");
+  if (!found.ok()) return Annotate(found.status(), field);
   return found;
 }
-
-}  // namespace
 
 std::optional<std::filesystem::path> ModelFiles::adapter() const {
   if (overlay.empty() || kind != model::OverlayKind::kAdapter) return std::nullopt;
@@ -40,7 +37,7 @@ absl::StatusOr<ModelFiles> FindModel(const ModelName& name, const std::optional<
     files.kind = *kind;
   }
   if (load && files.kind == model::OverlayKind::kWhole) return files;
-  ASSIGN_OR_RETURN(files.base, FindBase(name, context, env));
+  ASSIGN_OR_RETURN(files.base, FindByName(name, "spec.model.source.identifier", context, env));
   absl::StrAppend(&files.stamp, "\n", StampOf(files.base));
   return files;
 }

@@ -29,6 +29,11 @@ struct ModelFiles {
   std::optional<std::filesystem::path> adapter() const;
 };
 
+// The folder or file of that name: here, in the cache or from the hub. Errors name `field`, which
+// gave it. Cancelled.
+absl::StatusOr<std::filesystem::path> FindByName(const ModelName& name, const std::string& field,
+                                                 const TaskContext& context, const EnvLookup& env);
+
 // Finds them, with downloads. `load`: where the overlay is to be had. Errors name the field.
 // Cancelled.
 absl::StatusOr<ModelFiles> FindModel(const ModelName& name, const std::optional<LoadSource>& load,

@@ -37,6 +37,7 @@ std::map<std::string, std::unique_ptr<TaskRunner>> MakeTaskRunners(const RankOpt
   runners["sft"] = std::make_unique<TrainingRunner>(RunSft, device);
   runners["lora_sft"] = std::make_unique<TrainingRunner>(RunLoraSft, device);
   runners["dpo"] = std::make_unique<TrainingRunner>(RunDpo, device);
+  runners["ppo"] = std::make_unique<TrainingRunner>(RunPpo, device);
   return runners;
 }
 

@@ -158,7 +158,7 @@ absl::StatusOr<TrainingJob::Trained> TrainingJob::CollectTrained(train::TrainedW
 }
 
 // A restarted group goes on from its last checkpoint; a first one begins.
-absl::StatusOr<train::TrainerState> TrainingJob::StartState(train::Trainer& trainer,
+absl::StatusOr<train::TrainerState> TrainingJob::StartState(train::TrainingLoop& loop,
                                                             train::TrainedWeights& weights) {
   int restarts = 0;
   if (!absl::SimpleAtoi(env_("TORCHELASTIC_RESTART_COUNT").value_or("0"), &restarts)) restarts = 0;
@@ -166,7 +166,7 @@ absl::StatusOr<train::TrainerState> TrainingJob::StartState(train::Trainer& trai
   train::TrainerState state;
   if (restarts > 0 && !checkpoints.empty()) {
     ASSIGN_OR_RETURN(
-        state, train::ReadState(checkpoints.back().second, trainer.optimizer(), weights, *group_));
+        state, train::ReadState(checkpoints.back().second, loop.optimizer(), weights, *group_));
     Log(absl::StrCat("restart ", restarts, ": going on after step ", state.step));
   }
   if (!is_first()) return state;
@@ -177,7 +177,8 @@ absl::StatusOr<train::TrainerState> TrainingJob::StartState(train::Trainer& trai
   return state;
 }
 
-absl::Status TrainingJob::SaveCheckpoint(const train::TrainerState& state, train::Trainer& trainer,
+absl::Status TrainingJob::SaveCheckpoint(const train::TrainerState& state,
+                                         train::TrainingLoop& loop,
                                          train::TrainedWeights& weights) {
   const fs::path folder = CheckpointsDir() / absl::StrCat(kCheckpointPrefix, state.step);
   std::optional<model::FolderInTheMaking> making;
@@ -187,7 +188,7 @@ absl::Status TrainingJob::SaveCheckpoint(const train::TrainerState& state, train
   }
   ASSIGN_OR_RETURN(const Trained trained, CollectTrained(weights));
   if (is_first()) RETURN_IF_ERROR(write_files_(making->path(), trained));
-  RETURN_IF_ERROR(train::WriteState(making ? making->path() : folder, state, trainer.optimizer(),
+  RETURN_IF_ERROR(train::WriteState(making ? making->path() : folder, state, loop.optimizer(),
                                     weights, *group_));
   if (!is_first()) return absl::OkStatus();
   RETURN_IF_ERROR(making->Commit());
@@ -202,20 +203,24 @@ absl::Status TrainingJob::SaveCheckpoint(const train::TrainerState& state, train
   return absl::OkStatus();
 }
 
-absl::Status TrainingJob::Train(train::Recipe& recipe, int64_t rows, model::Decoder& model,
+absl::Status TrainingJob::Train(train::Recipe& recipe, int64_t rows, const model::Decoder& model,
                                 train::TrainedWeights& weights, WriteFiles write_files) {
-  write_files_ = std::move(write_files);
   train::TrainerOptions options = spec_.trainer;
   options.batches.rows = rows;
   train::Trainer trainer(options, &recipe, &weights, group_.get());
+  return Train(trainer, rows, model, weights, std::move(write_files));
+}
+
+absl::Status TrainingJob::Train(train::TrainingLoop& loop, int64_t rows,
+                                const model::Decoder& model, train::TrainedWeights& weights,
+                                WriteFiles write_files) {
+  write_files_ = std::move(write_files);
   Log(absl::StrFormat(
       "training on %s, precision %s: %d of %d parameters, %d rows, %d steps, effective batch %d, "
       "ranks %d, ZeRO stage %d",
       device_.device().str(), spec_.precision(), weights.numel(), model.info().num_parameters, rows,
-      trainer.total_steps(),
-      options.batches.batch_size * options.batches.accumulation * group_->world_size(),
-      group_->world_size(), zero_stage()));
-  ASSIGN_OR_RETURN(train::TrainerState state, StartState(trainer, weights));
+      loop.total_steps(), loop.effective_batch(), group_->world_size(), zero_stage()));
+  ASSIGN_OR_RETURN(train::TrainerState state, StartState(loop, weights));
   int64_t last_epoch = static_cast<int64_t>(state.epoch + 1e-9);
   const int64_t tokens_before = state.tokens;
   const double begin = Now();
@@ -238,9 +243,9 @@ absl::Status TrainingJob::Train(train::Recipe& recipe, int64_t rows, model::Deco
     return WantsCheckpoint(spec_, now, total, &last_epoch);
   };
   callbacks.save_checkpoint = [&](const train::TrainerState& now) {
-    return SaveCheckpoint(now, trainer, weights);
+    return SaveCheckpoint(now, loop, weights);
   };
-  ASSIGN_OR_RETURN(state_, trainer.Run(std::move(state), callbacks));
+  ASSIGN_OR_RETURN(state_, loop.Run(std::move(state), callbacks));
   train_seconds_ = Now() - begin;
   trained_tokens_ = state_.tokens - tokens_before;
   return absl::OkStatus();

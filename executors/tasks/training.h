@@ -1,6 +1,6 @@
 // What every training task does around its method: joins the other ranks, finds model and
-// tokenizer, trains with checkpoints, metrics and progress, saves, and reports. A method (sft.h,
-// lora_sft.h, dpo.h) reads from top to bottom in these terms.
+// tokenizer, trains with checkpoints, metrics and progress, saves, and reports. A method (sft.cc,
+// lora_sft.cc, dpo.cc, ppo.cc) reads from top to bottom in these terms.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -56,13 +56,16 @@ class TrainingJob {
   // Rank 0 first, since what is fetched from elsewhere is there for the others then.
   absl::Status InTurn(const std::function<absl::Status()>& load);
   data::DataContext data_context() const;
+  const EnvLookup& env() const { return env_; }
 
   // Trains. `write_files` writes what a checkpoint and the final folder hold besides the state;
   // called on rank 0 with all trained tensors (float32) by name.
   using Trained = std::map<std::string, at::Tensor>;
   using WriteFiles =
       std::function<absl::Status(const std::filesystem::path& folder, const Trained& trained)>;
-  absl::Status Train(train::Recipe& recipe, int64_t rows, model::Decoder& model,
+  absl::Status Train(train::Recipe& recipe, int64_t rows, const model::Decoder& model,
+                     train::TrainedWeights& weights, WriteFiles write_files);
+  absl::Status Train(train::TrainingLoop& loop, int64_t rows, const model::Decoder& model,
                      train::TrainedWeights& weights, WriteFiles write_files);
 
   // Writes `folder` (relative to the task's) unless the spec says not to, as an output of that
@@ -85,15 +88,16 @@ class TrainingJob {
   parallel::ProcessGroup& group() { return *group_; }
   void set_dataset_size(int64_t rows) { dataset_size_ = rows; }
   void set_demo_data() { is_demo_data_ = true; }
-  bool is_first() const { return group_->rank() == 0; }
+  // Before Join every rank is.
+  bool is_first() const { return group_ == nullptr || group_->rank() == 0; }
   void Log(const std::string& text) const;   // by rank 0
   void Warn(const std::string& text) const;  // likewise
   const TaskContext& context() const { return context_; }
 
  private:
-  absl::StatusOr<train::TrainerState> StartState(train::Trainer& trainer,
+  absl::StatusOr<train::TrainerState> StartState(train::TrainingLoop& loop,
                                                  train::TrainedWeights& weights);
-  absl::Status SaveCheckpoint(const train::TrainerState& state, train::Trainer& trainer,
+  absl::Status SaveCheckpoint(const train::TrainerState& state, train::TrainingLoop& loop,
                               train::TrainedWeights& weights);
   Json ResumePath() const;
   absl::StatusOr<Trained> CollectTrained(train::TrainedWeights& weights);
@@ -137,6 +141,8 @@ absl::StatusOr<TaskOutcome> RunSft(const TaskContext& context, const TrainingDev
 absl::StatusOr<TaskOutcome> RunLoraSft(const TaskContext& context, const TrainingDevice& device,
                                        const EnvLookup& env);
 absl::StatusOr<TaskOutcome> RunDpo(const TaskContext& context, const TrainingDevice& device,
+                                   const EnvLookup& env);
+absl::StatusOr<TaskOutcome> RunPpo(const TaskContext& context, const TrainingDevice& device,
                                    const EnvLookup& env);
 
 }  // namespace flowmesh::tasks

@@ -144,17 +144,19 @@ absl::Status ReadModel(const Field& spec, const TrainingDefaults& defaults, Trai
   return absl::OkStatus();
 }
 
-absl::Status ReadOptimizer(const Field& training, double learning_rate,
+absl::Status ReadOptimizer(const Field& training, const TrainingDefaults& defaults,
                            train::TrainerOptions* options) {
   ASSIGN_OR_RETURN(options->schedule.learning_rate,
-                   Positive(training["learning_rate"], learning_rate));
+                   Positive(training["learning_rate"], defaults.learning_rate));
   ASSIGN_OR_RETURN(options->schedule.kind, ReadSchedule(training["lr_scheduler_type"]));
   ASSIGN_OR_RETURN(options->schedule.warmup_steps, training["warmup_steps"].IntOr(0, 0));
-  ASSIGN_OR_RETURN(options->warmup_ratio, NotNegative(training["warmup_ratio"], 0));
-  if (options->warmup_ratio > 1) return training["warmup_ratio"].Expected("a number from 0 to 1");
+  ASSIGN_OR_RETURN(options->schedule.warmup_ratio, NotNegative(training["warmup_ratio"], 0));
+  if (options->schedule.warmup_ratio > 1)
+    return training["warmup_ratio"].Expected("a number from 0 to 1");
   train::AdamWOptions& adam = options->optimizer;
   ASSIGN_OR_RETURN(adam.weight_decay, NotNegative(training["weight_decay"], 0));
-  ASSIGN_OR_RETURN(adam.max_grad_norm, NotNegative(training["max_grad_norm"], 1.0));
+  ASSIGN_OR_RETURN(adam.max_grad_norm,
+                   NotNegative(training["max_grad_norm"], defaults.max_grad_norm));
   ASSIGN_OR_RETURN(adam.beta1, Share(training["adam_beta1"], 0.9));
   ASSIGN_OR_RETURN(adam.beta2, Share(training["adam_beta2"], 0.999));
   ASSIGN_OR_RETURN(adam.epsilon, Positive(training["adam_epsilon"], 1e-8));
@@ -165,9 +167,12 @@ absl::Status ReadLoop(const Field& training, const DeepSpeed& deepspeed,
                       const TrainingDefaults& defaults, TrainingSpec* result) {
   train::BatchOptions& batches = result->trainer.batches;
   ASSIGN_OR_RETURN(batches.epochs, Positive(training["num_train_epochs"], 1.0));
-  const Field batch_size = deepspeed.Else(
-      training.FirstOf({"batch_size", "per_device_train_batch_size", "per_device_batch_size"}),
-      {"train_micro_batch_size_per_gpu"});
+  const Field own_batch_size =
+      defaults.per_device_first
+          ? training.FirstOf({"per_device_train_batch_size", "batch_size", "per_device_batch_size"})
+          : training.FirstOf(
+                {"batch_size", "per_device_train_batch_size", "per_device_batch_size"});
+  const Field batch_size = deepspeed.Else(own_batch_size, {"train_micro_batch_size_per_gpu"});
   ASSIGN_OR_RETURN(batches.batch_size, batch_size.IntOr(defaults.batch_size, 1));
   const Field accumulation =
       deepspeed.Else(training["gradient_accumulation_steps"], {"gradient_accumulation_steps"});
@@ -231,7 +236,7 @@ absl::StatusOr<TrainingSpec> ReadTrainingSpec(const Field& spec, const TrainingD
   TrainingSpec result;
   RETURN_IF_ERROR(ReadModel(spec, defaults, &result));
   RETURN_IF_ERROR(ReadLoop(training, deepspeed, defaults, &result));
-  RETURN_IF_ERROR(ReadOptimizer(training, defaults.learning_rate, &result.trainer));
+  RETURN_IF_ERROR(ReadOptimizer(training, defaults, &result.trainer));
   RETURN_IF_ERROR(ReadSaving(training, defaults, &result));
   RETURN_IF_ERROR(ReadStart(spec, warn, &result));
   ASSIGN_OR_RETURN(result.recompute, training["gradient_checkpointing"].BoolOr(defaults.recompute));

@@ -23,10 +23,12 @@ struct TrainingDefaults {
   double learning_rate = 5e-5;
   int64_t batch_size = 2;
   int64_t save_steps = 100;
-  bool save_freq_first = false;  // the alias that wins
-  bool recompute = true;         // gradient_checkpointing
-  bool shards = false;           // ZeRO stage 2 among several ranks unless the spec says otherwise
-  bool bf16_on_gpu = false;      // unless `bf16: false`
+  bool save_freq_first = false;   // the aliases that win
+  bool per_device_first = false;  // per_device_train_batch_size
+  double max_grad_norm = 1.0;     // 0: gradients are not clipped
+  bool recompute = true;          // gradient_checkpointing
+  bool shards = false;            // ZeRO stage 2 among several ranks unless the spec says otherwise
+  bool bf16_on_gpu = false;       // unless `bf16: false`
   const char* tokens_metric = "";  // of metrics lines; empty: none
 };
 

@@ -135,7 +135,7 @@ PpoTrainer::PpoTrainer(const PpoOptions& options, const PpoModels& models, PpoSe
       plan_(OnRank(options.batches, static_cast<int64_t>(queries->size()), *group), options.steps),
       schedule_(options.schedule),
       optimizer_(options.optimizer, models.weights) {
-  schedule_.total_steps = plan_.total_updates();
+  schedule_.SetTotalSteps(plan_.total_updates());
 }
 
 absl::StatusOr<TrainerState> PpoTrainer::Run(TrainerState state,

@@ -68,20 +68,21 @@ struct PpoModels {
 };
 
 // One thread at a time.
-class PpoTrainer {
+class PpoTrainer : public TrainingLoop {
  public:
   // `queries`: token ids; not owned.
   PpoTrainer(const PpoOptions& options, const PpoModels& models, PpoSeams seams,
              const std::vector<Ids>* queries, parallel::ProcessGroup* group);
 
-  int64_t total_steps() const { return plan_.total_updates(); }
-  AdamW& optimizer() { return optimizer_; }
+  int64_t total_steps() const override { return plan_.total_updates(); }
+  int64_t effective_batch() const override { return plan_.global_batch(); }
+  AdamW& optimizer() override { return optimizer_; }
 
-  // As Trainer::Run, a step being an update: `state` counts them, and each gives a line of metrics.
+  // A step is an update: `state` counts them, and each gives a line of metrics.
   // Tokens are those of queries and responses in passes that train, so each row counts ppo_epochs
   // times. InvalidArgument: as CheckPpoOptions, or a query without a token. FailedPrecondition: a
   // score, loss or gradient that is not finite, or a response without a token, with the update.
-  absl::StatusOr<TrainerState> Run(TrainerState state, const TrainerCallbacks& callbacks);
+  absl::StatusOr<TrainerState> Run(TrainerState state, const TrainerCallbacks& callbacks) override;
 
  private:
   struct Rollout;

@@ -6,6 +6,13 @@
 
 namespace flowmesh::train {
 
+void Schedule::SetTotalSteps(int64_t steps) {
+  total_steps = steps;
+  if (warmup_steps == 0) {
+    warmup_steps = static_cast<int64_t>(std::ceil(static_cast<double>(steps) * warmup_ratio));
+  }
+}
+
 double Schedule::At(int64_t step) const {
   if (kind == Kind::kConstant) return learning_rate;
   const auto s = static_cast<double>(step), warmup = static_cast<double>(warmup_steps);

@@ -58,11 +58,7 @@ Trainer::Trainer(const TrainerOptions& options, Recipe* recipe, TrainedWeights* 
       plan_(OnRank(options.batches, *group)),
       schedule_(options.schedule),
       optimizer_(options.optimizer, weights) {
-  schedule_.total_steps = plan_.total_steps();
-  if (schedule_.warmup_steps == 0) {
-    schedule_.warmup_steps = static_cast<int64_t>(
-        std::ceil(static_cast<double>(plan_.total_steps()) * options.warmup_ratio));
-  }
+  schedule_.SetTotalSteps(plan_.total_steps());
 }
 
 absl::StatusOr<double> Trainer::Merge(const std::vector<PassReport>& reports, TrainerState& state,

@@ -43,9 +43,8 @@ class Recipe {
 };
 
 struct TrainerOptions {
-  BatchOptions batches;     // rank and world_size are the group's
-  Schedule schedule;        // total_steps is the plan's
-  double warmup_ratio = 0;  // of all steps; counts where schedule.warmup_steps is 0
+  BatchOptions batches;  // rank and world_size are the group's
+  Schedule schedule;     // total_steps is the plan's
   AdamWOptions optimizer;
   int64_t logging_steps = 10;
   bool scale_loss = false;    // float16: loss scaling from 65536
@@ -78,19 +77,33 @@ struct TrainerCallbacks {
   std::function<absl::Status(const TrainerState&)> save_checkpoint;                // every rank
 };
 
-// One thread at a time.
-class Trainer {
+// A training from its first step, or a checkpoint's, to its last.
+class TrainingLoop {
+ public:
+  virtual ~TrainingLoop() = default;
+
+  virtual int64_t total_steps() const = 0;
+  virtual int64_t effective_batch() const = 0;  // rows of a step, all ranks
+  virtual AdamW& optimizer() = 0;
+  // From `state` (a fresh one, or that of a checkpoint whose weights and moments are back in place)
+  // to the end. Cancelled: is_stopped() said so. FailedPrecondition: a loss that is not finite,
+  // with the step. Others: the callbacks', the collectives' and what the loop calls.
+  virtual absl::StatusOr<TrainerState> Run(TrainerState state,
+                                           const TrainerCallbacks& callbacks) = 0;
+};
+
+// The loop over a recipe. One thread at a time.
+class Trainer : public TrainingLoop {
  public:
   Trainer(const TrainerOptions& options, Recipe* recipe, TrainedWeights* weights,
           parallel::ProcessGroup* group);
 
-  int64_t total_steps() const { return plan_.total_steps(); }
-  AdamW& optimizer() { return optimizer_; }
-
-  // From `state` (a fresh one, or that of a checkpoint whose weights and moments are back in place)
-  // to the end. Cancelled: is_stopped() said so. FailedPrecondition: a loss that is not finite,
-  // with the step. Others: the recipe's, the callbacks', the collectives'.
-  absl::StatusOr<TrainerState> Run(TrainerState state, const TrainerCallbacks& callbacks);
+  int64_t total_steps() const override { return plan_.total_steps(); }
+  int64_t effective_batch() const override {
+    return options_.batches.batch_size * options_.batches.accumulation * group_->world_size();
+  }
+  AdamW& optimizer() override { return optimizer_; }
+  absl::StatusOr<TrainerState> Run(TrainerState state, const TrainerCallbacks& callbacks) override;
 
  private:
   struct Window;  // what has been gathered since the last metrics line

@@ -153,6 +153,38 @@ spec:
   EXPECT_EQ(results[2]["items"].size(), 1u);
 }
 
+TEST(TrainingLineTest, APolicyOfTwoRanksGoesOnToInference) {
+  Line line({.orchestrator = true});
+  const std::vector<Json> results =
+      RunAll(absl::StrReplaceAll(R"(
+spec:
+  taskType: ppo
+  enforce_cpu: true
+  model: {source: {identifier: $MODEL}}
+  reward_model: {identifier: $REWARD, positive_label: 0}
+  data: {prompts: ["Say something kind about rain.", "Cheer on a tired runner."]}
+  generation: {max_new_tokens: 8}
+  training: {steps: 4, per_device_train_batch_size: 2, learning_rate: 1.0e-3, allow_multi_gpu: true, nproc_per_node: 2}
+  output: {destination: {type: http, url: "$URL"}, artifacts: [responses.json]}
+  stages:
+    - {name: tune, spec: {}}
+    - name: probe
+      spec:
+        taskType: inference
+        checkpoint: {load: {type: http, url: "${tune.result.final_model_archive_url}"}}
+        data: {type: list, items: ["Cheer on a tired runner."]}
+        inference: {max_tokens: 4, temperature: 0}
+)",
+                                 {{"$REWARD", GoldenModel("../encoders/distilbert").string()}}),
+             line, "llama");
+  ASSERT_EQ(results.size(), 2u);
+  EXPECT_EQ(results[0]["world_size"], 2);
+  EXPECT_EQ(results[0]["global_steps"], 2) << "4 x 2 episodes in batches of 2 x 2";
+  EXPECT_NE(results[0]["metrics"]["objective/kl"], 0.0);
+  EXPECT_EQ(results[0]["final_model_archive_uploaded"], true) << DumpJson(results[0]);
+  EXPECT_EQ(results[1]["items"].size(), 1u);
+}
+
 TEST(TrainingLineTest, AnAdapterForTheRealGemma) {
   const char* model = std::getenv("FLOWMESH_GEMMA_GGUF");
   if (model == nullptr) GTEST_SKIP() << "FLOWMESH_GEMMA_GGUF is not set (./dev test sets it)";
