@@ -114,14 +114,21 @@ std::vector<size_t> WantedRows(const DataSetPrompts& from, size_t rows) {
   return places;
 }
 
+// The type of `spec.data` in lower case.
+absl::StatusOr<std::string> ReadType(const Field& data) {
+  ASSIGN_OR_RETURN(const std::string given, data["type"].NonEmptyString());
+  return ToLower(given);
+}
+
+bool IsEmptyMap(const Field& data) { return !data.present() || data.json().empty(); }
+
 }  // namespace
 
 absl::StatusOr<PromptSource> ReadPrompts(const Field& spec, const std::string& system_prompt) {
   const Field data = spec["data"];
   RETURN_IF_ERROR(data.CheckMap());
-  if (!data.present() || data.json().empty()) return data.Error("required");
-  ASSIGN_OR_RETURN(const std::string given, data["type"].NonEmptyString());
-  const std::string type = ToLower(given);
+  if (IsEmptyMap(data)) return data.Error("required");
+  ASSIGN_OR_RETURN(const std::string type, ReadType(data));
   PromptSource source;
   if (type == "list") {
     ASSIGN_OR_RETURN(source.prompts, ReadList(data, system_prompt));
@@ -133,6 +140,26 @@ absl::StatusOr<PromptSource> ReadPrompts(const Field& spec, const std::string& s
     return data["type"].Expected("list, dataset or graph_template");
   }
   return source;
+}
+
+absl::StatusOr<PromptSource> ReadTasks(const Field& spec) {
+  const Field data = spec["data"];
+  RETURN_IF_ERROR(data.CheckMap());
+  Field text = spec["task"];
+  if (!IsEmptyMap(data)) {
+    ASSIGN_OR_RETURN(const std::string type, ReadType(data));
+    if (type == "list" || type == "graph_template" || type == "dataset") {
+      return ReadPrompts(spec, "");
+    }
+    if (type != "static") {
+      return data["type"].Expected("list, dataset, graph_template or static");
+    }
+    text = data["task"];
+  } else if (!text.present()) {
+    return data.Error("required, or spec.task");
+  }
+  ASSIGN_OR_RETURN(std::string task, text.String());
+  return PromptSource{.prompts = {MakePrompt(text.path(), std::move(task), "", Json())}};
 }
 
 absl::StatusOr<std::vector<Prompt>> LoadPrompts(const DataSetPrompts& from,

@@ -44,6 +44,10 @@ struct PromptSource {
 // that is not read here the types that are.
 absl::StatusOr<PromptSource> ReadPrompts(const Field& spec, const std::string& system_prompt);
 
+// The same for an agent's tasks, which may stand in `spec.task` or, of type `static`, in
+// `spec.data.task` as well.
+absl::StatusOr<PromptSource> ReadTasks(const Field& spec);
+
 // At least one prompt, in their order: loaded, sliced, shuffled, sharded. Errors as of LoadDataSet;
 // InvalidArgument for an absent column or no row.
 absl::StatusOr<std::vector<Prompt>> LoadPrompts(const DataSetPrompts& from,

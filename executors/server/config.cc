@@ -107,6 +107,14 @@ ExecutorConfig ReadExecutorConfig(EnvReader& env, const std::filesystem::path& p
   env.String("VLLM_MODEL", "",
              "model of an inference task on GPUs that names none, else HF_MODEL's");
   env.String("HF_MODEL", "", "the same on the CPU, else VLLM_MODEL's");
+  env.String("UTU_LLM_TYPE", "chat.completions",
+             "form of the agents' chat endpoint: chat.completions or responses");
+  env.String("UTU_LLM_MODEL", "", "the model that agents ask there");
+  env.String("UTU_LLM_BASE_URL", "", "where it is, such as http://127.0.0.1:8000/v1");
+  env.Secret("UTU_LLM_API_KEY", "its key");
+  env.Secret("SERPER_API_KEY", "key of serper.dev, for agents that search the web");
+  env.Secret("JINA_API_KEY", "key of r.jina.ai, which then reads pages for agents");
+  env.String("AGENT_CONFIG_DIR", "", "folder with agent configurations of your own, NAME.yaml");
   return config;
 }
 

@@ -2,6 +2,7 @@
 #include <torch/version.h>
 
 #include "absl/strings/str_cat.h"
+#include "executors/tasks/agent.h"
 #include "executors/tasks/inference.h"
 #include "executors/tasks/task_runner.h"
 #include "executors/tasks/training.h"
@@ -32,6 +33,7 @@ std::map<std::string, std::unique_ptr<TaskRunner>> MakeTaskRunners(const RankOpt
   if (options.threads > 0) at::set_num_threads(options.threads);
   const at::Device gpu(at::kCUDA, static_cast<at::DeviceIndex>(options.local_rank));
   std::map<std::string, std::unique_ptr<TaskRunner>> runners;
+  runners["agent"] = std::make_unique<AgentRunner>();
   runners["inference"] = std::make_unique<InferenceRunner>(options.use_cuda, gpu);
   const TrainingDevice device = {options.use_cuda, gpu};
   runners["sft"] = std::make_unique<TrainingRunner>(RunSft, device);

@@ -1,0 +1,168 @@
+#include "executors/agent/catalogue.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "common/clock.h"
+#include "common/redact.h"
+#include "common/retry.h"
+#include "common/strings.h"
+#include "executors/agent/tool_makers.h"
+
+namespace flowmesh::agent {
+namespace {
+
+constexpr absl::Duration kRequestTime = absl::Seconds(30);
+constexpr absl::Duration kRetryTime = absl::Seconds(10);
+constexpr size_t kMaxAnswer = 8u << 20;  // bytes of a server's answer
+constexpr size_t kExcerpt = 20000;       // bytes
+
+using Maker = absl::StatusOr<Tools> (*)(const Field&, const ToolEnvironment&);
+
+const std::map<std::string, Maker>& Makers() {
+  static const auto* const kMakers = new std::map<std::string, Maker>{{"web_search", MakeWebSearch},
+                                                                      {"read_page", MakeReadPage},
+                                                                      {"arxiv", MakeArxiv},
+                                                                      {"wikipedia", MakeWikipedia},
+                                                                      {"files", MakeFiles},
+                                                                      {"documents", MakeDocuments},
+                                                                      {"bash", MakeBash},
+                                                                      {"python", MakePython}};
+  return *kMakers;
+}
+
+class FunctionTool : public Tool {
+ public:
+  FunctionTool(chat::ToolSpec spec, ToolFunction function)
+      : spec_(std::move(spec)), function_(std::move(function)) {}
+
+  const chat::ToolSpec& spec() const override { return spec_; }
+  absl::StatusOr<std::string> Call(const Json& arguments, const ToolContext& context) override {
+    return function_(arguments, context);
+  }
+
+ private:
+  const chat::ToolSpec spec_;
+  const ToolFunction function_;
+};
+
+bool IsInsideCharacter(const std::string& text, size_t at) {
+  return at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80;
+}
+
+double Random() {
+  thread_local std::mt19937_64 generator(std::random_device{}());
+  return std::uniform_real_distribution<double>(0, 1)(generator);
+}
+
+}  // namespace
+
+absl::StatusOr<Tools> MakeTools(const ToolChoice& choice, const ToolEnvironment& environment) {
+  const auto maker = Makers().find(choice.name);
+  if (maker == Makers().end()) {
+    std::vector<std::string> names;
+    for (const auto& [name, function] : Makers()) names.push_back(name);
+    return absl::InvalidArgumentError(absl::StrCat(choice.path, ": unknown tool '", choice.name,
+                                                   "'; known are: ", absl::StrJoin(names, ", ")));
+  }
+  return maker->second(Field(&choice.options, choice.path), environment);
+}
+
+std::vector<std::string> ToolSecrets(const EnvLookup& env) {
+  std::vector<std::string> secrets;
+  for (const char* name : {"SERPER_API_KEY", "JINA_API_KEY"}) {
+    secrets.emplace_back(Trim(env(name).value_or("")));
+  }
+  return secrets;
+}
+
+std::shared_ptr<Tool> MakeTool(chat::ToolSpec spec, ToolFunction function) {
+  return std::make_shared<FunctionTool>(std::move(spec), std::move(function));
+}
+
+Json Parameters(std::initializer_list<Parameter> parameters) {
+  Json properties = Json::object(), required = Json::array();
+  for (const Parameter& parameter : parameters) {
+    properties[parameter.name] = {{"type", parameter.type}, {"description", parameter.description}};
+    if (parameter.required) required.push_back(parameter.name);
+  }
+  return {{"type", "object"},
+          {"properties", std::move(properties)},
+          {"required", std::move(required)},
+          {"additionalProperties", false}};
+}
+
+absl::StatusOr<HttpResponse> FetchForTool(HttpRequest request, const ToolContext& context,
+                                          std::vector<std::string> secrets) {
+  const Clock& clock = Clock::Real();
+  const absl::Duration begin = clock.Monotonic();
+  const absl::Duration left = std::min(kRequestTime, context.deadline - clock.Now());
+  request.timeout = std::min(request.timeout, left);
+  request.max_response_bytes = kMaxAnswer;
+  request.cancelled = context.is_stopped;
+  RetrySchedule schedule(std::min(kRetryTime, left), Random);
+  HttpClient client;
+  while (true) {
+    request.total_timeout = left - (clock.Monotonic() - begin);
+    absl::StatusOr<HttpResponse> response = client.Send(request);
+    if (response.ok() && response->status >= 200 && response->status < 300) return response;
+    const bool may_help =
+        response.ok() ? IsRetryable(response->status) : absl::IsUnavailable(response.status());
+    const auto retry_after = response.ok()
+                                 ? ParseRetryAfter(response->Header("retry-after"), clock.Now())
+                                 : std::nullopt;
+    const auto pause =
+        may_help ? schedule.Next(clock.Monotonic() - begin, retry_after) : std::nullopt;
+    if (pause) {
+      RETURN_IF_ERROR(WaitUntil(clock, clock.Monotonic() + *pause, context.is_stopped));
+      continue;
+    }
+    if (!response.ok()) return response.status();
+    return absl::FailedPreconditionError(
+        absl::StrCat(UrlOrigin(request.url), ": HTTP ", response->status,
+                     ShownBody(response->body, request, std::move(secrets))));
+  }
+}
+
+std::string UrlEscape(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const bool is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                          (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == '~';
+    if (is_plain) {
+      out += c;
+    } else {
+      absl::StrAppendFormat(&out, "%%%02X", static_cast<unsigned char>(c));
+    }
+  }
+  return out;
+}
+
+// The JSON writer replaces them.
+std::string ValidUtf8(std::string text) {
+  return IsValidUtf8(text) ? text : ParseJson(DumpJson(text)).value().get<std::string>();
+}
+
+std::string Excerpt(const std::string& text, int64_t start) {
+  size_t begin = std::min(static_cast<size_t>(std::max<int64_t>(start, 0)), text.size());
+  while (IsInsideCharacter(text, begin)) ++begin;
+  size_t end = std::min(begin + kExcerpt, text.size());
+  while (IsInsideCharacter(text, end)) --end;
+  std::string excerpt = text.substr(begin, end - begin);
+  if (begin == 0 && end == text.size()) return excerpt;
+  absl::StrAppend(&excerpt, "\n[bytes ", begin, " to ", end, " of ", text.size(),
+                  end == text.size() ? "" : absl::StrCat("; read on with start ", end), "]");
+  return excerpt;
+}
+
+int64_t IntArgument(const Json& arguments, const std::string& name, int64_t fallback) {
+  const Json& value = Field(&arguments, "")[name].json();
+  if (!value.is_number()) return fallback;
+  return value.is_number_float() ? static_cast<int64_t>(value.get<double>()) : value.get<int64_t>();
+}
+
+}  // namespace flowmesh::agent

@@ -1,0 +1,31 @@
+// The tools that come with the worker, by the names that configurations give them.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/env.h"
+#include "executors/agent/configuration.h"
+#include "executors/agent/tool.h"
+
+namespace flowmesh::agent {
+
+struct ToolEnvironment {
+  EnvLookup env;
+  bool allow_private_addresses = false;  // in URLs that a model chooses
+  std::function<void(const std::string&)> warn;
+};
+
+using Tools = std::vector<std::shared_ptr<Tool>>;
+
+// What `choice` stands for, which may be several tools, or none with a warning where this machine
+// cannot run it safely. InvalidArgument: an unknown name or a wrong option, by its field.
+// FailedPrecondition: an environment variable that it needs is missing.
+absl::StatusOr<Tools> MakeTools(const ToolChoice& choice, const ToolEnvironment& environment);
+
+// Values of the environment that tools send to their servers.
+std::vector<std::string> ToolSecrets(const EnvLookup& env);
+
+}  // namespace flowmesh::agent

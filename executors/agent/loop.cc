@@ -1,0 +1,106 @@
+#include "executors/agent/loop.h"
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "common/clock.h"
+
+namespace flowmesh::agent {
+namespace {
+
+class Run {
+ public:
+  Run(const Agent& agent, const RunContext& context)
+      : agent_(agent),
+        context_(context),
+        label_(agent.name.empty() ? "" : absl::StrCat(agent.name, ": ")) {}
+
+  absl::StatusOr<std::string> Answer(const std::string& task) {
+    if (!agent_.instructions.empty()) {
+      Say({.role = "system", .content = agent_.instructions});
+    }
+    Say({.role = "user", .content = task});
+    for (int turn = 1; turn <= agent_.max_turns; ++turn) {
+      ASSIGN_OR_RETURN(const ChatReply reply, Turn(turn));
+      if (reply.message.tool_calls.empty()) return reply.message.content;
+      for (const chat::ToolCall& call : reply.message.tool_calls) {
+        ASSIGN_OR_RETURN(const ToolAnswer answer, Call(call));
+        if (!answer.failed && call.name == agent_.last_tool) return call.arguments;
+      }
+    }
+    return absl::ResourceExhaustedError(absl::StrCat(label_, "no answer after ", agent_.max_turns,
+                                                     " turns, the most that max_turns allows"));
+  }
+
+ private:
+  void Say(chat::Message message) {
+    context_.transcript->Message(agent_.name, message);
+    messages_.push_back(std::move(message));
+  }
+
+  absl::Status CheckTime() const {
+    if (context_.tools.is_stopped && context_.tools.is_stopped()) {
+      return absl::CancelledError("cancelled");
+    }
+    if (Clock::Real().Now() < context_.tools.deadline) return absl::OkStatus();
+    return absl::DeadlineExceededError("the time limit was reached");
+  }
+
+  absl::StatusOr<ChatReply> Turn(int turn) {
+    RETURN_IF_ERROR(CheckTime());
+    const std::string name = absl::StrCat("turn ", turn);
+    if (context_.on_step) context_.on_step(label_ + name);
+    ASSIGN_OR_RETURN(ChatReply reply,
+                     agent_.model->Chat({.messages = messages_,
+                                         .tools = agent_.tools->specs(),
+                                         .deadline = context_.tools.deadline,
+                                         .is_stopped = context_.tools.is_stopped}));
+    reply.message.content = context_.transcript->WithoutSecrets(reply.message.content);
+    context_.transcript->Count(reply.usage);
+    std::vector<std::string> notes;
+    if (const int64_t tokens = reply.usage.completion_tokens; tokens > 0) {
+      notes.push_back(absl::StrCat(tokens, tokens == 1 ? " token" : " tokens"));
+    }
+    if (reply.finish_reason == "length") notes.emplace_back("cut at the model's limit");
+    for (const chat::ToolCall& call : reply.message.tool_calls) {
+      notes.push_back(absl::StrCat("calls ", call.name.substr(0, 100)));
+    }
+    context_.transcript->Line(
+        absl::StrCat(label_, name, notes.empty() ? "" : ": ", absl::StrJoin(notes, ", ")));
+    Say(reply.message);
+    return reply;
+  }
+
+  absl::StatusOr<ToolAnswer> Call(const chat::ToolCall& call) {
+    RETURN_IF_ERROR(CheckTime());
+    const std::string name = call.name.substr(0, 100);
+    if (context_.on_step) context_.on_step(label_ + name);
+    const absl::Duration begin = Clock::Real().Monotonic();
+    ASSIGN_OR_RETURN(ToolAnswer answer, agent_.tools->Call(call, context_.tools));
+    const double seconds = absl::ToDoubleSeconds(Clock::Real().Monotonic() - begin);
+    answer.text = context_.transcript->WithoutSecrets(answer.text);
+    context_.transcript->Line(absl::StrFormat(
+        "%s%s: %.2f s, %s", label_, name, seconds,
+        answer.failed ? answer.text.substr(0, 200) : absl::StrCat(answer.text.size(), " bytes")));
+    Say({.role = "tool", .content = answer.text, .tool_call_id = call.id, .name = call.name});
+    return answer;
+  }
+
+  const Agent& agent_;
+  const RunContext& context_;
+  const std::string label_;
+  std::vector<chat::Message> messages_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::string> RunAgent(const Agent& agent, const std::string& task,
+                                     const RunContext& context) {
+  return Run(agent, context).Answer(task);
+}
+
+}  // namespace flowmesh::agent

@@ -1,0 +1,111 @@
+// Reads one page of the web, by itself or, with a key, through Jina's reader (https://r.jina.ai).
+#include <iconv.h>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/strings.h"
+#include "executors/agent/address_guard.h"
+#include "executors/agent/check_keys.h"
+#include "executors/agent/tool_makers.h"
+#include "executors/html/html_text.h"
+
+namespace flowmesh::agent {
+namespace {
+
+// The value of `charset=` in a Content-Type.
+std::string CharsetOf(const std::string& content_type) {
+  const std::string type = ToLower(content_type);
+  const size_t at = type.find("charset=");
+  if (at == std::string::npos) return "";
+  const std::string value = type.substr(at + 8, type.find(';', at) - at - 8);
+  std::string charset;
+  for (const char c : value) {
+    if (c != '"' && c != '\'' && c != ' ') charset += c;
+  }
+  return charset;
+}
+
+// `text` in UTF-8, whatever its bytes are: what they cannot mean is a question mark.
+std::string ToUtf8(const std::string& text, const std::string& charset) {
+  if (IsValidUtf8(text)) return text;
+  const iconv_t converter = ::iconv_open(
+      "UTF-8", charset.empty() || charset == "utf-8" ? "WINDOWS-1252" : charset.c_str());
+  if (converter == reinterpret_cast<iconv_t>(-1)) return ValidUtf8(text);
+  std::string out(text.size() * 4 + 16, '\0');
+  char* from = const_cast<char*>(text.data());
+  char* to = out.data();
+  size_t from_left = text.size(), to_left = out.size();
+  while (from_left > 0 && to_left > 0 &&
+         ::iconv(converter, &from, &from_left, &to, &to_left) == static_cast<size_t>(-1)) {
+    if (from_left == 0 || to_left == 0) break;
+    ++from;  // a byte that means nothing there
+    --from_left;
+    *to++ = '?';
+    --to_left;
+  }
+  ::iconv_close(converter);
+  out.resize(out.size() - to_left);
+  return out;
+}
+
+absl::StatusOr<std::string> TextOfPage(const HttpResponse& response, const std::string& url) {
+  const std::string type = ToLower(response.Header("content-type"));
+  const std::string body = ToUtf8(response.body, CharsetOf(type));
+  const bool is_html = type.empty() || absl::StrContains(type, "html");
+  if (!is_html) {
+    const bool is_text = absl::StartsWith(type, "text/") || absl::StrContains(type, "json") ||
+                         absl::StrContains(type, "xml") || absl::StrContains(type, "yaml");
+    if (is_text) return body;
+    return absl::FailedPreconditionError(
+        absl::StrCat("the page is ", type.substr(0, 100), "; HTML and text can be read"));
+  }
+  ASSIGN_OR_RETURN(const html::Page page, html::ReadHtml(body, {.url = url}));
+  return page.title.empty() ? page.text : absl::StrCat(page.title, "\n\n", page.text);
+}
+
+struct Reader {
+  std::string jina_key, jina_url;
+  bool allow_private = false;
+
+  absl::StatusOr<std::string> Read(const std::string& url, const ToolContext& context) const {
+    if (UrlOrigin(url).empty()) {
+      return absl::InvalidArgumentError("url: expected an http:// or https:// URL");
+    }
+    HttpRequest request{.url = url};
+    if (jina_key.empty()) {
+      if (!allow_private) request.may_connect = IsPublicAddress;
+      ASSIGN_OR_RETURN(const HttpResponse response, FetchForTool(request, context));
+      return TextOfPage(response, url);
+    }
+    if (!allow_private && !MayBePublicHost(url)) {
+      return absl::PermissionDeniedError(
+          absl::StrCat(UrlOrigin(url), ": not an address of the public internet"));
+    }
+    request.url = absl::StrCat(jina_url, "/", url);
+    request.headers = {{"Authorization", absl::StrCat("Bearer ", jina_key)}};
+    ASSIGN_OR_RETURN(const HttpResponse response, FetchForTool(request, context, {jina_key}));
+    return ToUtf8(response.body, "");
+  }
+};
+
+}  // namespace
+
+absl::StatusOr<Tools> MakeReadPage(const Field& options, const ToolEnvironment& environment) {
+  RETURN_IF_ERROR(CheckKeys(options, {"jina_url"}));
+  Reader reader{.jina_key = std::string(Trim(environment.env("JINA_API_KEY").value_or(""))),
+                .allow_private = environment.allow_private_addresses};
+  ASSIGN_OR_RETURN(reader.jina_url, options["jina_url"].StringOr("https://r.jina.ai"));
+  return Tools{MakeTool(
+      {.name = "read_page",
+       .description = "Reads a page of the web as text.",
+       .parameters = Parameters(
+           {{"url", "string", "the page's address"},
+            {"start", "integer", "the byte of its text to read from; 0 when left out", false}})},
+      [reader](const Json& arguments, const ToolContext& context) -> absl::StatusOr<std::string> {
+        ASSIGN_OR_RETURN(const std::string text,
+                         reader.Read(arguments["url"].get<std::string>(), context));
+        return Excerpt(text, IntArgument(arguments, "start", 0));
+      })};
+}
+
+}  // namespace flowmesh::agent

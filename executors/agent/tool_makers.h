@@ -1,0 +1,53 @@
+// What the tools are made with and of; `catalogue.h` is their face.
+#pragma once
+
+#include <initializer_list>
+#include <memory>
+#include <string>
+
+#include "common/field.h"
+#include "common/http.h"
+#include "executors/agent/catalogue.h"
+
+namespace flowmesh::agent {
+
+// One of the catalogue each: reads and checks its options.
+absl::StatusOr<Tools> MakeWebSearch(const Field& options, const ToolEnvironment& environment);
+absl::StatusOr<Tools> MakeReadPage(const Field& options, const ToolEnvironment& environment);
+absl::StatusOr<Tools> MakeArxiv(const Field& options, const ToolEnvironment& environment);
+absl::StatusOr<Tools> MakeWikipedia(const Field& options, const ToolEnvironment& environment);
+absl::StatusOr<Tools> MakeFiles(const Field& options, const ToolEnvironment& environment);
+absl::StatusOr<Tools> MakeDocuments(const Field& options, const ToolEnvironment& environment);
+absl::StatusOr<Tools> MakeBash(const Field& options, const ToolEnvironment& environment);
+absl::StatusOr<Tools> MakePython(const Field& options, const ToolEnvironment& environment);
+
+using ToolFunction =
+    std::function<absl::StatusOr<std::string>(const Json& arguments, const ToolContext& context)>;
+
+std::shared_ptr<Tool> MakeTool(chat::ToolSpec spec, ToolFunction function);
+
+struct Parameter {
+  std::string name, type, description;
+  bool required = true;
+};
+// The JSON schema of a map with these members and no others.
+Json Parameters(std::initializer_list<Parameter> parameters);
+
+// One request of a tool, with a few tries, until the context's deadline at most. An answer of
+// another status than 2xx is an error without `secrets`.
+absl::StatusOr<HttpResponse> FetchForTool(HttpRequest request, const ToolContext& context,
+                                          std::vector<std::string> secrets = {});
+
+// `text` in the percent form of a URL's query.
+std::string UrlEscape(std::string_view text);
+
+// `text` with U+FFFD for bytes that are no UTF-8.
+std::string ValidUtf8(std::string text);
+
+// As much of `text` from byte `start` on as fits into one answer, and how to read on.
+std::string Excerpt(const std::string& text, int64_t start);
+
+// The optional argument `name`.
+int64_t IntArgument(const Json& arguments, const std::string& name, int64_t fallback);
+
+}  // namespace flowmesh::agent
