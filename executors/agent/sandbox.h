@@ -17,9 +17,9 @@ struct SandboxLimits {
   absl::Duration time = absl::Seconds(60);
   int64_t memory_bytes = int64_t{1} << 30;  // address space of each process
   int64_t file_bytes = int64_t{256} << 20;  // of each file that it writes
-  int processes = 64;                       // with bubblewrap only
-  size_t kept_output = 30000;               // bytes that are kept
-  uint64_t most_output = 16u << 20;         // bytes after which it is ended
+  int processes = 64;                // with bubblewrap only, and not where the worker is root
+  size_t kept_output = 30000;        // bytes that are kept
+  uint64_t most_output = 16u << 20;  // bytes after which it is ended
 };
 
 // Whether bubblewrap can be had and the kernel lets it do what it must. Starts it once.
