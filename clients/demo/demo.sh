@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The main job on real input: a workflow of three stages goes through a real Redis, the local
-# orchestrator, the sidecar, a CPU executor and its rank, and its results come back over HTTP.
+# The main jobs on real input, each a workflow that goes through a real Redis, the local
+# orchestrator, the sidecar, a CPU executor and its rank, and comes back over HTTP: first three
+# stages of answers, then an adapter that is trained, uploaded, and fetched by the stage that uses it.
 # Called by `./dev demo`, which builds everything first. Stops all that it started, also on Ctrl-C.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -24,8 +25,10 @@ done
 if [ -n "$model" ]; then
   [ -e "$model" ] || { echo "demo: --model $model: no such file or folder" >&2; exit 2; }
   model=$(realpath "$model")
+  targets=all-linear  # whatever this family calls its layers
 else
   model=$default_model
+  targets="[q_proj, v_proj]"
 fi
 
 bin=$PWD/build/release/bin
@@ -43,7 +46,9 @@ stop_all() {
 }
 finish() {
   local status=$?
-  if [ $status -ne 0 ]; then
+  if [ $status -eq 130 ]; then
+    echo "demo: interrupted; stopping what was started" >&2
+  elif [ $status -ne 0 ]; then
     echo "demo: failed (status $status); the logs are in $work:" >&2
     tail -n 5 "$work"/*.log >&2 || true
   fi
@@ -89,10 +94,20 @@ start orchestrator env ORCHESTRATOR_LISTEN=127.0.0.1:0 RESULTS_DIR="$work/result
 wait_for "the orchestrator" grep -q '^listening on ' "$work/orchestrator.log"
 url=$(sed -n 's/^listening on //p' "$work/orchestrator.log" | head -n 1)
 start executor env EXECUTOR_LISTEN="unix:$work/executor.sock" EXECUTOR_DEVICES=cpu "$bin/flowmesh-executor"
-start sidecar env EXECUTOR_ENDPOINTS="e0=unix:$work/executor.sock" WORKER_ID=demo-worker \
+start sidecar env EXECUTOR_ENDPOINTS="e0=unix:$work/executor.sock" WORKER_ID=demo-worker DRAIN_TIMEOUT_SEC=2 \
   SIDECAR_LISTEN="unix:$work/sidecar.sock" METRICS_LISTEN="127.0.0.1:$metrics_port" \
   ORCHESTRATOR_BASE_URL="$url" RESULTS_DIR="$work/results_worker" STATE_DIR="$work/state" "$bin/flowmesh-sidecar"
 wait_for "the worker" sh -c "redis-cli -p $redis_port hget worker:demo-worker status | grep -qx IDLE"
+
+ctl() { "$bin/flowmeshctl" "$@"; }
+# filled FILE: a workflow of this folder with this run's model, data and addresses, in $work.
+filled() {
+  sed -e "s|\$MODEL|$model|; s|\$RESULTS_URL|$url/api/v1/results|" \
+    -e "s|\$TARGETS|$targets|; s|\$DATA|$PWD/clients/demo/parrot.jsonl|" "clients/demo/$1" >"$work/$1"
+  echo "$work/$1"
+}
+task_of() { jq -r --arg name "$1" '.[] | select(.graph_node_name == $name) | .task_id' <<<"$tasks"; }
+result_of() { curl -fsS "$url/api/v1/results/$(task_of "$1")"; }
 
 echo "Model: $model"
 if [ "$model" = "$default_model" ]; then
@@ -100,12 +115,10 @@ if [ "$model" = "$default_model" ]; then
 fi
 echo "Line:  $url -> Redis :$redis_port -> sidecar -> executor -> rank"
 echo
-sed -e "s|\$MODEL|$model|; s|\$RESULTS_URL|$url/api/v1/results|" clients/demo/workflow.yaml >"$work/workflow.yaml"
-"$bin/flowmeshctl" submit "$work/workflow.yaml" --orchestrator "$url" --watch
+echo "== First act: three stages of answers"
+ctl submit "$(filled workflow.yaml)" --orchestrator "$url" --watch
 
 tasks=$(curl -fsS "$url/api/v1/tasks")
-task_of() { jq -r --arg name "$1" '.[] | select(.graph_node_name == $name) | .task_id' <<<"$tasks"; }
-result_of() { curl -fsS "$url/api/v1/results/$(task_of "$1")"; }
 echo
 for stage in ask follow-up; do
   echo "Stage $stage:"
@@ -115,12 +128,37 @@ echo "Stage report, through the echo task:"
 result_of report | jq -c '.result.echo.data.items'
 echo
 result_of ask | jq -r '.result.usage | "Tokens: \(.prompt_tokens) in, \(.completion_tokens) out, \(.latency_sec * 1000 | round) ms"'
+answers=$work/results_host/$(task_of ask)/responses.json
 
 cat <<TEXT
 
-Files:  $work/results_host/$(task_of ask)/responses.json   (what the orchestrator stored)
-        $work/results_worker/$(task_of ask)/               (the worker's task folder: manifest, logs)
-        $work/*.log
+== Second act: the model learns to talk like a ship's parrot
+Data:  clients/demo/parrot.jsonl, $(wc -l <clients/demo/parrot.jsonl) questions and answers, for about a minute
+       (stages before, train and after; the adapter goes to the last one by URL)
+
+TEXT
+ctl submit "$(filled training.yaml)" --orchestrator "$url"
+tasks=$(curl -fsS "$url/api/v1/tasks")
+for stage in before train after; do
+  wait_for "stage $stage" ctl show "$(task_of $stage)" --sidecar "unix:$work/sidecar.sock"
+  ctl watch "$(task_of $stage)" --sidecar "unix:$work/sidecar.sock" >"$work/$stage.out"
+done
+wait_for "the end of the last stage" sh -c "$bin/flowmeshctl show $(task_of after) --orchestrator $url | grep -q DONE"
+
+echo
+jq -rn --slurpfile before <(result_of before) --slurpfile after <(result_of after) '
+  [$before[0].result.items, $after[0].result.items] | transpose[] |
+  "  \(.[0].prompt | sub("\nAnswer:$"; ""))\n    \(.[0].output + " " * 24 | .[:24]) -> \u001b[1m\(.[1].output)\u001b[0m\n"'
+first_loss=$(head -n 1 "$work/results_worker/$(task_of train)/artifacts/metrics.jsonl" | jq .loss)
+result_of train | jq -r --argjson first "$first_loss" '.result | "Trained: \(.global_steps) steps, \(.num_tokens) tokens in " +
+  "\(.training_time_seconds | round) s, loss \($first * 100 | round / 100) to \(.metrics.loss * 100 | round / 100)\n" +
+  "Adapter: \(.final_lora_path) (\(.final_lora_archive_bytes) bytes packed with its tokenizer),\n         \(.final_lora_archive_url)"'
+
+cat <<TEXT
+
+Files:   $answers   (what the orchestrator stored)
+         $work/results_worker/$(task_of train)/               (the worker's task folder: manifest, logs)
+         $work/*.log
 TEXT
 look=$(cat <<TEXT
   $bin/flowmeshctl worker --sidecar unix:$work/sidecar.sock
