@@ -19,6 +19,9 @@ absl::StatusOr<Agent> Assistant::MakeAgent(const std::string& name, const AgentS
     ASSIGN_OR_RETURN(const Tools tools, MakeTools(choice, environment));
     for (const auto& tool : tools) RETURN_IF_ERROR(Annotate(toolbox->Add(tool), choice.path));
   }
+  if (!settings.mcp_servers.empty()) {
+    return absl::UnimplementedError("mcp_servers: not built into this version");
+  }
   ASSIGN_OR_RETURN(EndpointSettings endpoint, ReadEndpointSettings(env, settings.model));
   secrets_.push_back(endpoint.api_key);
   models_.push_back(MakeEndpoint(std::move(endpoint)));

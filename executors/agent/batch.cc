@@ -72,7 +72,7 @@ class Batch {
                             Push({i, line, true});
                           });
     const RunContext context{.tools = {.workspace = workspace,
-                                       .deadline = Clock::Real().Now() + options_.timeout,
+                                       .deadline = Clock::Real().Monotonic() + options_.timeout,
                                        .is_stopped = [this] { return stopped_.load(); }},
                              .transcript = &transcript,
                              .on_step = [&](const std::string& step) {

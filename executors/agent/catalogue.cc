@@ -100,7 +100,7 @@ absl::StatusOr<HttpResponse> FetchForTool(HttpRequest request, const ToolContext
                                           std::vector<std::string> secrets) {
   const Clock& clock = Clock::Real();
   const absl::Duration begin = clock.Monotonic();
-  const absl::Duration left = std::min(kRequestTime, context.deadline - clock.Now());
+  const absl::Duration left = std::min(kRequestTime, context.deadline - clock.Monotonic());
   request.timeout = std::min(request.timeout, left);
   request.max_response_bytes = kMaxAnswer;
   request.cancelled = context.is_stopped;

@@ -26,8 +26,8 @@ struct ChatReply {
 struct ChatRequest {
   const std::vector<chat::Message>& messages;
   const std::vector<chat::ToolSpec>& tools;
-  absl::Time deadline = absl::InfiniteFuture();
-  std::function<bool()> is_stopped;  // polled while waiting
+  absl::Duration deadline = absl::InfiniteDuration();  // on Clock::Real().Monotonic()
+  std::function<bool()> is_stopped;                    // polled while waiting
 };
 
 class ChatModel {

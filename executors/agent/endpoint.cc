@@ -87,15 +87,15 @@ class Endpoint : public ChatModel {
   absl::StatusOr<ChatReply> Chat(const ChatRequest& request) override {
     const Clock& clock = Clock::Real();
     const absl::Duration begin = clock.Monotonic();
-    RetrySchedule schedule(std::min(settings_.retry_limit, request.deadline - clock.Now()), Random);
+    RetrySchedule schedule(std::min(settings_.retry_limit, request.deadline - begin), Random);
     while (true) {
       if (request.is_stopped && request.is_stopped()) return absl::CancelledError("cancelled");
-      if (clock.Now() >= request.deadline) return Late();
+      if (clock.Monotonic() >= request.deadline) return Late();
       Try attempt = Ask(request);
       if (attempt.reply.ok() || absl::IsCancelled(attempt.reply.status())) {
         return std::move(attempt.reply);
       }
-      if (clock.Now() >= request.deadline) return Late();
+      if (clock.Monotonic() >= request.deadline) return Late();
       if (!attempt.is_worth_another) return Failure(attempt.reply.status());
       const auto pause = schedule.Next(clock.Monotonic() - begin, attempt.retry_after);
       if (!pause) return Failure(attempt.reply.status());
@@ -130,7 +130,7 @@ class Endpoint : public ChatModel {
       return body->Feed(piece);
     };
     http.timeout = settings_.silence;
-    http.total_timeout = request.deadline - Clock::Real().Now();
+    http.total_timeout = request.deadline - Clock::Real().Monotonic();
     http.cancelled = request.is_stopped;
     return http;
   }

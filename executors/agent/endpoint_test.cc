@@ -36,7 +36,7 @@ class EndpointTest : public ::testing::Test {
                                           {.role = "user", .content = "Hello"}};
   std::vector<chat::ToolSpec> tools_;
   absl::Duration retry_limit_ = absl::Seconds(20);
-  absl::Time deadline_ = absl::InfiniteFuture();
+  absl::Duration deadline_ = absl::InfiniteDuration();
   std::function<bool()> is_stopped_;
   std::unique_ptr<ChatModel> model_;
 };
@@ -215,9 +215,9 @@ TEST_F(EndpointTest, TheDeadlineAndACancelEndTheWait) {
   const ScriptedEndpoint any({Status(200)});
   const std::string url = absl::StrCat("http://127.0.0.1:", silent.port(), "/v1");
   const absl::Duration begin = Clock::Real().Monotonic();
-  deadline_ = Clock::Real().Now() + absl::Milliseconds(300);
+  deadline_ = Clock::Real().Monotonic() + absl::Milliseconds(300);
   EXPECT_TRUE(absl::IsDeadlineExceeded(Chat(any.Env(), {.base_url = url}).status()));
-  deadline_ = absl::InfiniteFuture();
+  deadline_ = absl::InfiniteDuration();
   is_stopped_ = [&] { return Clock::Real().Monotonic() - begin > absl::Milliseconds(600); };
   EXPECT_TRUE(absl::IsCancelled(Chat(any.Env(), {.base_url = url}).status()));
   EXPECT_LT(Clock::Real().Monotonic() - begin, absl::Seconds(4));

@@ -135,6 +135,11 @@ TEST_F(SandboxTest, TheMachineIsNotThere) {
   EXPECT_FALSE(fs::exists("/usr/x"));
   EXPECT_EQ(Bash("touch /usr/x || echo refused"),
             "touch: cannot touch '/usr/x': Read-only file system\nrefused\n");
+  for (const std::string path : {"/x", "/dev/x"}) {
+    EXPECT_THAT(Bash("touch " + path), HasSubstr("Read-only file system"));
+  }
+  EXPECT_EQ(Bash("echo x > /tmp/x && echo y > /dev/shm/y && cat /tmp/x /dev/shm/y"), "x\ny\n");
+  EXPECT_THAT(Bash("head -c 100M /dev/zero > /tmp/x"), HasSubstr("No space left"));
   EXPECT_EQ(Bash("unshare -U true && echo out || true").find("out"), std::string::npos);
   // Loopback of its own, and nothing else: two lines of heading and one.
   EXPECT_EQ(Bash("wc -l < /proc/net/dev"), "3\n");
@@ -169,7 +174,7 @@ TEST_F(SandboxTest, AFloodIsCutAndEnded) {
 }
 
 TEST_F(SandboxTest, MemoryAndProcessesAreBounded) {
-  Add("bash", {{"timeout_sec", 10}, {"memory_mb", 200}});
+  Add("bash", {{"timeout_sec", 3}, {"memory_mb", 200}});
   Add("python", {{"memory_mb", 200}});
   EXPECT_THAT(Call("python", {{"code", "x = 'x' * (1 << 29)\nprint(len(x))"}}),
               AllOf(HasSubstr("MemoryError"), HasSubstr("[exit code 1]")));

@@ -46,7 +46,7 @@ class Run {
     if (context_.tools.is_stopped && context_.tools.is_stopped()) {
       return absl::CancelledError("cancelled");
     }
-    if (Clock::Real().Now() < context_.tools.deadline) return absl::OkStatus();
+    if (Clock::Real().Monotonic() < context_.tools.deadline) return absl::OkStatus();
     return absl::DeadlineExceededError("the time limit was reached");
   }
 

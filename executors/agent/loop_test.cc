@@ -105,9 +105,9 @@ TEST_F(LoopTest, TheLastToolEndsTheRun) {
 
 TEST_F(LoopTest, TimeAndCancelAreSeenBetweenSteps) {
   ScriptedEndpoint endpoint({Calls("add", R"({"a": 2, "b": 3})")});
-  context_.tools.deadline = Clock::Real().Now();
+  context_.tools.deadline = Clock::Real().Monotonic();
   EXPECT_TRUE(absl::IsDeadlineExceeded(RunAgent(MakeAgent(endpoint), "x", context_).status()));
-  context_.tools.deadline = absl::InfiniteFuture();
+  context_.tools.deadline = absl::InfiniteDuration();
   context_.tools.is_stopped = [this] { return steps_.size() > 1; };
   EXPECT_TRUE(absl::IsCancelled(RunAgent(MakeAgent(endpoint), "x", context_).status()));
   EXPECT_EQ(endpoint.count(), 1u);

@@ -20,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kPath[] = "/usr/local/bin:/usr/bin:/bin";
+constexpr char kScratchBytes[] = "67108864";  // of each folder in memory
 constexpr int kLookAroundMs = 50;
 
 // The system as the program sees it: its own places of programs and libraries, and of /etc what
@@ -59,11 +60,15 @@ std::vector<std::string> BubblewrapArgv(const std::string& workspace) {
                                    "--hostname",
                                    "sandbox"};
   AddSystem(argv);
-  argv.insert(argv.end(),
-              {"--proc", "/proc", "--dev", "/dev", "--size", "67108864", "--tmpfs", "/tmp"});
+  argv.insert(argv.end(), {"--proc", "/proc", "--dev", "/dev"});
+  for (const char* folder : {"/dev/shm", "/tmp"}) {
+    argv.insert(argv.end(), {"--size", kScratchBytes, "--tmpfs", folder});
+  }
   if (!workspace.empty()) {
     argv.insert(argv.end(), {"--bind", workspace, workspace, "--chdir", workspace});
   }
+  // They are in memory: what is written there would be taken from everybody.
+  argv.insert(argv.end(), {"--remount-ro", "/dev", "--remount-ro", "/"});
   argv.emplace_back("--");
   return argv;
 }
@@ -154,7 +159,7 @@ absl::StatusOr<ProgramEnd> RunProgram(const std::vector<std::string>& program,
                    Subprocess::Start(Options(std::move(argv), workspace, pipe.write.get())));
   pipe.write.Reset();
   const Clock& clock = Clock::Real();
-  const absl::Duration left = std::min(limits.time, context.deadline - clock.Now());
+  const absl::Duration left = std::min(limits.time, context.deadline - clock.Monotonic());
   const absl::Duration until = clock.Monotonic() + left;
   ProgramEnd end;
   while (true) {

@@ -15,8 +15,8 @@ namespace flowmesh::agent {
 // What a call may use and for how long.
 struct ToolContext {
   std::filesystem::path workspace;  // the folder in which tools read and write files; exists
-  absl::Time deadline = absl::InfiniteFuture();
-  std::function<bool()> is_stopped;  // polled while waiting
+  absl::Duration deadline = absl::InfiniteDuration();  // on Clock::Real().Monotonic()
+  std::function<bool()> is_stopped;                    // polled while waiting
 };
 
 // Calls may come from several threads at once.

@@ -75,7 +75,7 @@ absl::StatusOr<ToolAnswer> Toolbox::Call(const chat::ToolCall& call,
                                          const ToolContext& context) const {
   absl::StatusOr<std::string> answer = Run(call, context);
   if (context.is_stopped && context.is_stopped()) return absl::CancelledError("cancelled");
-  if (Clock::Real().Now() >= context.deadline) {
+  if (Clock::Real().Monotonic() >= context.deadline) {
     return absl::DeadlineExceededError("the time limit was reached");
   }
   ToolAnswer result{.failed = !answer.ok()};

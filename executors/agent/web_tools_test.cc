@@ -34,7 +34,7 @@ class WebToolsTest : public ::testing::Test {
   std::string Call(const std::string& name, const Json& arguments) {
     return box_
         .Call({.name = name, .arguments = DumpJson(arguments)},
-              {.deadline = Clock::Real().Now() + absl::Seconds(20)})
+              {.deadline = Clock::Real().Monotonic() + absl::Seconds(20)})
         ->text;
   }
   static TestHttpServer::Handler Content(const std::string& body, const std::string& type) {
