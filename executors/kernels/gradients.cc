@@ -9,12 +9,16 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 #include <vector>
 
 namespace flowmesh::kernels {
 namespace {
+
+// Of a product of bfloat16 that is made besides: about 64 MB.
+constexpr int64_t kMaxProductElements = int64_t{1} << 25;
 
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
@@ -132,8 +136,15 @@ void AddProduct(const at::Tensor& y_gradient, const at::Tensor& x, const at::Ten
   at::Tensor& gradient = GradientOf(weight);
   if (x.scalar_type() == at::kFloat || !x.is_cpu()) {
     gradient.addmm_(y_gradient.t(), x);
-  } else {  // adding while it multiplies, libtorch takes a detour through float32
-    gradient.add_(at::mm(y_gradient.t(), x));
+    return;
+  }
+  // Adding while it multiplies, libtorch takes a detour through float32; and in pieces, since the
+  // product is as large as the weight.
+  const int64_t rows = weight.size(0);
+  const int64_t piece = std::max<int64_t>(1, kMaxProductElements / weight.size(1));
+  for (int64_t begin = 0; begin < rows; begin += piece) {
+    const int64_t count = std::min(piece, rows - begin);
+    gradient.narrow(0, begin, count).add_(at::mm(y_gradient.narrow(1, begin, count).t(), x));
   }
 }
 

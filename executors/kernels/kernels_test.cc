@@ -3,7 +3,9 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/einsum.h>
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/randn_like.h>
@@ -22,6 +24,7 @@
 #include "executors/kernels/gradients.h"
 #include "executors/kernels/linear.h"
 #include "executors/kernels/paged_attention.h"
+#include "executors/kernels/token_softmax.h"
 
 namespace flowmesh::kernels {
 namespace {
@@ -172,6 +175,49 @@ TEST_F(GradientsTest, AddUp) {
   const at::Tensor once = w.grad().clone();
   Linear(x, w, {}).sum().backward();
   EXPECT_LT(MaxDifference(w.grad(), once * 2), 1e-6);
+}
+
+TEST(TokenSoftmaxTest, EqualsItsChainInDoublePrecision) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    for (const double temperature : {1.0, 0.7}) {
+      const at::Tensor logits = (at::randn({5, 1003}) * 6).to(dtype);
+      const at::Tensor targets = at::randint(1003, {5}, at::kLong);
+      targets[1] = logits[1].argmax();
+      const at::Tensor factors = at::tensor({0.5f, -2.0f, 0.0f, 1.0f, 3.0f});
+      const at::Tensor wide = logits.to(at::kDouble) / temperature;
+      const at::Tensor p = wide.softmax(-1);
+      const at::Tensor log_probs = wide.log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1);
+      const at::Tensor entropy = -(p * wide.log_softmax(-1)).sum(-1);
+      at::Tensor gradient = p.clone();
+      gradient.scatter_add_(1, targets.unsqueeze(1), -at::ones({5, 1}, at::kDouble));
+      gradient.mul_(factors.to(at::kDouble).unsqueeze(1) / temperature);
+
+      at::Tensor kept = logits.clone();
+      for (const at::Tensor& factor : {at::Tensor(), factors}) {
+        const TokenSoftmaxRows rows = TokenSoftmax(kept, targets, temperature, factor);
+        EXPECT_LE(MaxDifference(rows.log_probs, log_probs), 2e-5) << dtype;
+        EXPECT_LE(MaxDifference(rows.entropy, entropy), 2e-5) << dtype;
+        EXPECT_TRUE(rows.is_best[1].item<bool>());
+        EXPECT_TRUE(at::equal(rows.is_best, wide.argmax(-1) == targets));
+        if (!factor.defined()) {
+          EXPECT_TRUE(at::equal(kept, logits)) << dtype;
+        }
+      }
+      EXPECT_LE(MaxDifference(kept, gradient), dtype == at::kFloat ? 1e-6 : 2e-2) << dtype;
+    }
+  }
+}
+
+TEST(TokenSoftmaxTest, FarLogitsVanishAndWhatIsNotFiniteShows) {
+  at::Tensor logits = at::tensor({0.0f, -1e4f, 90.0f, -INFINITY}).unsqueeze(0);
+  const at::Tensor target = at::tensor({2}, at::kLong);
+  EXPECT_EQ(TokenSoftmax(logits, target, 1.0, at::tensor({1.0f})).log_probs.item<float>(), 0.0f);
+  EXPECT_LE(logits.abs().max().item<float>(), 1e-37f);
+  for (const float bad : {NAN, INFINITY}) {
+    at::Tensor row = at::tensor({0.0f, bad, 1.0f}).unsqueeze(0);
+    EXPECT_FALSE(std::isfinite(
+        TokenSoftmax(row, at::tensor({0}, at::kLong), 1.0, {}).log_probs.item<float>()));
+  }
 }
 
 TEST(LinearTest, ARowDoesNotDependOnItsNeighbours) {

@@ -3,11 +3,10 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/scalar_tensor.h>
-#include <ATen/ops/tanh.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "executors/kernels/gradients.h"
+#include "executors/kernels/token_softmax.h"
 
 namespace flowmesh::train {
 namespace {
@@ -24,34 +24,49 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-// Logits that exist at a time; about 128 MB.
-constexpr int64_t kMaxLogits = int64_t{1} << 25;
+// Logits that exist at a time, in bytes.
+constexpr int64_t kMaxLogitBytes = int64_t{256} << 20;
 
 // Calls f(begin, count) for pieces of the rows.
-void ForChunks(int64_t rows, int64_t vocab, const std::function<void(int64_t, int64_t)>& f) {
-  const int64_t most = std::max<int64_t>(1, kMaxLogits / vocab);
+void ForChunks(const at::Tensor& hidden, const at::Tensor& weight,
+               const std::function<void(int64_t, int64_t)>& f) {
+  const int64_t rows = hidden.size(0), row_bytes = weight.size(0) * weight.element_size();
+  const int64_t most = std::max<int64_t>(1, kMaxLogitBytes / row_bytes);
   for (int64_t begin = 0; begin < rows; begin += most) f(begin, std::min(most, rows - begin));
 }
 
-// [rows, vocab] float32, capped, divided by the temperature.
+// [rows, vocab] in the head's dtype, capped.
 at::Tensor Logits(const at::Tensor& hidden, const Head& head) {
-  at::Tensor logits = at::linear(hidden, head.weight).to(at::kFloat);
-  if (head.soft_cap != 0) logits = logits.div_(head.soft_cap).tanh_().mul_(head.soft_cap);
-  if (head.temperature != 1.0) logits.div_(head.temperature);
-  return logits;
+  at::Tensor logits = at::linear(hidden, head.weight);
+  if (head.soft_cap == 0) return logits;
+  return logits.to(at::kFloat).div_(head.soft_cap).tanh_().mul_(head.soft_cap);
 }
 
-// Hands a gradient of the logits, which it may overwrite, on to the hidden states and the weight.
-void Backward(at::Tensor logit_gradient, const at::Tensor& logits, const at::Tensor& hidden,
-              const Head& head, const at::Tensor& hidden_gradient) {
-  if (head.temperature != 1.0) logit_gradient.div_(head.temperature);
-  if (head.soft_cap != 0) {  // d tanh = 1 - tanh²
-    const at::Tensor tanh = logits * (head.temperature / head.soft_cap);
-    logit_gradient.mul_(1 - tanh.square_());
-  }
-  const at::Tensor gradient = logit_gradient.to(head.weight.scalar_type());
+// Scores the targets [rows] of hidden [rows, hidden], and hands the gradient of
+// -factors * log p(target) on: to the weight, and into `hidden_gradient` where that is defined.
+kernels::TokenSoftmaxRows ScoreAndDiffer(const at::Tensor& hidden, const Head& head,
+                                         const at::Tensor& targets, const at::Tensor& factors,
+                                         const at::Tensor& hidden_gradient) {
+  at::Tensor gradient = Logits(hidden, head);
+  at::Tensor slope;  // of the cap: d tanh = 1 - tanh²
+  if (head.soft_cap != 0) slope = 1 - (gradient / head.soft_cap).square_();
+  const auto rows = kernels::TokenSoftmax(gradient, targets, head.temperature, factors);
+  if (slope.defined()) gradient.mul_(slope);
+  gradient = gradient.to(head.weight.scalar_type());
   if (hidden_gradient.defined()) hidden_gradient.copy_(at::mm(gradient, head.weight));
   if (head.weight.requires_grad()) kernels::AddProduct(gradient, hidden, head.weight);
+  return rows;
+}
+
+kernels::TokenSoftmaxRows Score(const at::Tensor& hidden, const Head& head,
+                                const at::Tensor& targets) {
+  at::Tensor logits = Logits(hidden, head);
+  return kernels::TokenSoftmax(logits, targets, head.temperature, at::Tensor());
+}
+
+// Rows begin..begin+count-1, or nothing of nothing.
+at::Tensor Piece(const at::Tensor& tensor, int64_t begin, int64_t count) {
+  return tensor.defined() ? tensor.narrow(0, begin, count) : tensor;
 }
 
 class CrossEntropyFunction : public Function<CrossEntropyFunction> {
@@ -63,22 +78,17 @@ class CrossEntropyFunction : public Function<CrossEntropyFunction> {
     const bool wants_gradient = hidden.requires_grad() || weight.requires_grad();
     const at::Tensor hidden_gradient =
         hidden.requires_grad() ? at::empty_like(hidden) : at::Tensor();
+    const at::Tensor factors =
+        at::full({hidden.size(0)}, scale, hidden.options().dtype(at::kFloat));
     double sum = 0;
-    ForChunks(hidden.size(0), weight.size(0), [&](int64_t begin, int64_t count) {
-      const at::Tensor rows = hidden.narrow(0, begin, count);
-      const at::Tensor wanted = targets.narrow(0, begin, count).unsqueeze(1);
-      const at::Tensor logits = Logits(rows, head);
-      *correct +=
-          (logits.gather(1, wanted) >= logits.amax(-1, /*keepdim=*/true)).sum().item<int64_t>();
-      at::Tensor log_probs = at::log_softmax(logits, -1);
-      sum -= log_probs.gather(1, wanted).sum(at::kDouble).item<double>();
-      if (!wants_gradient) return;
-      at::Tensor gradient = log_probs.exp_();
-      gradient.scatter_add_(1, wanted,
-                            at::scalar_tensor(-1.0, gradient.options()).expand({count, 1}));
-      gradient.mul_(scale);
-      Backward(gradient, logits, rows, head,
-               hidden_gradient.defined() ? hidden_gradient.narrow(0, begin, count) : at::Tensor());
+    ForChunks(hidden, weight, [&](int64_t begin, int64_t count) {
+      const at::Tensor rows = Piece(hidden, begin, count), wanted = Piece(targets, begin, count);
+      const auto scores = wants_gradient
+                              ? ScoreAndDiffer(rows, head, wanted, Piece(factors, begin, count),
+                                               Piece(hidden_gradient, begin, count))
+                              : Score(rows, head, wanted);
+      *correct += scores.is_best.sum().item<int64_t>();
+      sum -= scores.log_probs.sum(at::kDouble).item<double>();
     });
     ctx->save_for_backward({hidden_gradient});
     return at::scalar_tensor(sum * scale, hidden.options().dtype(at::kFloat));
@@ -100,18 +110,15 @@ class LogProbsFunction : public Function<LogProbsFunction> {
     ctx->saved_data["temperature"] = temperature;
     ctx->saved_data["hidden_wanted"] = hidden.requires_grad();
     std::vector<at::Tensor> picked, entropies;
-    ForChunks(hidden.size(0), weight.size(0), [&](int64_t begin, int64_t count) {
-      const at::Tensor log_probs =
-          at::log_softmax(Logits(hidden.narrow(0, begin, count), head), -1);
-      picked.push_back(
-          log_probs.gather(1, targets.narrow(0, begin, count).unsqueeze(1)).squeeze(1));
-      if (entropy != nullptr) entropies.push_back((log_probs.exp() * log_probs).sum(-1).neg_());
+    ForChunks(hidden, weight, [&](int64_t begin, int64_t count) {
+      const auto scores = Score(Piece(hidden, begin, count), head, Piece(targets, begin, count));
+      picked.push_back(scores.log_probs);
+      entropies.push_back(scores.entropy);
     });
     if (entropy != nullptr) *entropy = at::cat(entropies);
     return at::cat(picked);
   }
 
-  // d log p(target) / d logits = onehot(target) - p.
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &hidden = saved[0], &targets = saved[2];
@@ -119,15 +126,10 @@ class LogProbsFunction : public Function<LogProbsFunction> {
                        ctx->saved_data["temperature"].toDouble()};
     const at::Tensor hidden_gradient =
         ctx->saved_data["hidden_wanted"].toBool() ? at::empty_like(hidden) : at::Tensor();
-    ForChunks(hidden.size(0), head.weight.size(0), [&](int64_t begin, int64_t count) {
-      const at::Tensor rows = hidden.narrow(0, begin, count);
-      const at::Tensor wanted = targets.narrow(0, begin, count).unsqueeze(1);
-      const at::Tensor factor = gradients[0].narrow(0, begin, count).unsqueeze(1);
-      const at::Tensor logits = Logits(rows, head);
-      at::Tensor gradient = at::log_softmax(logits, -1).exp_().mul_(-factor);
-      gradient.scatter_add_(1, wanted, factor);
-      Backward(gradient, logits, rows, head,
-               hidden_gradient.defined() ? hidden_gradient.narrow(0, begin, count) : at::Tensor());
+    const at::Tensor factors = gradients[0].neg();
+    ForChunks(hidden, head.weight, [&](int64_t begin, int64_t count) {
+      ScoreAndDiffer(Piece(hidden, begin, count), head, Piece(targets, begin, count),
+                     Piece(factors, begin, count), Piece(hidden_gradient, begin, count));
     });
     return {hidden_gradient, {}, {}, {}, {}, {}};
   }

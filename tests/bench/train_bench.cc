@@ -13,6 +13,7 @@
 
 #include "common/clock.h"
 #include "executors/model/checkpoint.h"
+#include "executors/train/allocator.h"
 #include "executors/train/dpo.h"
 #include "executors/train/lora.h"
 #include "executors/train/model_weights.h"
@@ -130,6 +131,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   at::set_num_threads(std::atoi(argv[7]));
+  flowmesh::train::KeepFreedMemory();  // as the tasks do
   flowmesh::train::Run({.model = argv[1],
                         .method = argv[2],
                         .rows = std::atoll(argv[3]),

@@ -1,0 +1,15 @@
+#include "executors/train/allocator.h"
+
+#include <malloc.h>
+
+#include <limits>
+
+namespace flowmesh::train {
+
+void KeepFreedMemory() {
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that glibc takes
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  mallopt(M_TOP_PAD, 64 << 20);
+}
+
+}  // namespace flowmesh::train
