@@ -92,7 +92,7 @@ absl::StatusOr<int64_t> CountClasses(const EncoderConfig& config, const WeightSo
 }
 
 absl::Status ReadWeights(const fs::path& folder, const EncoderConfig& config, EncoderHead head,
-                         LoadedEncoder* loaded) {
+                         at::Device device, LoadedEncoder* loaded) {
   ASSIGN_OR_RETURN(const fs::path file, FindWeights(folder));
   if (file.extension() == ".gguf") {
     return absl::InvalidArgumentError(
@@ -112,12 +112,20 @@ absl::Status ReadWeights(const fs::path& folder, const EncoderConfig& config, En
   }
   loaded->model = MakeEncoder(config, classes);
   const ParameterList& parameters = loaded->model->parameters();
-  RETURN_IF_ERROR(LoadParameters(parameters, source, at::kFloat, at::kCPU, {}));
+  RETURN_IF_ERROR(LoadParameters(parameters, source, at::kFloat, device, {}));
   WarnOfUnused({&parameters}, source, &loaded->warnings);
   return absl::OkStatus();
 }
 
 }  // namespace
+
+std::vector<int64_t> LengthsOf(const TokenRows& rows) {
+  std::vector<int64_t> lengths;
+  for (const std::vector<text::TokenId>& row : rows) {
+    lengths.push_back(static_cast<int64_t>(row.size()));
+  }
+  return lengths;
+}
 
 Encoder::Encoder(const EncoderConfig& config, const EncoderNames& names)
     : config_(config), embeddings_(scope() / names.body / "embeddings", config_) {
@@ -134,21 +142,23 @@ std::vector<int64_t> Encoder::Positions(const std::vector<text::TokenId>& row) c
 
 at::Tensor Encoder::Forward(const TokenRows& rows) const {
   const at::NoGradGuard no_grad;
-  std::vector<int64_t> ids, positions, lengths;
+  std::vector<int64_t> ids, positions;
   for (const std::vector<text::TokenId>& row : rows) {
     TORCH_CHECK(!row.empty() && static_cast<int64_t>(row.size()) <= max_tokens(),
                 "a row of an encoder has 1 to ", max_tokens(), " tokens, not ", row.size());
     ids.insert(ids.end(), row.begin(), row.end());
     const std::vector<int64_t> places = Positions(row);
     positions.insert(positions.end(), places.begin(), places.end());
-    lengths.push_back(static_cast<int64_t>(row.size()));
   }
-  at::Tensor x = embeddings_(at::tensor(ids), at::tensor(positions));
+  const at::Device device = parameters_.all().front().tensor->device();
+  const std::vector<int64_t> lengths = LengthsOf(rows);
+  at::Tensor x = embeddings_(at::tensor(ids).to(device), at::tensor(positions).to(device));
   for (const EncoderLayer& layer : layers_) x = layer(x, lengths);
   return x;
 }
 
-absl::StatusOr<LoadedEncoder> LoadEncoder(const fs::path& folder, EncoderHead head) {
+absl::StatusOr<LoadedEncoder> LoadEncoder(const fs::path& folder, EncoderHead head,
+                                          at::Device device) {
   const fs::path config_path = folder / "config.json";
   ASSIGN_OR_RETURN(const Json document, ReadJsonFile(config_path));
   const Field root(&document, "");
@@ -163,7 +173,7 @@ absl::StatusOr<LoadedEncoder> LoadEncoder(const fs::path& folder, EncoderHead he
   ASSIGN_OR_RETURN(loaded.tokenizer, text::LoadTokenizerFromFolder(folder));
   try {
     const at::NoGradGuard no_grad;
-    RETURN_IF_ERROR(ReadWeights(folder, *config, head, &loaded));
+    RETURN_IF_ERROR(ReadWeights(folder, *config, head, device, &loaded));
   } catch (const c10::Error& error) {
     return absl::ResourceExhaustedError(
         absl::StrCat(folder.string(), ": cannot load: ", error.what_without_backtrace()));

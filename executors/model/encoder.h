@@ -19,7 +19,9 @@ namespace flowmesh::model {
 
 using TokenRows = std::vector<std::vector<text::TokenId>>;
 
-// Built without memory for its weights; Load gives them. On the CPU in float32. Not thread-safe.
+std::vector<int64_t> LengthsOf(const TokenRows& rows);
+
+// Built without memory for its weights; Load gives them. In float32. Not thread-safe.
 class Encoder {
  public:
   virtual ~Encoder() = default;
@@ -67,6 +69,7 @@ enum class EncoderHead { kNone, kClassification };
 
 // Loads a Hugging Face folder. Labels as the configuration names them, else LABEL_0, LABEL_1, ...
 // NotFound, InvalidArgument, ResourceExhausted: as LoadModel.
-absl::StatusOr<LoadedEncoder> LoadEncoder(const std::filesystem::path& folder, EncoderHead head);
+absl::StatusOr<LoadedEncoder> LoadEncoder(const std::filesystem::path& folder, EncoderHead head,
+                                          at::Device device = at::kCPU);
 
 }  // namespace flowmesh::model

@@ -11,16 +11,17 @@ namespace {
 at::Tensor AttendToAll(const std::vector<at::Tensor>& qkv, int64_t num_heads,
                        const std::vector<int64_t>& lengths) {
   std::vector<at::Tensor> results;
-  int64_t begin = 0;
-  for (const int64_t length : lengths) {
-    // [1, heads, length, head_dim]
+  for (const EqualRun& run : EqualRuns(lengths)) {
+    // [count, heads, length, head_dim]
     const auto by_head = [&](const at::Tensor& x) {
-      return x.narrow(0, begin, length).unflatten(1, {num_heads, -1}).transpose(0, 1).unsqueeze(0);
+      return x.narrow(0, run.begin, run.count * run.length)
+          .unflatten(0, {run.count, run.length})
+          .unflatten(2, {num_heads, -1})
+          .transpose(1, 2);
     };
     const at::Tensor mixed =
         at::scaled_dot_product_attention(by_head(qkv[0]), by_head(qkv[1]), by_head(qkv[2]));
-    results.push_back(mixed.squeeze(0).transpose(0, 1).flatten(1));
-    begin += length;
+    results.push_back(mixed.transpose(1, 2).flatten(2).flatten(0, 1));
   }
   return at::cat(results);
 }
@@ -37,6 +38,17 @@ EncoderNames BertNames(const std::string& body) {
           .up = "intermediate.dense",
           .down = "output.dense",
           .norm = "output.LayerNorm"};
+}
+
+std::vector<EqualRun> EqualRuns(const std::vector<int64_t>& lengths) {
+  std::vector<EqualRun> runs;
+  int64_t begin = 0;
+  for (const int64_t length : lengths) {
+    if (runs.empty() || runs.back().length != length) runs.push_back({begin, 0, length});
+    ++runs.back().count;
+    begin += length;
+  }
+  return runs;
 }
 
 EncoderEmbeddings::EncoderEmbeddings(const ParameterScope& scope, const EncoderConfig& c)

@@ -27,6 +27,14 @@ struct EncoderNames {
 // BERT's, which RoBERTa has too.
 EncoderNames BertNames(const std::string& body);
 
+// Sequences of one length, one after another: their tokens are [begin, begin + count * length).
+struct EqualRun {
+  int64_t begin = 0, count = 0, length = 0;
+};
+
+// `lengths` as the fewest runs. What is sorted by length is computed in few large blocks.
+std::vector<EqualRun> EqualRuns(const std::vector<int64_t>& lengths);
+
 class EncoderEmbeddings : public Layer {
  public:
   EncoderEmbeddings(const ParameterScope& scope, const EncoderConfig& config);

@@ -36,8 +36,10 @@ Names Having(const Names& files, std::string_view start, std::string_view end) {
 }
 
 // What of a repository is a model's description: the texts at its top, and the configurations of
-// modules below it (encoders have those). Not the copies of the weights in other formats.
+// modules below it (encoders have those; a dense one has weights too). Not the copies of the
+// weights in other formats.
 bool IsDescription(const std::string& file) {
+  if (absl::EndsWith(file, "_Dense/model.safetensors")) return true;
   if (absl::EndsWith(file, "/config.json")) {
     return !absl::StartsWith(file, "onnx/") && !absl::StartsWith(file, "openvino/");
   }

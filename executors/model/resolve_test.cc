@@ -99,6 +99,7 @@ TEST_F(ResolveTest, WhatTheCacheLacksComesFromTheHub) {
                                                {"tokenizer.json", "{}"},
                                                {"merges.txt", "x"},
                                                {"1_Pooling/config.json", "{}"},
+                                               {"2_Dense/model.safetensors", "y"},
                                                {"model.safetensors", fake.AddLarge("weights")},
                                                {"consolidated.safetensors", fake.AddLarge("twice")},
                                                {"pytorch_model.bin", fake.AddLarge("again")},
@@ -115,7 +116,8 @@ TEST_F(ResolveTest, WhatTheCacheLacksComesFromTheHub) {
     if (entry.is_regular_file()) files.push_back(entry.path().lexically_relative(*path));
   }
   EXPECT_THAT(files, UnorderedElementsAre("config.json", "tokenizer.json", "merges.txt",
-                                          "1_Pooling/config.json", "model.safetensors"));
+                                          "1_Pooling/config.json", "2_Dense/model.safetensors",
+                                          "model.safetensors"));
   // From then on it is in the cache.
   const size_t requests = fake.requests().size();
   EXPECT_EQ(*Resolve("org/name"), *path);
