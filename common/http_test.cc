@@ -1,6 +1,7 @@
 #include "common/http.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -335,6 +336,26 @@ TEST(HttpTest, AddressesMayBeRefusedAlsoAfterARedirectAndOnAKeptConnection) {
   EXPECT_TRUE(absl::IsPermissionDenied(client.Send(request).status()));
   request.may_connect = [](const sockaddr&) { return true; };
   EXPECT_EQ(client.Send(request)->body, "secret");
+}
+
+TEST(HttpTest, ConnectionsAreNotInherited) {
+  TestHttpServer server(Text("x"));
+  const int port = std::stoi(server.url().substr(server.url().rfind(':') + 1));
+  HttpRequest request = Request("GET", server.url());
+  int connections = 0;
+  request.on_body = [&](const HttpResponse&, std::string_view) {
+    for (int fd = 3; fd < 200; ++fd) {
+      sockaddr_in peer{};
+      socklen_t size = sizeof(peer);
+      if (::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0) continue;
+      if (ntohs(peer.sin_port) != port) continue;
+      ++connections;
+      EXPECT_NE(::fcntl(fd, F_GETFD) & FD_CLOEXEC, 0);
+    }
+    return absl::OkStatus();
+  };
+  ASSERT_TRUE(Send(request).ok());
+  EXPECT_EQ(connections, 1);
 }
 
 TEST(HttpTest, ABodyLeavesInThePiecesThatMayGo) {

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -74,6 +75,11 @@ absl::StatusOr<Subprocess> Subprocess::Start(const SubprocessOptions& options) {
   // dup2 clears close-on-exec, also (since glibc 2.29) when both numbers are the same.
   for (const auto& [ours, theirs] : options.inherited_fds) {
     posix_spawn_file_actions_adddup2(&actions, ours, theirs);
+  }
+  if (options.closes_other_fds) {
+    int last = 2;
+    for (const auto& [ours, theirs] : options.inherited_fds) last = std::max(last, theirs);
+    posix_spawn_file_actions_addclosefrom_np(&actions, last + 1);
   }
   if (!options.working_directory.empty()) {
     posix_spawn_file_actions_addchdir_np(&actions, options.working_directory.c_str());

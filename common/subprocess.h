@@ -35,6 +35,8 @@ struct SubprocessOptions {
   int stderr_fd = -1;             // -1: ours
   // Descriptors the child keeps, as (ours, its number): {{socket, 3}}.
   std::vector<std::pair<int, int>> inherited_fds;
+  // It gets none of the others, not even those that somebody forgot to mark close-on-exec.
+  bool closes_other_fds = false;
 };
 
 // Owns one child. The destructor kills its whole group and reaps it. One thread at a time,

@@ -148,6 +148,20 @@ TEST(SubprocessTest, OnlyTheGivenDescriptorsAreInherited) {
   EXPECT_TRUE(process.Wait(kSoon));
 }
 
+TEST(SubprocessTest, OtherDescriptorsAreClosedWhereAsked) {
+  Pipe given;
+  const UniqueFd leaked(::open("/dev/null", O_RDONLY));  // not close-on-exec
+  SubprocessOptions options = Shell("ls /proc/self/fd");
+  options.inherited_fds = {{given.write_fd(), 5}};
+  EXPECT_NE(Output(options).find(absl::StrCat("\n", leaked.get(), "\n")), std::string::npos);
+  options.closes_other_fds = true;
+  // What stands below the given one stays.
+  const std::string open = Output(options);
+  EXPECT_EQ(open.find("\n6\n"), std::string::npos) << open;
+  options.inherited_fds.clear();
+  EXPECT_EQ(Output(options), "0\n1\n2\n3\n");
+}
+
 TEST(SubprocessTest, ErrorsGoWhereTheyAreSent) {
   Pipe pipe;
   SubprocessOptions options = Shell("echo complaint >&2");

@@ -1,4 +1,5 @@
 // Files, documents, and the sandbox of Bash and Python.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -144,6 +145,13 @@ TEST_F(SandboxTest, TheMachineIsNotThere) {
   // Loopback of its own, and nothing else: two lines of heading and one.
   EXPECT_EQ(Bash("wc -l < /proc/net/dev"), "3\n");
   EXPECT_THAT(Bash("exec 3<>/dev/tcp/1.1.1.1/80 && echo connected"), Not(HasSubstr("connected\n")));
+}
+
+// A connection of the worker's would be a way out.
+TEST_F(SandboxTest, OpenFilesOfTheWorkerAreNotInherited) {
+  const UniqueFd leaked(::open((dir_ / "secret.txt").c_str(), O_RDONLY));  // not close-on-exec
+  Add("bash");
+  EXPECT_THAT(Bash(absl::StrCat("cat <&", leaked.get())), HasSubstr("Bad file descriptor"));
 }
 
 TEST_F(SandboxTest, WhatNeverEndsIsEnded) {

@@ -51,6 +51,7 @@ std::vector<std::string> BubblewrapArgv(const std::string& workspace) {
                                    "--unshare-cgroup-try",
                                    "--disable-userns",
                                    "--die-with-parent",
+                                   "--new-session",
                                    "--cap-drop",
                                    "ALL",
                                    "--uid",
@@ -94,7 +95,8 @@ SubprocessOptions Options(std::vector<std::string> argv, const std::string& work
           .clear_env = true,
           .working_directory = workspace,
           .stdout_fd = output,
-          .stderr_fd = output};
+          .stderr_fd = output,
+          .closes_other_fds = true};
 }
 
 struct Pipe {
