@@ -49,7 +49,7 @@ absl::StatusOr<JsonlFile> ReadJsonlBlock(const Field& data) {
 
 absl::StatusOr<InlineRows> ReadInline(const Field& list, const ReadRow& read_row) {
   RETURN_IF_ERROR(list.CheckList());
-  if (list.size() == 0) return list.Expected("a non-empty list");
+  if (list.size() == 0) return list.Error("expected a non-empty list, got an empty one");
   InlineRows rows{.path = list.path()};
   for (size_t i = 0; i < list.size(); ++i) {
     ASSIGN_OR_RETURN(Json row, read_row(list[i]));

@@ -18,10 +18,6 @@ namespace {
 constexpr int64_t kMostRanks = 1024;     // of one node
 constexpr int64_t kMostRestarts = 1000;  // of one task
 
-bool IsTraining(std::string_view type) {
-  return type == "sft" || type == "lora_sft" || type == "dpo" || type == "ppo";
-}
-
 // The entries of `training.visible_devices`: a list of places and UUIDs, or a string of them.
 absl::StatusOr<std::vector<std::string>> DeviceEntries(const Field& field) {
   std::vector<std::string> entries;
@@ -89,6 +85,17 @@ absl::StatusOr<int64_t> GpuCount(const Json& document, const Field& spec, std::s
   return (top_first ? top : inside)["hardware"]["gpu"]["count"].IntOr(0);
 }
 
+// The fields that count on GPUs only must be right without any, too: the spec may go to both.
+absl::Status CheckGpuFields(const Json& document, const Field& spec, std::string_view type) {
+  const Field training = spec["training"];
+  if (training["visible_devices"].present()) {
+    RETURN_IF_ERROR(DeviceEntries(training["visible_devices"]).status());
+  }
+  RETURN_IF_ERROR(GpuCount(document, spec, type).status());
+  RETURN_IF_ERROR(training["allow_multi_gpu"].BoolOr(false).status());
+  return training["primary_gpu"].IntOr(0, 0).status();
+}
+
 absl::Status PlanOnGpus(const Json& document, const Field& spec, std::string_view type,
                         const std::vector<std::string>& gpus, RankPlan* plan) {
   const Field training = spec["training"];
@@ -121,7 +128,7 @@ absl::StatusOr<RankPlan> PlanRanks(const Json& document, const std::vector<std::
   const bool on_gpus = !gpus.empty() && !EnforcesCpu(spec.present() ? spec.json() : kNoSpec);
   RankPlan plan;
   const absl::StatusOr<std::string> type = spec["taskType"].String();
-  plan.is_training = type.ok() && IsTraining(CanonicalTaskType(*type));
+  plan.is_training = type.ok() && IsTrainingType(CanonicalTaskType(*type));
   if (!plan.is_training) {
     plan.use_cuda = on_gpus;
     if (on_gpus) plan.devices = gpus;
@@ -135,6 +142,7 @@ absl::StatusOr<RankPlan> PlanRanks(const Json& document, const std::vector<std::
     RETURN_IF_ERROR(PlanOnGpus(document, spec, CanonicalTaskType(*type), gpus, &plan));
     return plan;
   }
+  RETURN_IF_ERROR(CheckGpuFields(document, spec, CanonicalTaskType(*type)));
   ASSIGN_OR_RETURN(const int64_t ranks, training["nproc_per_node"].IntOr(1, 1, kMostRanks));
   plan.ranks = static_cast<int>(ranks);
   return plan;

@@ -145,5 +145,24 @@ TEST(RankPlan, WhatIsWrongIsNamed) {
               HasSubstr("spec.resources.hardware.gpu.count: expected"));
 }
 
+TEST(RankPlan, FieldsOfGpusAreCheckedWithoutAnyToo) {
+  const auto error = [](const std::string& training, const std::string& more = "") {
+    return Message(Plan("sft", training, more, {}).status());
+  };
+  EXPECT_EQ(error(R"({"visible_devices": [1.5]})"),
+            "spec.training.visible_devices[0]: expected the place of a GPU or a UUID, got 1.5");
+  EXPECT_EQ(error(R"({"allow_multi_gpu": "perhaps"})"),
+            R"(spec.training.allow_multi_gpu: expected true or false, got "perhaps")");
+  EXPECT_EQ(error(R"({"primary_gpu": -1})"),
+            "spec.training.primary_gpu: expected an integer of at least 0, got -1");
+  EXPECT_EQ(error("{}", R"(, "resources": {"hardware": {"gpu": {"count": "many"}}})"),
+            R"(spec.resources.hardware.gpu.count: expected an integer, got "many")");
+  EXPECT_EQ(error(R"({"nproc_per_node": 0})"),
+            "spec.training.nproc_per_node: expected an integer from 1 to 1024, got 0");
+  EXPECT_EQ(error(R"({"max_restarts": "often"})"),
+            R"(spec.training.max_restarts: expected an integer from 0 to 1000, got "often")");
+  EXPECT_TRUE(Plan("sft", R"({"visible_devices": "0,1", "primary_gpu": 1})", "", {}).ok());
+}
+
 }  // namespace
 }  // namespace flowmesh::executor

@@ -16,4 +16,9 @@ inline std::string CanonicalTaskType(std::string_view given) {
   return type;
 }
 
+// Of a canonical type.
+inline bool IsTrainingType(std::string_view type) {
+  return type == "sft" || type == "lora_sft" || type == "dpo" || type == "ppo";
+}
+
 }  // namespace flowmesh::executor

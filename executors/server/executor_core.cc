@@ -5,6 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/json.h"
+#include "executors/launch/task_type_name.h"
+#include "executors/server/failure_record.h"
 #include "executors/server/progress_watch.h"
 
 namespace flowmesh::executor {
@@ -154,6 +156,12 @@ void ExecutorCore::Finish(const std::shared_ptr<Running>& task, TaskEnd end) {
     }
     running_.reset();
     picked_up_ = false;
+  }
+  auto* failed = std::get_if<v1::TaskFailed>(&end);
+  if (failed != nullptr && failed->result_json().empty() && IsTrainingType(task->type)) {
+    failed->set_result_json(
+        DumpJson(TrainingFailureRecord(task->request, task->document, task->type,
+                                       clock_.Monotonic() - task->started, failed->message())));
   }
   task->log->End(std::move(end));
   {

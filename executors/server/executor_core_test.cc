@@ -23,7 +23,7 @@ class FakeBackend : public TaskBackend {
   TaskEnd Run(const v1::ExecuteRequest& task, const Json& document, CancelSignal& cancel,
               const TaskSink& sink) override {
     ran.push_back(task.task_id());
-    EXPECT_EQ(document["spec"]["taskType"], "inference");
+    EXPECT_NE(document["spec"]["taskType"], "echo");
     if (body) return body(cancel, sink);
     v1::TaskFinished finished;
     finished.set_result_json("{}");
@@ -73,11 +73,55 @@ class ExecutorCoreTest : public ::testing::Test {
 
   const TempDir dir_;
   FakeClock clock_;
-  const TaskTypes types_{{"inference"}, ""};
+  const TaskTypes types_{{"inference", "sft", "dpo"}, ""};
   FakeBackend backend_;
   std::vector<std::string> counted_;
   ExecutorCore core_;
 };
+
+TEST_F(ExecutorCoreTest, AFailedTrainingHasItsRecord) {
+  const auto record_of = [this](const std::string& id, const std::string& type,
+                                const std::string& more, const std::string& own) {
+    backend_.body = [&](CancelSignal&, const TaskSink&) {
+      clock_.Advance(absl::Seconds(3));
+      v1::TaskFailed failed;
+      failed.set_code(v1::TaskFailed::RANK_DIED);
+      failed.set_message("rank 1 died");
+      failed.set_result_json(own);
+      return failed;
+    };
+    v1::ExecuteRequest request = Request(id, type);
+    request.set_document_json(absl::StrCat(R"({"spec": {"taskType": ")", type, R"(")", more, "}}"));
+    const auto log = Accept(request);
+    EXPECT_TRUE(core_.RunNext());
+    EXPECT_EQ(Last(*log).failed().message(), "rank 1 died");
+    return Last(*log).failed().result_json();
+  };
+  const std::string dir = dir_.path().string();
+  Json expected = {{"task_id", "T1"},
+                   {"training_successful", false},
+                   {"training_time_seconds", 3.0},
+                   {"error_message", "rank 1 died"},
+                   {"model_name", "a/b"},
+                   {"dataset_size", 0},
+                   {"output_dir", dir},
+                   {"checkpoints_dir", dir + "/checkpoints"},
+                   {"resume_from_path", "/a/checkpoint"}};
+  EXPECT_EQ(ParseJson(record_of("T1", "SFT ", R"(, "model": {"source": {"identifier": " a/b"}},
+                                "training": {"resume_from_path": "/a/checkpoint"})",
+                                ""))
+                .value(),
+            expected);
+  // What the spec has wrong does no harm.
+  expected["task_id"] = "T2";
+  expected["model_name"] = "microsoft/DialoGPT-small";
+  expected["resume_from_path"] = nullptr;
+  EXPECT_EQ(ParseJson(record_of("T2", "dpo", R"(, "model": 7, "training": [1])", "")).value(),
+            expected);
+  // That of the ranks knows more; other tasks have none.
+  EXPECT_EQ(record_of("T3", "sft", "", R"({"dataset_size":4})"), R"({"dataset_size":4})");
+  EXPECT_EQ(record_of("T4", "inference", "", ""), "");
+}
 
 TEST_F(ExecutorCoreTest, EchoIsOverWhenItIsAccepted) {
   const auto log = Accept(Request("T1", "echo"));

@@ -12,12 +12,14 @@
 namespace flowmesh::tasks {
 namespace {
 
-constexpr TrainingDefaults kDefaults = {.identifier = "microsoft/DialoGPT-small",
-                                        .learning_rate = 5e-7,
-                                        .batch_size = 4,
-                                        .save_steps = 500,
-                                        .save_freq_first = true,
-                                        .bf16_on_gpu = true};
+constexpr TrainingDefaults kDefaults = {
+    .identifier = "microsoft/DialoGPT-small",
+    .learning_rate = 5e-7,
+    .batch_size = 4,
+    .save_steps = 500,
+    .save_freq_first = true,
+    .bf16_on_gpu = true,
+    .own_keys = "beta label_smoothing loss_type max_length max_prompt_length"};
 
 struct DpoSpec {
   train::DpoOptions options;
@@ -26,16 +28,17 @@ struct DpoSpec {
 
 absl::StatusOr<DpoSpec> ReadDpo(const Field& training) {
   DpoSpec spec;
-  ASSIGN_OR_RETURN(spec.options.beta, training["beta"].NumberOr(0.1));
-  if (spec.options.beta <= 0) return training["beta"].Expected("a number > 0");
-  ASSIGN_OR_RETURN(spec.options.label_smoothing, training["label_smoothing"].NumberOr(0));
-  if (spec.options.label_smoothing < 0 || spec.options.label_smoothing >= 0.5) {
-    return training["label_smoothing"].Expected("a number of at least 0 and below 0.5");
-  }
+  ASSIGN_OR_RETURN(spec.options.beta, ReadNumber(training["beta"], 0.1, "a number > 0",
+                                                 [](double value) { return value > 0; }));
+  ASSIGN_OR_RETURN(
+      spec.options.label_smoothing,
+      ReadNumber(training["label_smoothing"], 0, "a number of at least 0 and below 0.5",
+                 [](double value) { return value >= 0 && value < 0.5; }));
   ASSIGN_OR_RETURN(spec.limits.max_prompt_length, training["max_prompt_length"].IntOr(512, 1));
   ASSIGN_OR_RETURN(spec.limits.max_length, training["max_length"].IntOr(1024, 2));
-  ASSIGN_OR_RETURN(const std::string loss, training["loss_type"].StringOr("sigmoid"));
-  if (ToLower(Trim(loss)) != "sigmoid") return training["loss_type"].Expected("sigmoid");
+  const absl::StatusOr<std::string> loss = training["loss_type"].StringOr("sigmoid");
+  if (!loss.ok() || ToLower(Trim(*loss)) != "sigmoid")
+    return training["loss_type"].Expected("sigmoid");
   return spec;
 }
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/field.h"
 #include "common/strings.h"
+#include "executors/tasks/unread_keys.h"
 
 namespace flowmesh::tasks {
 namespace {
@@ -231,15 +232,6 @@ absl::StatusOr<std::optional<InferenceUnit>> ReadChild(const Field& child, const
   }
   unit->label = label;
   return *std::move(unit);
-}
-
-// Says once which keys of `block` nobody reads (TASKS.md 1.4).
-void WarnOfUnread(const Field& block, std::initializer_list<const char*> read, const Warn& warn) {
-  if (!block.present() || !block.json().is_object()) return;
-  for (const auto& [key, value] : block.json().items()) {
-    if (std::find(read.begin(), read.end(), key) != read.end()) continue;
-    warn(absl::StrCat("ignored field ", block.path(), ".", key));
-  }
 }
 
 void WarnOfUnreadKeys(const Field& spec, const Warn& warn) {

@@ -5,13 +5,14 @@
 #include "executors/model/model_folder.h"
 #include "executors/tasks/sft_rows.h"
 #include "executors/tasks/training.h"
+#include "executors/tasks/unread_keys.h"
 #include "executors/train/lora.h"
 
 namespace flowmesh::tasks {
 namespace {
 
 constexpr TrainingDefaults kDefaults = {
-    .learning_rate = 2e-4, .recompute = false, .tokens_metric = "num_tokens"};
+    .learning_rate = 2e-4, .recompute = false, .tokens_metric = "num_tokens", .own_keys = kSftKeys};
 const std::vector<std::string> kTargets = {"q_proj", "k_proj", "v_proj", "o_proj"};
 
 absl::StatusOr<model::LoraConfig> ReadLora(const Field& lora) {
@@ -19,17 +20,16 @@ absl::StatusOr<model::LoraConfig> ReadLora(const Field& lora) {
   model::LoraConfig config;
   ASSIGN_OR_RETURN(config.r, lora["r"].IntOr(16, 1));
   ASSIGN_OR_RETURN(config.alpha, lora.FirstOf({"alpha", "lora_alpha"}).NumberOr(32));
-  const Field dropout = lora.FirstOf({"dropout", "lora_dropout"});
-  ASSIGN_OR_RETURN(config.dropout, dropout.NumberOr(0.05));
-  if (config.dropout < 0 || config.dropout >= 1) {
-    return dropout.Expected("a number of at least 0 and below 1");
-  }
-  ASSIGN_OR_RETURN(const std::string bias, lora["bias"].StringOr("none"));
-  if (bias == "all") {
+  ASSIGN_OR_RETURN(config.dropout,
+                   ReadNumber(lora.FirstOf({"dropout", "lora_dropout"}), 0.05,
+                              "a number of at least 0 and below 1",
+                              [](double value) { return value >= 0 && value < 1; }));
+  const absl::StatusOr<std::string> bias = lora["bias"].StringOr("none");
+  if (bias.ok() && *bias == "all") {
     config.bias = model::LoraBias::kAll;
-  } else if (bias == "lora_only") {
+  } else if (bias.ok() && *bias == "lora_only") {
     config.bias = model::LoraBias::kLoraOnly;
-  } else if (bias != "none") {
+  } else if (!bias.ok() || *bias != "none") {
     return lora["bias"].Expected("none, all or lora_only");
   }
   const Field targets = lora["target_modules"];
@@ -40,11 +40,16 @@ absl::StatusOr<model::LoraConfig> ReadLora(const Field& lora) {
     }
     config.target_modules = {"all-linear"};
   } else if (targets.present()) {
+    if (!targets.json().is_array()) {
+      return targets.Expected("a list of module names, or all-linear");
+    }
     ASSIGN_OR_RETURN(config.target_modules, targets.StringList());
-    if (targets.size() == 0) return targets.Expected("at least one module name");
+    if (targets.size() == 0)
+      return targets.Error("expected at least one module name, got an empty list");
   }
-  ASSIGN_OR_RETURN(const std::string type, lora["task_type"].StringOr("CAUSAL_LM"));
-  if (ToLower(Trim(type)) != "causal_lm") return lora["task_type"].Expected("CAUSAL_LM");
+  const absl::StatusOr<std::string> type = lora["task_type"].StringOr("CAUSAL_LM");
+  if (!type.ok() || ToLower(Trim(*type)) != "causal_lm")
+    return lora["task_type"].Expected("CAUSAL_LM");
   ASSIGN_OR_RETURN(config.use_rslora, lora["use_rslora"].BoolOr(false));
   return config;
 }
@@ -68,6 +73,10 @@ absl::Status LoraSft(const Field& spec, TrainingJob& job) {
   ASSIGN_OR_RETURN(const SftRowOptions row_options, ReadSftRowOptions(spec));
   ASSIGN_OR_RETURN(const model::LoraConfig config, ReadLora(spec["lora"]));
   RETURN_IF_ERROR(job.Join());
+  WarnOfUnread(spec["lora"],
+               {"r", "alpha", "lora_alpha", "dropout", "lora_dropout", "bias", "target_modules",
+                "task_type", "use_rslora"},
+               [&](const std::string& text) { job.Warn(text); });
   RETURN_IF_ERROR(job.Open(/*continues_adapter=*/true));
   ASSIGN_OR_RETURN(const std::vector<train::SftRow> rows, LoadSftRows(data, row_options, job));
 

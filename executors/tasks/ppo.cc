@@ -19,15 +19,19 @@ namespace {
 
 using train::Ids;
 
-constexpr TrainingDefaults kDefaults = {.identifier = "microsoft/DialoGPT-small",
-                                        .learning_rate = 1.41e-5,
-                                        .batch_size = 1,
-                                        .save_steps = 500,
-                                        .save_freq_first = true,
-                                        .per_device_first = true,
-                                        .max_grad_norm = 0,
-                                        .recompute = false,
-                                        .bf16_on_gpu = true};
+constexpr TrainingDefaults kDefaults = {
+    .identifier = "microsoft/DialoGPT-small",
+    .learning_rate = 1.41e-5,
+    .batch_size = 1,
+    .save_steps = 500,
+    .save_freq_first = true,
+    .per_device_first = true,
+    .max_grad_norm = 0,
+    .recompute = false,
+    .bf16_on_gpu = true,
+    .own_keys =
+        "cliprange cliprange_value gamma kl_coef lam max_length max_seq_length missing_eos_penalty "
+        "num_mini_batches num_ppo_epochs ppo_epochs steps temperature vf_coef whiten_rewards"};
 constexpr double kDefaultTemperature = 0.7;
 
 struct RewardSpec {

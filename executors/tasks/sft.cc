@@ -11,7 +11,8 @@
 namespace flowmesh::tasks {
 namespace {
 
-constexpr TrainingDefaults kDefaults = {.shards = true, .tokens_metric = "num_tokens"};
+constexpr TrainingDefaults kDefaults = {
+    .shards = true, .tokens_metric = "num_tokens", .own_keys = kSftKeys};
 
 absl::Status Sft(const Field& spec, TrainingJob& job) {
   ASSIGN_OR_RETURN(const data::SftData data, data::ReadSftData(spec));

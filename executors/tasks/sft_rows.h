@@ -9,6 +9,9 @@
 
 namespace flowmesh::tasks {
 
+// What sft and lora_sft read of spec.training beyond what all types do (TrainingDefaults).
+inline constexpr char kSftKeys[] = "max_length max_seq_length packing";
+
 struct SftRowOptions {
   int64_t max_seq_length = 1024;
   bool packing = false;

@@ -2,40 +2,42 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
+#include <string_view>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/strings.h"
 #include "executors/kernels/few_rows.h"
+#include "executors/tasks/unread_keys.h"
 
 namespace flowmesh::tasks {
 namespace {
 
 using Warn = std::function<void(const std::string&)>;
 
-// A number above 0.
 absl::StatusOr<double> Positive(const Field& field, double fallback) {
-  ASSIGN_OR_RETURN(const double value, field.NumberOr(fallback));
-  if (value <= 0) return field.Expected("a number > 0");
-  return value;
+  return ReadNumber(field, fallback, "a number > 0", [](double value) { return value > 0; });
 }
 
 absl::StatusOr<double> NotNegative(const Field& field, double fallback) {
-  ASSIGN_OR_RETURN(const double value, field.NumberOr(fallback));
-  if (value < 0) return field.Expected("a number >= 0");
-  return value;
+  return ReadNumber(field, fallback, "a number >= 0", [](double value) { return value >= 0; });
 }
 
-// In [0, 1).
 absl::StatusOr<double> Share(const Field& field, double fallback) {
-  ASSIGN_OR_RETURN(const double value, field.NumberOr(fallback));
-  if (value < 0 || value >= 1) return field.Expected("a number of at least 0 and below 1");
-  return value;
+  return ReadNumber(field, fallback, "a number of at least 0 and below 1",
+                    [](double value) { return value >= 0 && value < 1; });
+}
+
+// The word of a field that knows some, in lower case; empty when it holds none.
+std::string WordOf(const Field& field, const char* fallback) {
+  const absl::StatusOr<std::string> given = field.StringOr(fallback);
+  return given.ok() ? ToLower(Trim(*given)) : "";
 }
 
 absl::StatusOr<train::Schedule::Kind> ReadSchedule(const Field& field) {
-  ASSIGN_OR_RETURN(const std::string given, field.StringOr("linear"));
-  const std::string name = ToLower(Trim(given));
+  const std::string name = WordOf(field, "linear");
   if (name == "linear") return train::Schedule::Kind::kLinear;
   if (name == "cosine") return train::Schedule::Kind::kCosine;
   if (name == "constant") return train::Schedule::Kind::kConstant;
@@ -44,8 +46,7 @@ absl::StatusOr<train::Schedule::Kind> ReadSchedule(const Field& field) {
 }
 
 absl::StatusOr<TrainingSpec::SaveStrategy> ReadSaveStrategy(const Field& field) {
-  ASSIGN_OR_RETURN(const std::string given, field.StringOr("steps"));
-  const std::string name = ToLower(Trim(given));
+  const std::string name = WordOf(field, "steps");
   if (name == "steps") return TrainingSpec::SaveStrategy::kSteps;
   if (name == "epoch") return TrainingSpec::SaveStrategy::kEpoch;
   if (name == "no") return TrainingSpec::SaveStrategy::kNo;
@@ -150,9 +151,9 @@ absl::Status ReadOptimizer(const Field& training, const TrainingDefaults& defaul
                    Positive(training["learning_rate"], defaults.learning_rate));
   ASSIGN_OR_RETURN(options->schedule.kind, ReadSchedule(training["lr_scheduler_type"]));
   ASSIGN_OR_RETURN(options->schedule.warmup_steps, training["warmup_steps"].IntOr(0, 0));
-  ASSIGN_OR_RETURN(options->schedule.warmup_ratio, NotNegative(training["warmup_ratio"], 0));
-  if (options->schedule.warmup_ratio > 1)
-    return training["warmup_ratio"].Expected("a number from 0 to 1");
+  ASSIGN_OR_RETURN(options->schedule.warmup_ratio,
+                   ReadNumber(training["warmup_ratio"], 0, "a number from 0 to 1",
+                              [](double value) { return value >= 0 && value <= 1; }));
   train::AdamWOptions& adam = options->optimizer;
   ASSIGN_OR_RETURN(adam.weight_decay, NotNegative(training["weight_decay"], 0));
   ASSIGN_OR_RETURN(adam.max_grad_norm,
@@ -218,7 +219,57 @@ absl::Status ReadStart(const Field& spec, const Warn& warn, TrainingSpec* result
   return absl::OkStatus();
 }
 
+// What this file and the launcher (rank_plan.h) read.
+constexpr std::string_view kTrainingKeys[] = {"adam_beta1",
+                                              "adam_beta2",
+                                              "adam_epsilon",
+                                              "allow_multi_gpu",
+                                              "auto_deepspeed",
+                                              "auto_deepspeed_stage",
+                                              "batch_size",
+                                              "bf16",
+                                              "deepspeed",
+                                              "fp16",
+                                              "gradient_accumulation_steps",
+                                              "gradient_checkpointing",
+                                              "learning_rate",
+                                              "logging_steps",
+                                              "lr_scheduler_type",
+                                              "max_grad_norm",
+                                              "max_restarts",
+                                              "max_steps",
+                                              "nproc_per_node",
+                                              "num_train_epochs",
+                                              "per_device_batch_size",
+                                              "per_device_train_batch_size",
+                                              "primary_gpu",
+                                              "resume_from_path",
+                                              "save_freq",
+                                              "save_model",
+                                              "save_steps",
+                                              "save_strategy",
+                                              "save_total_limit",
+                                              "seed",
+                                              "visible_devices",
+                                              "warmup_ratio",
+                                              "warmup_steps",
+                                              "weight_decay",
+                                              "zero_stage"};
+
+void WarnOfUnreadKeys(const Field& spec, const TrainingDefaults& defaults, const Warn& warn) {
+  std::vector<std::string> read(std::begin(kTrainingKeys), std::end(kTrainingKeys));
+  for (std::string& key : SplitTrimmed(defaults.own_keys, ' ')) read.push_back(std::move(key));
+  WarnOfUnread(spec["training"], read, warn);
+}
+
 }  // namespace
+
+absl::StatusOr<double> ReadNumber(const Field& field, double fallback, std::string_view what,
+                                  bool (*fits)(double)) {
+  absl::StatusOr<double> value = field.NumberOr(fallback);
+  if (!value.ok() || !fits(*value)) return field.Expected(what);
+  return value;
+}
 
 const char* TrainingSpec::precision() const {
   if (compute == c10::ScalarType::BFloat16) return "bf16";
@@ -229,6 +280,7 @@ absl::StatusOr<TrainingSpec> ReadTrainingSpec(const Field& spec, const TrainingD
                                               bool use_cuda, const Warn& warn) {
   const Field training = spec["training"];
   RETURN_IF_ERROR(training.CheckMap());
+  WarnOfUnreadKeys(spec, defaults, warn);
   ASSIGN_OR_RETURN(const Json document, ReadDeepSpeed(training["deepspeed"]));
   const DeepSpeed deepspeed(document.is_null() ? nullptr : &document, training["deepspeed"].path());
   deepspeed.WarnOfUnread(warn);

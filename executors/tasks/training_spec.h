@@ -8,6 +8,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "common/env.h"
 #include "common/field.h"
@@ -30,6 +31,7 @@ struct TrainingDefaults {
   bool shards = false;            // ZeRO stage 2 among several ranks unless the spec says otherwise
   bool bf16_on_gpu = false;       // unless `bf16: false`
   const char* tokens_metric = "";  // of metrics lines; empty: none
+  std::string_view own_keys = "";  // of spec.training that only the type reads, by a blank
 };
 
 struct TrainingSpec {
@@ -52,6 +54,10 @@ struct TrainingSpec {
   c10::ScalarType compute = c10::ScalarType::Float;
   const char* precision() const;  // `fp32`, `bf16`, `fp16`
 };
+
+// A number that `fits`, `fallback` where none is given; `what` it must be, for the error.
+absl::StatusOr<double> ReadNumber(const Field& field, double fallback, std::string_view what,
+                                  bool (*fits)(double));
 
 // `use_cuda`: the rank computes on a GPU. `warn` gets what is not an error. InvalidArgument names
 // the field.
