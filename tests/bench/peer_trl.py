@@ -1,6 +1,6 @@
 """Training by TRL and PEFT on the rows of train_bench: its peer. Prints the same lines.
 
-peer_trl.py MODEL.gguf sft|lora|dpo ROWS LENGTH BATCH STEPS THREADS fp32|bf16
+peer_trl.py MODEL.gguf sft|lora|dpo|ppo ROWS LENGTH BATCH STEPS THREADS fp32|bf16
 """
 import resource
 import sys
@@ -12,6 +12,7 @@ import tokenizers
 import torch
 import transformers
 import trl
+import trl.trainer.ppo_trainer as ppo_trainer
 from datasets import Dataset
 
 from peer_transformers import load
@@ -43,6 +44,48 @@ def row(i, length):
     return [1000 + (i * 7919 + j * 104729) % 50000 for j in range(length)]
 
 
+class ValueModel(torch.nn.Module):
+    """A value head on the policy's own body, as TRL wants to see it."""
+
+    base_model_prefix = "body"
+
+    def __init__(self, body):
+        super().__init__()
+        self.body, self.score = body, torch.nn.Linear(body.config.hidden_size, 1)
+
+
+class StepTimes(list):
+    """The seconds at which TRL logged an update."""
+
+    def note(self, *_, **__):
+        self.append(time.perf_counter())
+
+
+def ppo(path, model, rows, length, batch, updates):
+    """As train_bench: answers of 32 tokens, four passes, scores that cost nothing."""
+    reward_model, get_reward, times = torch.nn.Identity(), ppo_trainer.get_reward, StepTimes()
+
+    def reward(scorer, ids, pad_token_id, context_length):
+        if scorer is not reward_model:
+            return get_reward(scorer, ids, pad_token_id, context_length)
+        return None, torch.zeros(len(ids)), None
+
+    ppo_trainer.get_reward = reward
+    config = trl.PPOConfig(output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=False, report_to="none", disable_tqdm=True,
+                           num_sample_generations=0, save_strategy="no", optim="adamw_torch", response_length=32,
+                           temperature=0.7, total_episodes=updates * batch, gradient_checkpointing=False,
+                           per_device_train_batch_size=batch, num_mini_batches=1, num_ppo_epochs=4, learning_rate=1e-6)
+    data = Dataset.from_dict({"input_ids": [row(i, length) for i in range(rows)]})
+    reference = load(path).to(model.dtype)
+    trainer = trl.PPOTrainer(args=config, processing_class=tokenizer(), model=model, ref_model=reference,
+                             reward_model=reward_model, train_dataset=data, eval_dataset=data,
+                             value_model=ValueModel(model.base_model).to(model.dtype))
+    trainer.log = times.note
+    trainer.train()
+    print(f"seconds per update\t{(times[-1] - times[0]) / (len(times) - 1):.2f}")
+    print(f"memory\t{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
+
+
 def main():
     path, method = sys.argv[1:3]
     rows, length, batch, steps, threads = map(int, sys.argv[3:8])
@@ -52,6 +95,9 @@ def main():
     if not bf16:
         model = model.float()
     model.train()
+    if method == "ppo":
+        ppo(path, model, rows, length, batch, steps)
+        return
     common = dict(output_dir=tempfile.mkdtemp(), use_cpu=True, per_device_train_batch_size=batch, max_steps=steps,
                   learning_rate=1e-5, gradient_checkpointing=method != "lora", save_strategy="no", report_to="none",
                   logging_steps=steps, disable_tqdm=True, bf16=False, fp16=False)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures what README's table says, with the peer in the same run, and prints that table's rows.
-# Called by `./dev bench [NAME]`, which builds everything first. Names: sidecar, decode, archive.
+# Called by `./dev bench [NAME]`, which builds everything first. Names: sidecar, decode, train, archive.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -19,7 +19,7 @@ python() {
   fi
   local venv=$CACHE/bench-venv
   if ! cmp -s tests/bench/requirements.txt "$venv/installed.txt"; then
-    say "== installing the peers (Transformers, about 5 GB) into $venv"
+    say "== installing the peers (Transformers, TRL and PEFT, about 5 GB) into $venv"
     python3 -m venv --clear "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement tests/bench/requirements.txt
     cp tests/bench/requirements.txt "$venv/installed.txt"
@@ -91,6 +91,49 @@ decode() {
   row "the same, load from GGUF" "$(value "$work/ours" load) s" "" ""
 }
 
+# trained WORK NAME ARGS...: ours into WORK/NAME; peer_trained likewise into WORK/NAME.peer.
+trained() { GOMP_SPINCOUNT=1000 "$BENCH/train_bench" "$FLOWMESH_GEMMA_GGUF" "${@:3}" >"$1/$2"; }
+peer_trained() { python tests/bench/peer_trl.py "$FLOWMESH_GEMMA_GGUF" "${@:3}" 2>/dev/null >"$1/$2.peer"; }
+
+# One run of each: a step takes seconds, and several are timed.
+train() {
+  local work what name
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' RETURN
+  # Method, rows, tokens of a row, batch, steps, threads.
+  local sft=(sft 16 256 4 4 2) lora=(lora 16 256 4 4 2) dpo=(dpo 8 128 2 4 2) ppo=(ppo 16 64 8 3 2) short=(sft 512 32 4 8 2)
+  for name in sft lora dpo ppo; do
+    local -n arguments=$name
+    trained "$work" $name "${arguments[@]}" fp32
+    peer_trained "$work" $name "${arguments[@]}" fp32
+  done
+  trained "$work" bf16 "${sft[@]}" bf16
+  trained "$work" short "${short[@]}" fp32
+  trained "$work" packed "${short[@]}" fp32 packed 512
+  peer_trained "$work" short "${short[@]}" fp32
+  of() { value "$work/$1" "$2"; }
+  local speed="tokens per second"
+  for name in sft lora dpo; do
+    case $name in
+      sft) what="full SFT, 4 x 256 tokens" ;;
+      lora) what="LoRA of the attention, 4 x 256 tokens" ;;
+      dpo) what="DPO, 2 pairs of 128 tokens" ;;
+    esac
+    row "Gemma 3 270M fp32, 2 threads, $what" "$(of $name "$speed") tokens/s" "TRL: $(of $name.peer "$speed") tokens/s" \
+      "$(ratio "$(of $name "$speed")" "$(of $name.peer "$speed")")"
+    row "the same, peak memory" "$(of $name memory) MB" "TRL: $(of $name.peer memory) MB" \
+      "$(ratio "$(of $name memory)" "$(of $name.peer memory)")"
+  done
+  row "full SFT, 4 x 256 tokens, in bf16" "$(of bf16 "$speed") tokens/s, $(of bf16 memory) MB" "ours in fp32: $(of sft "$speed") tokens/s" \
+    "$(ratio "$(of bf16 "$speed")" "$(of sft "$speed")")"
+  row "full SFT of rows of 32 tokens fp32, 4 a step, packed into 512" "$(of packed "$speed") tokens/s" \
+    "ours, not packed: $(of short "$speed") tokens/s" "$(ratio "$(of packed "$speed")" "$(of short "$speed")")"
+  row "the same" "" "TRL, padded: $(of short.peer "$speed") tokens/s" "$(ratio "$(of packed "$speed")" "$(of short.peer "$speed")")"
+  row "PPO fp32, an update of 8 queries of 64 tokens, answers of 32" "$(of ppo "seconds per update") s, $(of ppo memory) MB" \
+    "TRL: $(of ppo.peer "seconds per update") s, $(of ppo.peer memory) MB" \
+    "$(ratio "$(of ppo.peer "seconds per update")" "$(of ppo "seconds per update")")"
+}
+
 # timed WORK COMMAND...: the command's seconds and its output's bytes into WORK/peer, under its own name.
 timed() {
   local work=$1 name=$2 begin
@@ -152,7 +195,8 @@ printf '| what | ours | peer | ratio |\n| --- | --- | --- | --- |\n'
 case "${1:-all}" in
   sidecar) sidecar ;;
   decode) decode ;;
+  train) train ;;
   archive) archive ;;
-  all) sidecar; decode; archive ;;
-  *) say "bench: unknown name $1; names: sidecar, decode, archive"; exit 2 ;;
+  all) sidecar; decode; train; archive ;;
+  *) say "bench: unknown name $1; names: sidecar, decode, train, archive"; exit 2 ;;
 esac

@@ -1,23 +1,27 @@
 // Training of a model by this project's trainer; peer_trl.py is its peer, on the same rows. Prints
-// name<TAB>value: unpadded tokens per second over the steps after the first, the last loss, and
-// peak memory in MB.
+// name<TAB>value: unpadded tokens per second over the steps after the first (ppo: seconds of an
+// update after the first), the last loss, and peak memory in MB.
 //
-//   train_bench MODEL sft|lora|dpo ROWS LENGTH BATCH STEPS THREADS fp32|bf16 [packed LENGTH]
+//   train_bench MODEL sft|lora|dpo|ppo ROWS LENGTH BATCH STEPS THREADS fp32|bf16 [packed LENGTH]
 #include <ATen/Parallel.h>
 #include <sys/resource.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/clock.h"
+#include "executors/engine/engine.h"
 #include "executors/model/checkpoint.h"
 #include "executors/train/allocator.h"
 #include "executors/train/dpo.h"
 #include "executors/train/lora.h"
 #include "executors/train/model_weights.h"
 #include "executors/train/packing.h"
+#include "executors/train/ppo.h"
 #include "executors/train/recompute.h"
 #include "executors/train/sft.h"
 
@@ -68,13 +72,89 @@ std::vector<PreferencePair> Pairs(const Arguments& a) {
 
 double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
 
+double PeakMegabytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / 1024;
+}
+
+// Callbacks that note when the first step has ended, and after how many tokens.
+struct Stopwatch {
+  double begin = 0;
+  int64_t tokens = 0;
+
+  TrainerCallbacks Callbacks() {
+    return {.is_stopped = [] { return false; },
+            .on_line = [](const Json&) { return absl::OkStatus(); },
+            .on_step =
+                [this](const TrainerState& state, int64_t, double) {
+                  if (state.step > 1) return;
+                  begin = Now();
+                  tokens = state.tokens;
+                },
+            .wants_checkpoint = [](const TrainerState&, int64_t) { return false; },
+            .save_checkpoint = [](const TrainerState&) { return absl::OkStatus(); }};
+  }
+  double seconds() const { return Now() - begin; }
+};
+
+std::unique_ptr<model::Decoder> Load(const model::Checkpoint& checkpoint, const Arguments& a,
+                                     bool master) {
+  std::vector<std::string> warnings;
+  return model::LoadDecoder(checkpoint, {.dtype = a.dtype, .master_weights = master}, &warnings)
+      .value();
+}
+
+// Updates of one local batch each: answers of 32 tokens, four passes, and scores that cost nothing.
+void RunPpo(const Arguments& a) {
+  constexpr int64_t kAnswerTokens = 32;
+  const auto checkpoint = model::OpenCheckpoint(a.model).value();
+  const auto tokenizer = model::LoadTokenizer(checkpoint).value();
+  const auto policy = Load(checkpoint, a, /*master=*/true);
+  const auto reference = Load(checkpoint, a, /*master=*/false);
+  const auto group = parallel::ProcessGroup::Single();
+  ValueHead head = ValueHead::Random(policy->info().hidden_size, 42, at::kCPU);
+  TrainedWeights weights(PolicyWeights(*policy, head), {.compute = a.dtype, .group = group.get()});
+  TrainingLayerRunner layers(/*recompute=*/false, weights.hooks());
+  std::vector<Ids> queries;
+  for (int64_t i = 0; i < a.rows; ++i) queries.push_back(Row(i, a.length));
+  PpoOptions options;
+  options.batches.batch_size = a.batch;
+  options.steps = a.steps;
+  options.schedule.learning_rate = 1e-6;
+  PpoSeams seams;
+  seams.generate = [&](const std::vector<const Ids*>& asked, int64_t update) {
+    std::vector<engine::GenerationRequest> requests;
+    for (size_t i = 0; i < asked.size(); ++i) {
+      requests.push_back({.prompt_ids = *asked[i],
+                          .params = {.max_tokens = kAnswerTokens,
+                                     .temperature = options.temperature,
+                                     .top_p = 1.0,
+                                     .seed = static_cast<uint64_t>(update)},
+                          .item_index = i});
+    }
+    const auto engine = engine::Engine::Create(policy.get(), tokenizer.get(), {});
+    auto completions = engine->Generate(requests, [](const auto&) { return true; }).value();
+    std::vector<Ids> answers;
+    for (engine::Completion& completion : completions) {
+      answers.push_back(std::move(completion.token_ids));
+    }
+    return absl::StatusOr<std::vector<Ids>>(std::move(answers));
+  };
+  seams.score = [](const std::vector<const Ids*>&, const std::vector<Ids>& answers) {
+    return absl::StatusOr<std::vector<double>>(std::vector<double>(answers.size(), 0.0));
+  };
+  PpoTrainer trainer(options, {policy.get(), &head, &layers, &weights, reference.get()}, seams,
+                     &queries, group.get());
+  Stopwatch watch;
+  const TrainerState state = trainer.Run({}, watch.Callbacks()).value();
+  std::printf("seconds per update\t%.2f\nloss\t%.4f\nmemory\t%.0f\n",
+              watch.seconds() / static_cast<double>(a.steps - 1), state.last_loss, PeakMegabytes());
+}
+
 void Run(const Arguments& a) {
   const bool is_lora = a.method == "lora";
-  const auto checkpoint = model::OpenCheckpoint(a.model).value();
-  std::vector<std::string> warnings;
-  const auto model =
-      model::LoadDecoder(checkpoint, {.dtype = a.dtype, .master_weights = !is_lora}, &warnings)
-          .value();
+  const auto model = Load(model::OpenCheckpoint(a.model).value(), a, /*master=*/!is_lora);
   const auto group = parallel::ProcessGroup::Single();
   const model::LoraConfig config = {.r = 16,
                                     .alpha = 32,
@@ -101,23 +181,11 @@ void Run(const Arguments& a) {
   const auto nothing = [](int64_t, int64_t) { return absl::OkStatus(); };
   if (is_dpo && !dpo.Prepare(a.batch, weights, *group, nothing).ok()) std::abort();
   Trainer trainer(options, is_dpo ? static_cast<Recipe*>(&dpo) : &sft, &weights, group.get());
-  double begin = 0;
-  int64_t tokens = 0;
-  TrainerCallbacks callbacks;
-  callbacks.is_stopped = [] { return false; };
-  callbacks.on_line = [](const Json&) { return absl::OkStatus(); };
-  callbacks.on_step = [&](const TrainerState& state, int64_t, double) {
-    if (state.step > 1) return;
-    begin = Now();
-    tokens = state.tokens;
-  };
-  callbacks.wants_checkpoint = [](const TrainerState&, int64_t) { return false; };
-  const TrainerState state = trainer.Run({}, callbacks).value();
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
+  Stopwatch watch;
+  const TrainerState state = trainer.Run({}, watch.Callbacks()).value();
   std::printf("tokens per second\t%.1f\nloss\t%.4f\nmemory\t%.0f\n",
-              static_cast<double>(state.tokens - tokens) / (Now() - begin), state.last_loss,
-              static_cast<double>(usage.ru_maxrss) / 1024);
+              static_cast<double>(state.tokens - watch.tokens) / watch.seconds(), state.last_loss,
+              PeakMegabytes());
 }
 
 }  // namespace
@@ -125,20 +193,23 @@ void Run(const Arguments& a) {
 
 int main(int argc, char** argv) {
   if (argc != 9 && argc != 11) {
-    std::fprintf(stderr,
-                 "usage: train_bench MODEL sft|lora|dpo ROWS LENGTH BATCH STEPS THREADS fp32|bf16 "
-                 "[packed LENGTH]\n");
+    std::fprintf(
+        stderr,
+        "usage: train_bench MODEL sft|lora|dpo|ppo ROWS LENGTH BATCH STEPS THREADS fp32|bf16 "
+        "[packed LENGTH]\n");
     return 2;
   }
   at::set_num_threads(std::atoi(argv[7]));
   flowmesh::train::KeepFreedMemory();  // as the tasks do
-  flowmesh::train::Run({.model = argv[1],
-                        .method = argv[2],
-                        .rows = std::atoll(argv[3]),
-                        .length = std::atoll(argv[4]),
-                        .batch = std::atoll(argv[5]),
-                        .steps = std::atoll(argv[6]),
-                        .dtype = std::string(argv[8]) == "bf16" ? at::kBFloat16 : at::kFloat,
-                        .packed_length = argc == 11 ? std::atoll(argv[10]) : 0});
+  const flowmesh::train::Arguments arguments = {
+      .model = argv[1],
+      .method = argv[2],
+      .rows = std::atoll(argv[3]),
+      .length = std::atoll(argv[4]),
+      .batch = std::atoll(argv[5]),
+      .steps = std::atoll(argv[6]),
+      .dtype = std::string(argv[8]) == "bf16" ? at::kBFloat16 : at::kFloat,
+      .packed_length = argc == 11 ? std::atoll(argv[10]) : 0};
+  (arguments.method == "ppo" ? flowmesh::train::RunPpo : flowmesh::train::Run)(arguments);
   return 0;
 }
