@@ -162,6 +162,15 @@ absl::StatusOr<PromptSource> ReadTasks(const Field& spec) {
   return PromptSource{.prompts = {MakePrompt(text.path(), std::move(task), "", Json())}};
 }
 
+absl::StatusOr<PromptSource> ReadQueries(const Field& spec) {
+  const Field data = spec["data"], text = spec["query"];
+  RETURN_IF_ERROR(data.CheckMap());
+  if (!IsEmptyMap(data)) return ReadPrompts(spec, "");
+  if (!text.present()) return data.Error("required, or spec.query");
+  ASSIGN_OR_RETURN(std::string query, text.String());
+  return PromptSource{.prompts = {MakePrompt(text.path(), std::move(query), "", Json())}};
+}
+
 absl::StatusOr<std::vector<Prompt>> LoadPrompts(const DataSetPrompts& from,
                                                 const DataContext& context) {
   ASSIGN_OR_RETURN(const Table table, LoadDataSet(from.data_set, context));

@@ -48,6 +48,9 @@ absl::StatusOr<PromptSource> ReadPrompts(const Field& spec, const std::string& s
 // `spec.data.task` as well.
 absl::StatusOr<PromptSource> ReadTasks(const Field& spec);
 
+// The same for a retrieval's queries; a single one may stand in `spec.query`.
+absl::StatusOr<PromptSource> ReadQueries(const Field& spec);
+
 // At least one prompt, in their order: loaded, sliced, shuffled, sharded. Errors as of LoadDataSet;
 // InvalidArgument for an absent column or no row.
 absl::StatusOr<std::vector<Prompt>> LoadPrompts(const DataSetPrompts& from,

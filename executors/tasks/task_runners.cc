@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "executors/tasks/agent.h"
 #include "executors/tasks/inference.h"
+#include "executors/tasks/rag.h"
 #include "executors/tasks/task_runner.h"
 #include "executors/tasks/training.h"
 
@@ -35,6 +36,7 @@ std::map<std::string, std::unique_ptr<TaskRunner>> MakeTaskRunners(const RankOpt
   std::map<std::string, std::unique_ptr<TaskRunner>> runners;
   runners["agent"] = std::make_unique<AgentRunner>();
   runners["inference"] = std::make_unique<InferenceRunner>(options.use_cuda, gpu);
+  runners["rag"] = std::make_unique<RagRunner>(options.use_cuda, gpu);
   const TrainingDevice device = {options.use_cuda, gpu};
   runners["sft"] = std::make_unique<TrainingRunner>(RunSft, device);
   runners["lora_sft"] = std::make_unique<TrainingRunner>(RunLoraSft, device);

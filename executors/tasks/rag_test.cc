@@ -1,0 +1,230 @@
+// The runner in this process, with a small encoder whose vectors sentence-transformers computed,
+// and a server on loopback that checks its requests.
+#include "executors/tasks/rag.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "executors/model/model_goldens.h"
+#include "executors/retrieval/fake_qdrant.h"
+#include "executors/tasks/test_task.h"
+
+namespace flowmesh::tasks {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr char kKey[] = "canary-key-40172";
+
+const Json& Golden() {
+  static const auto& golden = *new Json(model::ReadModelGolden("../embeddings/cases.json"));
+  return golden;
+}
+
+class RagTest : public TaskTest {
+ protected:
+  // The collection holds the golden's own texts with sentence-transformers' vectors.
+  RagTest() {
+    const Json& golden = Golden()["cases"][0];
+    encoder_ = (dir_ / "encoder").string();
+    fs::copy(model::ModelGolden("../encoders/" + golden["encoder"].get<std::string>()), encoder_);
+    for (const auto& [name, content] : golden["files"].items()) {
+      const fs::path path = fs::path(encoder_) / name;
+      fs::create_directories(path.parent_path());
+      std::ofstream(path) << content.dump();
+    }
+    retrieval::FakeQdrant::Collection& collection = qdrant_.collections["handbook"];
+    collection.size = 32;
+    for (size_t i = 0; i < golden["embeddings"].size(); ++i) {
+      collection.points.push_back(
+          {i, golden["embeddings"][i].get<std::vector<float>>(), {{"text", Golden()["texts"][i]}}});
+    }
+    spec_ = {{"taskType", "rag"},
+             {"qdrant", {{"url", qdrant_.url()}, {"collection", "handbook"}}},
+             {"embedding", {{"model", encoder_}}},
+             {"search", {{"top_k", 2}}},
+             {"data", {{"type", "list"}, {"items", {"good dog", "kind"}}}}};
+  }
+
+  absl::StatusOr<TaskOutcome> Run(Json children = nullptr) {
+    TaskContext context = Context();
+    if (!children.is_null()) context.document["merge_children"] = std::move(children);
+    return runner_.Run(context);
+  }
+  Json Result(Json children = nullptr) {
+    auto outcome = Run(std::move(children));
+    EXPECT_TRUE(outcome.ok()) << outcome.status();
+    return outcome.ok() ? outcome->result : Json();
+  }
+  std::string Error() {
+    const std::string error = Message(Run().status());
+    EXPECT_THAT(error, Not(HasSubstr(kKey)));
+    return error;
+  }
+
+  std::string encoder_;
+  retrieval::FakeQdrant qdrant_;
+  RagRunner runner_{false, at::kCPU,
+                    [](std::string_view) -> std::optional<std::string> { return "/none"; }};
+};
+
+TEST_F(RagTest, AnswersWithTheKeysOfTheContract) {
+  const Json result = Result();
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : result.items()) keys.push_back(key);
+  EXPECT_THAT(keys,
+              ElementsAre("ok", "executor", "qdrant", "embedding", "search", "queries", "usage"));
+  EXPECT_EQ(result["ok"], true);
+  EXPECT_EQ(result["executor"], "rag");
+  EXPECT_EQ(result["qdrant"], (Json{{"collection", "handbook"}, {"url", qdrant_.url()}}));
+  EXPECT_EQ(result["embedding"], (Json{{"model", encoder_}}));
+  EXPECT_EQ(result["search"], (Json{{"top_k", 2}}));
+  ASSERT_EQ(result["queries"].size(), 2u);
+  const Json& query = result["queries"][1];
+  EXPECT_EQ(query["index"], 1);
+  EXPECT_EQ(query["query"], "kind");
+  ASSERT_EQ(query["items"].size(), 2u);
+  EXPECT_EQ(query["items"][0]["payload"], (Json{{"text", "kind"}}));
+  // Its own vector: the native one is that of sentence-transformers.
+  EXPECT_NEAR(query["items"][0]["score"].get<double>(), 1.0, 1e-5);
+  const Json& usage = result["usage"];
+  EXPECT_EQ(usage["num_queries"], 2);
+  EXPECT_EQ(usage["total_results"], 4);
+  const double latency = usage["latency_sec"];
+  EXPECT_GT(latency, 0);
+  EXPECT_NEAR(latency * 1e4, std::round(latency * 1e4), 1e-6);
+  EXPECT_FALSE(result.contains("children"));
+  EXPECT_EQ(progress_.back().stage, "searching");
+  EXPECT_EQ(progress_.back().done, 2u);
+}
+
+TEST_F(RagTest, QueriesFromEverySource) {
+  spec_.erase("data");
+  spec_["query"] = "good dog";
+  EXPECT_EQ(Result()["queries"][0]["items"][0]["payload"]["text"], "good dog");
+  std::ofstream(dir_ / "rows.jsonl") << R"({"q": "kind"})"
+                                     << "\n"
+                                     << R"({"q": "bad"})"
+                                     << "\n";
+  spec_["data"] = {{"type", "dataset"}, {"url", dir_ / "rows.jsonl"}, {"column", "q"}};
+  Json result = Result();
+  ASSERT_EQ(result["queries"].size(), 2u);
+  EXPECT_EQ(result["queries"][1]["items"][0]["payload"]["text"], "bad");
+  spec_["_upstreamResults"] = {{"draft", {{"result", {{"output", "kind"}}}}}};
+  spec_["data"] = Json::parse(R"({"type": "graph_template", "template": {"name": "x",
+      "text": "{col0_value}", "columns": [{"expr": "draft.result.output"}]}})");
+  EXPECT_EQ(Result()["queries"][0]["query"], "kind");
+}
+
+TEST_F(RagTest, TheServerMayEmbed) {
+  spec_["embedding"] = {{"model", "its/model"}, {"mode", "server"}};
+  spec_["data"]["items"] = {"q"};
+  qdrant_.models["its/model"]["q"] = qdrant_.collections["handbook"].points[9].vector;
+  EXPECT_EQ(Result()["queries"][0]["items"][0]["id"], 9);
+  EXPECT_THAT(log_, Not(Contains(HasSubstr("loaded model"))));
+}
+
+TEST_F(RagTest, EveryChildGetsItsOwnAnswers) {
+  Json child = spec_;
+  child["data"] = {{"type", "list"}, {"items", {"bad", "kind", "good dog"}}};
+  const Json result = Result({{{"task_id", "C1"}, {"spec", child}}, {{"task_id", "C2"}}});
+  EXPECT_EQ(result["queries"].size(), 2u);
+  EXPECT_EQ(result["usage"]["num_queries"], 5);
+  EXPECT_EQ(result["usage"]["total_results"], 10);
+  ASSERT_EQ(result["children"].size(), 1u);
+  const Json& own = result["children"]["C1"];
+  EXPECT_EQ(own["queries"][0]["items"][0]["payload"]["text"], "bad");
+  EXPECT_EQ(own["queries"][2]["index"], 2);
+  EXPECT_EQ(own["usage"]["num_queries"], 3);
+  EXPECT_EQ(own["usage"]["total_results"], 6);
+  EXPECT_EQ(own["usage"]["latency_sec"], result["usage"]["latency_sec"]);
+  for (const char* key : {"ok", "executor", "qdrant", "embedding", "search"}) {
+    EXPECT_EQ(own[key], result[key]) << key;
+  }
+  EXPECT_THAT(log_, Contains(HasSubstr("merge_children[1] has no task_id or no spec")));
+  child["search"]["top_k"] = 7;
+  EXPECT_THAT(Message(Run({{{"task_id", "C1"}, {"spec", child}}}).status()),
+              HasSubstr("merge_children[0] (task C1): spec.search differs from the parent's"));
+  child["search"]["top_k"] = 2;
+  child["data"]["items"] = {"x", " "};
+  EXPECT_THAT(Message(Run({{{"task_id", "C1"}, {"spec", child}}}).status()),
+              HasSubstr("merge_children[0] (task C1): spec.data.items[1]: expected a query, got an "
+                        "empty text"));
+}
+
+TEST_F(RagTest, TheModelStaysWarmUntilItsFilesChange) {
+  Result();
+  EXPECT_THAT(log_, Contains(HasSubstr("loaded model")));
+  Result();
+  EXPECT_THAT(log_, Contains(HasSubstr("is warm")));
+  std::ofstream(fs::path(encoder_) / "sentence_bert_config.json") << R"({"max_seq_length": 5})";
+  Result();
+  EXPECT_THAT(log_, Contains(HasSubstr("loaded model")));
+}
+
+TEST_F(RagTest, WhatQdrantRefuses) {
+  qdrant_.api_key = kKey;
+  spec_["qdrant"]["api_key"] = "canary-key-40172-wrong";
+  EXPECT_THAT(Error(),
+              AllOf(HasSubstr("query 0: Qdrant at http://127.0.0.1:"),
+                    HasSubstr("collection 'handbook', API key set"), HasSubstr("answered 401")));
+  spec_["qdrant"]["api_key"] = kKey;
+  EXPECT_EQ(Result()["qdrant"].size(), 2u);
+  EXPECT_THAT(DumpJson(Result()), Not(HasSubstr(kKey)));
+  spec_["qdrant"]["collection"] = "attic";
+  EXPECT_THAT(Error(), HasSubstr("Collection `attic` doesn't exist"));
+  qdrant_.collections["attic"].size = 384;
+  EXPECT_THAT(Error(), HasSubstr("the vectors of the embedding model have 32 components, those of "
+                                 "the collection 384"));
+}
+
+TEST_F(RagTest, WrongFieldsAreNamedBeforeAnythingIsLoaded) {
+  const Json good = spec_;
+  const auto error = [&](const std::string& pointer, const Json& value) {
+    spec_ = good;
+    spec_[Json::json_pointer(pointer)] = value;
+    const absl::Status status = Run().status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return Message(status);
+  };
+  EXPECT_EQ(error("/qdrant", nullptr), "spec.qdrant.url: required");
+  EXPECT_EQ(error("/qdrant", "x"), "spec.qdrant: expected a map, got \"x\"");
+  EXPECT_THAT(
+      error("/qdrant/url", "ftp://u:canary@host"),
+      AllOf(HasSubstr("spec.qdrant.url: expected an http or https URL"), Not(HasSubstr("canary"))));
+  EXPECT_EQ(error("/qdrant/collection", " "), "spec.qdrant.collection: required");
+  EXPECT_EQ(error("/qdrant/api_key", 93417), "spec.qdrant.api_key: expected a string");
+  EXPECT_EQ(error("/search/top_k", 0),
+            "spec.search.top_k: expected an integer from 1 to 10000, got 0");
+  EXPECT_EQ(error("/embedding/mode", "remote"),
+            "spec.embedding.mode: expected local or server, got \"remote\"");
+  EXPECT_EQ(error("/data", nullptr), "spec.data: required, or spec.query");
+  EXPECT_EQ(error("/data/type", "static"),
+            "spec.data.type: expected list, dataset or graph_template, got \"static\"");
+  EXPECT_THAT(error("/data/items", {1}), HasSubstr("spec.data.items[0]: expected a string"));
+  EXPECT_THAT(progress_, testing::IsEmpty());
+  spec_ = good;
+  spec_["embedding"]["model"] = "./nowhere";
+  EXPECT_THAT(Error(), HasSubstr("spec.embedding.model: no such model"));
+  spec_["embedding"]["model"] = encoder_;
+  spec_["search"]["depth"] = 3;
+  Result();
+  EXPECT_THAT(log_, Contains("ignored field spec.search.depth"));
+}
+
+TEST_F(RagTest, StopsBetweenSteps) {
+  stopped_ = true;
+  EXPECT_EQ(Run().status().code(), absl::StatusCode::kCancelled);
+  EXPECT_TRUE(qdrant_.requests().empty());
+}
+
+}  // namespace
+}  // namespace flowmesh::tasks
