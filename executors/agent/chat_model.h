@@ -28,6 +28,8 @@ struct ChatRequest {
   const std::vector<chat::ToolSpec>& tools;
   absl::Duration deadline = absl::InfiniteDuration();  // on Clock::Real().Monotonic()
   std::function<bool()> is_stopped;                    // polled while waiting
+  // Told why a try failed, before the next one. May be null.
+  std::function<void(const std::string& why)> on_retry;
 };
 
 class ChatModel {

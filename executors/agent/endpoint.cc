@@ -99,6 +99,7 @@ class Endpoint : public ChatModel {
       if (!attempt.is_worth_another) return Failure(attempt.reply.status());
       const auto pause = schedule.Next(clock.Monotonic() - begin, attempt.retry_after);
       if (!pause) return Failure(attempt.reply.status());
+      if (request.on_retry) request.on_retry(Message(Failure(attempt.reply.status())));
       RETURN_IF_ERROR(WaitUntil(clock, clock.Monotonic() + *pause, request.is_stopped));
     }
   }

@@ -54,11 +54,15 @@ class Run {
     RETURN_IF_ERROR(CheckTime());
     const std::string name = absl::StrCat("turn ", turn);
     if (context_.on_step) context_.on_step(label_ + name);
-    ASSIGN_OR_RETURN(ChatReply reply,
-                     agent_.model->Chat({.messages = messages_,
-                                         .tools = agent_.tools->specs(),
-                                         .deadline = context_.tools.deadline,
-                                         .is_stopped = context_.tools.is_stopped}));
+    const ChatRequest request{
+        .messages = messages_,
+        .tools = agent_.tools->specs(),
+        .deadline = context_.tools.deadline,
+        .is_stopped = context_.tools.is_stopped,
+        .on_retry = [&](const std::string& why) {
+          context_.transcript->Line(absl::StrCat(label_, name, ": trying again: ", why));
+        }};
+    ASSIGN_OR_RETURN(ChatReply reply, agent_.model->Chat(request));
     reply.message.content = context_.transcript->WithoutSecrets(reply.message.content);
     context_.transcript->Count(reply.usage);
     std::vector<std::string> notes;

@@ -86,6 +86,14 @@ TEST_F(LoopTest, AModelLearnsFromItsMistakes) {
   EXPECT_THAT(transcript_.lines()[3], HasSubstr("no tool is named"));
 }
 
+TEST_F(LoopTest, TriesThatFailAreTold) {
+  ScriptedEndpoint endpoint({Status(503, "busy"), Says("well")});
+  EXPECT_EQ(RunAgent(MakeAgent(endpoint), "x", context_).value(), "well");
+  EXPECT_THAT(transcript_.lines(),
+              ElementsAre(AllOf(HasSubstr("turn 1: trying again: "), HasSubstr("HTTP 503: busy")),
+                          "turn 1: 12 tokens"));
+}
+
 TEST_F(LoopTest, TurnsAreBounded) {
   ScriptedEndpoint endpoint({Calls("add", R"({"a": 2, "b": 3})")});
   Agent agent = MakeAgent(endpoint);

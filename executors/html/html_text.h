@@ -16,7 +16,7 @@ struct Page {
 
 struct HtmlOptions {
   std::string url;  // what relative links are resolved against; empty: links are left out
-  size_t max_tree = 256u << 20;  // bytes that the parsed page may take
+  size_t max_tree = 128u << 20;  // bytes that the parsed page may take
   absl::Duration max_time = absl::Seconds(10);
 };
 
