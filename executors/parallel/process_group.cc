@@ -8,6 +8,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -204,12 +205,14 @@ Pending ProcessGroup::Begin(const char* kind, int64_t bytes, const Start& start)
   try {
     Work work = start(sequence);
     if (work.done) watch_->AbortWhenLate(sequence, std::move(work.done));
-    return Pending([watch = watch_.get(), sequence, wait = std::move(work.wait)]() -> absl::Status {
+    return Pending([this, sequence, wait = std::move(work.wait)]() -> absl::Status {
+      const absl::Duration begin = Clock::Real().Monotonic();
+      const absl::Cleanup note = [&] { waited_ += Clock::Real().Monotonic() - begin; };
       try {
         wait();
-        return watch->failure();
+        return watch_->failure();
       } catch (const std::exception& error) {
-        return watch->Fail(sequence, error.what());
+        return watch_->Fail(sequence, error.what());
       }
     });
   } catch (const std::exception& error) {

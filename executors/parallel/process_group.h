@@ -94,6 +94,9 @@ class ProcessGroup {
   // Blocks until all ranks are here and their earlier collectives are done.
   absl::Status Barrier();
 
+  // How long this rank has been blocked in Wait and Barrier so far: what other ranks cost it.
+  absl::Duration waited() const { return waited_; }
+
  private:
   explicit ProcessGroup(GroupOptions options);
 
@@ -102,6 +105,7 @@ class ProcessGroup {
   Pending Begin(const char* kind, int64_t bytes, const Start& start);
 
   const GroupOptions options_;
+  absl::Duration waited_;
   // Null in a world of one. The watch goes first: it may abort the collectives.
   std::unique_ptr<Collectives> collectives_;
   std::unique_ptr<Watch> watch_;

@@ -248,6 +248,10 @@ absl::Status TrainingJob::Train(train::TrainingLoop& loop, int64_t rows,
   };
   ASSIGN_OR_RETURN(state_, loop.Run(std::move(state), callbacks));
   train_seconds_ = Now() - begin;
+  if (group_->world_size() > 1) {
+    Log(absl::StrFormat("trained for %.1f s, %.1f s of them waiting for other ranks",
+                        train_seconds_, absl::ToDoubleSeconds(group_->waited())));
+  }
   trained_tokens_ = state_.tokens - tokens_before;
   return absl::OkStatus();
 }

@@ -2,6 +2,10 @@
 // name<TAB>value: unpadded tokens per second over the steps after the first (ppo: seconds of an
 // update after the first), the last loss, and peak memory in MB.
 //
+// As one of several ranks (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), whose figures rank 0
+// prints: besides, the seconds of a step in which it waited for others, and those that a step's
+// exchanges take by themselves.
+//
 //   train_bench MODEL sft|lora|dpo|ppo ROWS LENGTH BATCH STEPS THREADS fp32|bf16 [packed LENGTH]
 #include <ATen/Parallel.h>
 #include <sys/resource.h>
@@ -80,7 +84,11 @@ double PeakMegabytes() {
 
 // Callbacks that note when the first step has ended, and after how many tokens.
 struct Stopwatch {
+  explicit Stopwatch(parallel::ProcessGroup* g) : group(g) {}
+
+  parallel::ProcessGroup* const group;
   double begin = 0;
+  absl::Duration waited_before;
   int64_t tokens = 0;
 
   TrainerCallbacks Callbacks() {
@@ -90,13 +98,25 @@ struct Stopwatch {
                 [this](const TrainerState& state, int64_t, double) {
                   if (state.step > 1) return;
                   begin = Now();
+                  waited_before = group->waited();
                   tokens = state.tokens;
                 },
             .wants_checkpoint = [](const TrainerState&, int64_t) { return false; },
             .save_checkpoint = [](const TrainerState&) { return absl::OkStatus(); }};
   }
   double seconds() const { return Now() - begin; }
+  double waited() const { return absl::ToDoubleSeconds(group->waited() - waited_before); }
 };
+
+// What a step's sums over ranks take when nothing runs beside them.
+double ExchangeSeconds(TrainedWeights& weights, parallel::ProcessGroup& group) {
+  if (group.world_size() == 1 || !group.Barrier().ok()) return 0;
+  const double begin = Now();
+  for (WeightShard& shard : weights.shards()) {
+    if (!group.AllReduceSum(shard.gradient).Wait().ok()) std::abort();
+  }
+  return Now() - begin;
+}
 
 std::unique_ptr<model::Decoder> Load(const model::Checkpoint& checkpoint, const Arguments& a,
                                      bool master) {
@@ -146,7 +166,7 @@ void RunPpo(const Arguments& a) {
   };
   PpoTrainer trainer(options, {policy.get(), &head, &layers, &weights, reference.get()}, seams,
                      &queries, group.get());
-  Stopwatch watch;
+  Stopwatch watch(group.get());
   const TrainerState state = trainer.Run({}, watch.Callbacks()).value();
   std::printf("seconds per update\t%.2f\nloss\t%.4f\nmemory\t%.0f\n",
               watch.seconds() / static_cast<double>(a.steps - 1), state.last_loss, PeakMegabytes());
@@ -155,7 +175,9 @@ void RunPpo(const Arguments& a) {
 void Run(const Arguments& a) {
   const bool is_lora = a.method == "lora";
   const auto model = Load(model::OpenCheckpoint(a.model).value(), a, /*master=*/!is_lora);
-  const auto group = parallel::ProcessGroup::Single();
+  const auto group =
+      parallel::ProcessGroup::Join(parallel::ProcessGroup::OptionsFromEnvironment(false).value())
+          .value();
   const model::LoraConfig config = {.r = 16,
                                     .alpha = 32,
                                     .dropout = 0,
@@ -181,10 +203,18 @@ void Run(const Arguments& a) {
   const auto nothing = [](int64_t, int64_t) { return absl::OkStatus(); };
   if (is_dpo && !dpo.Prepare(a.batch, weights, *group, nothing).ok()) std::abort();
   Trainer trainer(options, is_dpo ? static_cast<Recipe*>(&dpo) : &sft, &weights, group.get());
-  Stopwatch watch;
+  Stopwatch watch(group.get());
   const TrainerState state = trainer.Run({}, watch.Callbacks()).value();
+  const double seconds = watch.seconds(), waited = watch.waited();
+  const double alone = ExchangeSeconds(weights, *group);
+  if (group->rank() != 0) return;
+  const auto steps = static_cast<double>(a.steps - 1);
+  if (group->world_size() > 1) {
+    std::printf("waited per step\t%.3f\nexchange alone\t%.3f\nstep\t%.3f\n", waited / steps, alone,
+                seconds / steps);
+  }
   std::printf("tokens per second\t%.1f\nloss\t%.4f\nmemory\t%.0f\n",
-              static_cast<double>(state.tokens - watch.tokens) / watch.seconds(), state.last_loss,
+              static_cast<double>(state.tokens - watch.tokens) / seconds, state.last_loss,
               PeakMegabytes());
 }
 
