@@ -69,23 +69,6 @@ class Promises : public ::testing::Test {
   std::optional<Line> line_;
 };
 
-// Processes of ranks that live below an executor.
-std::vector<pid_t> RanksOf(pid_t executor) {
-  std::vector<pid_t> ranks;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
-    int pid = 0;
-    if (!absl::SimpleAtoi(entry.path().filename().string(), &pid)) continue;
-    const std::string stat = ReadFile(entry.path() / "stat").value_or("");
-    const size_t end = stat.rfind(") ");
-    // `pid (name) state parent ...`
-    if (end != std::string::npos &&
-        absl::StartsWith(stat.substr(end + 4), absl::StrCat(executor, " "))) {
-      ranks.push_back(pid);
-    }
-  }
-  return ranks;
-}
-
 // --- P10 -----------------------------------------------------------------------------------------
 
 TEST_F(Promises, P10_CancellationLeavesNoProcessAndNoSharedMemory) {
@@ -95,15 +78,14 @@ TEST_F(Promises, P10_CancellationLeavesNoProcessAndNoSharedMemory) {
       Script({"ignore_term", "grandchild", "shared_memory /" + segment, "log at it", "hang"}));
   ASSERT_TRUE(WaitForLog(id, "at it"));
   ASSERT_TRUE(std::filesystem::exists("/dev/shm/" + segment));
-  const pid_t executor = line().executor("e0").process().pid();
-  ASSERT_THAT(RanksOf(executor), SizeIs(1));
+  ASSERT_THAT(line().executor("e0").Children(), SizeIs(1));
   const absl::Duration begin = Now();
   client::SidecarClient client(line().sidecar_target());
   const auto answer = client.Cancel(id);
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_LT(Now() - begin, absl::Seconds(10));  // a grace of 5 s, which this one uses up
   // When the answer is there, nothing else is.
-  EXPECT_THAT(RanksOf(executor), SizeIs(0));
+  EXPECT_THAT(line().executor("e0").Children(), SizeIs(0));
   EXPECT_FALSE(std::filesystem::exists("/dev/shm/" + segment));
   const Json end = EndOf(id);
   EXPECT_EQ(end["type"], "TASK_FAILED");
@@ -158,7 +140,7 @@ TEST_F(Promises, P11_AnExecutorThatDiesFailsItsOwnTaskWithTheCause) {
                                 line().worker_id(name));
     ASSERT_TRUE(WaitForLog(ids[name], "at it"));
   }
-  const std::vector<pid_t> ranks = RanksOf(line().executor("e0").process().pid());
+  const std::vector<pid_t> ranks = line().executor("e0").Children();
   ASSERT_THAT(ranks, SizeIs(1));
   line().executor("e0").process().Signal(SIGKILL);
   ASSERT_TRUE(line().WaitForStatus("STARTING", line().worker_id("e0")));
@@ -183,7 +165,7 @@ TEST_F(Promises, P12_ATaskThatMakesNoProgressIsEndedAndReportedAsHung) {
   EXPECT_EQ(end["error"],
             "the task hung: no progress within 1s (EXECUTOR_PROGRESS_TIMEOUT_SEC); it was ended");
   EXPECT_EQ(end["payload"]["failure"], "HUNG");
-  EXPECT_THAT(RanksOf(line().executor("e0").process().pid()), SizeIs(0));
+  EXPECT_THAT(line().executor("e0").Children(), SizeIs(0));
   // Slow is not hung.
   const std::string slow = line().Dispatch(
       Script({"progress 1", "sleep 500", "progress 2", "sleep 500", "log still", "sleep 500"}));

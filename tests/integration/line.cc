@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "common/clock.h"
@@ -88,6 +90,22 @@ double Program::ResidentMegabytes() const {
     if (line.rfind("VmRSS:", 0) == 0) return std::stod(line.substr(6)) / 1024;
   }
   return 0;
+}
+
+std::vector<pid_t> Program::Children() const {
+  const std::string parent = absl::StrCat(process_->pid(), " ");
+  std::vector<pid_t> children;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    int pid = 0;
+    if (!absl::SimpleAtoi(entry.path().filename().string(), &pid)) continue;
+    const std::string stat = ReadFile(entry.path() / "stat").value_or("");
+    const size_t end = stat.rfind(") ");
+    // `pid (name) state parent ...`
+    if (end != std::string::npos && absl::StartsWith(stat.substr(end + 4), parent)) {
+      children.push_back(pid);
+    }
+  }
+  return children;
 }
 
 Line::Line(LineOptions options) : options_(std::move(options)) {
