@@ -1,0 +1,64 @@
+#include "executors/retrieval/chunker.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace flowmesh::retrieval {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+using By = ChunkOptions::By;
+
+// One token for each character of a word.
+std::vector<std::string> Cut(std::string_view text, const ChunkOptions& options) {
+  std::vector<std::string> texts;
+  for (const Chunk& chunk : ChunkText(text, options, [](std::string_view word) {
+         return static_cast<int64_t>(word.size());
+       })) {
+    texts.push_back(chunk.text);
+  }
+  return texts;
+}
+
+TEST(ChunkerTest, WordsFillAPassageAndTheNextRepeatsSome) {
+  const std::string text = "aa bb cc\n\ndd  ee";
+  EXPECT_THAT(Cut(text, {.size = 4, .overlap = 0}), ElementsAre("aa bb", "cc\n\ndd", "ee"));
+  EXPECT_THAT(Cut(text, {.size = 6, .overlap = 2}), ElementsAre("aa bb cc", "cc\n\ndd  ee"));
+  EXPECT_THAT(Cut(text, {.size = 5, .overlap = 3}),
+              ElementsAre("aa bb", "bb cc", "cc\n\ndd", "dd  ee"));
+  EXPECT_THAT(Cut(text, {.size = 100}), ElementsAre(text));
+  EXPECT_THAT(Cut(" \n\t ", {}), IsEmpty());
+  // A word that is longer than a passage is one by itself.
+  EXPECT_THAT(Cut("a longest b", {.size = 3, .overlap = 2}), ElementsAre("a", "longest", "b"));
+}
+
+TEST(ChunkerTest, SentencesStayWhole) {
+  const std::string text = "Aa bb. Cc (dd!) Ee\n\nff gg";
+  EXPECT_THAT(Cut(text, {.by = By::kSentences, .size = 8, .overlap = 0}),
+              ElementsAre("Aa bb.", "Cc (dd!)", "Ee\n\nff gg"));
+  EXPECT_THAT(Cut(text, {.by = By::kSentences, .size = 12, .overlap = 7}),
+              ElementsAre("Aa bb. Cc (dd!)", "Cc (dd!) Ee", "Ee\n\nff gg"));
+  // But one that is too long.
+  EXPECT_THAT(Cut("aaa bbb ccc. dd.", {.by = By::kSentences, .size = 7, .overlap = 0}),
+              ElementsAre("aaa bbb", "ccc. dd."));
+}
+
+TEST(ChunkerTest, NoPassageReachesIntoTheNextSection) {
+  const std::string text = "intro\n# One\naa bb\n## Two\ncc";
+  const auto chunks = ChunkText(text, {.by = By::kHeadings, .size = 100},
+                                [](std::string_view) { return int64_t{1}; });
+  ASSERT_EQ(chunks.size(), 3u);
+  EXPECT_EQ(chunks[0].text, "intro");
+  EXPECT_EQ(chunks[0].heading, "");
+  EXPECT_EQ(chunks[1].text, "# One\naa bb");
+  EXPECT_EQ(chunks[1].heading, "One");
+  EXPECT_EQ(chunks[2].text, "## Two\ncc");
+  EXPECT_EQ(chunks[2].heading, "Two");
+  EXPECT_THAT(Cut(text, {.by = By::kHeadings, .size = 6, .overlap = 0}),
+              ElementsAre("intro", "# One\naa", "bb", "## Two", "cc"));
+}
+
+}  // namespace
+}  // namespace flowmesh::retrieval

@@ -1,0 +1,29 @@
+// The documents in a file: text, Markdown, HTML and PDF hold one, files of rows one in each row.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "common/json.h"
+#include "common/status.h"
+
+namespace flowmesh::retrieval {
+
+struct Document {
+  std::string text;  // headings begin with `#`
+  Json metadata;     // a map: a page's `title`, a row's other columns and its `row`
+};
+
+// Whether a file is one that is read, by its ending.
+bool IsDocument(const std::filesystem::path& path);
+
+// `.txt`, `.text`, `.md`, `.markdown`, `.html`, `.htm`, `.pdf`, and files of rows (`.jsonl`,
+// `.json`,
+// `.csv`, `.tsv`, `.parquet`) with the text in `text_column`. Errors name the file.
+// InvalidArgument: another ending, a PDF that is none, text that is not UTF-8, rows without that
+// column.
+absl::StatusOr<std::vector<Document>> ReadDocuments(const std::filesystem::path& path,
+                                                    const std::string& text_column);
+
+}  // namespace flowmesh::retrieval

@@ -1,0 +1,179 @@
+#include "executors/retrieval/ingest.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "common/files.h"
+
+namespace flowmesh::retrieval {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+// The smallest PDF with a text: objects without a cross-reference table, which readers repair.
+std::string Pdf(const std::string& text) {
+  const std::string content = absl::StrCat("BT /F1 24 Tf 72 700 Td (", text, ") Tj ET");
+  return absl::StrCat(
+      "%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
+      "2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
+      "3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 4 0 R/Resources<</Font<</F1 "
+      "5 0 R>>>>>>endobj\n4 0 obj<</Length ",
+      content.size(), ">>stream\n", content,
+      "\nendstream endobj\n5 0 obj<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>endobj\n"
+      "trailer<</Root 1 0 R>>\n");
+}
+
+class IngestTest : public testing::Test {
+ protected:
+  IngestTest() {
+    fs::create_directories(dir_ / "docs/sub/.hidden");
+    options_.sources = {(dir_ / "docs").string()};
+    options_.field = "spec.store.sources";
+    options_.chunking = {.size = 4, .overlap = 0};
+    Open();
+  }
+
+  void Open() {
+    store_.reset();
+    auto store = Store::Open(dir_ / "store.db", "m", 2);
+    ASSERT_TRUE(store.ok()) << store.status();
+    store_ = *std::move(store);
+  }
+  void Write(const std::string& name, const std::string& text) {
+    std::ofstream(dir_ / "docs" / name, std::ios::binary) << text;
+  }
+  absl::StatusOr<IngestCounts> Run() {
+    const Embedder embedder = {.embed = [this](const std::vector<std::string>& texts)
+                                   -> absl::StatusOr<std::vector<std::vector<float>>> {
+                                 if (budget_ == 0) return absl::CancelledError("stopped");
+                                 --budget_;
+                                 embedded_ += texts.size();
+                                 return std::vector<std::vector<float>>(texts.size(), {1, 0});
+                               },
+                               .count_tokens = [](std::string_view) { return int64_t{1}; }};
+    embedded_ = 0;
+    return Ingest(options_, embedder, *store_, [](size_t, size_t) { return true; });
+  }
+  Json Payloads(const Json& filter) {
+    const auto items = store_->Search({.vector = {1, 0}, .limit = 100, .filter = filter});
+    EXPECT_TRUE(items.ok()) << items.status();
+    Json payloads = Json::array();
+    if (items.ok()) {
+      for (const Json& item : *items) payloads.push_back(item["payload"]);
+    }
+    return payloads;
+  }
+
+  TempDir dir_;
+  IngestOptions options_;
+  std::unique_ptr<Store> store_;
+  int budget_ = 1000;  // calls of the model
+  size_t embedded_ = 0;
+};
+
+TEST_F(IngestTest, EveryKindOfFileBelowAFolder) {
+  Write("a.txt", "one two three four five");
+  Write("b.md", "# Leave\nbook it");
+  Write("c.html", "<title>Page</title><h1>Travel</h1><p>by train</p><script>no</script>");
+  Write("d.pdf", Pdf("printed words"));
+  Write("sub/e.jsonl", "{\"text\": \"first row\", \"year\": 1990}\n{\"text\": \"second row\"}\n");
+  Write("sub/.hidden/f.txt", "hidden");
+  Write("g.bin", "binary");
+  options_.metadata = {{"lang", "en"}};
+  const auto counts = Run();
+  ASSERT_TRUE(counts.ok()) << counts.status();
+  EXPECT_EQ(counts->files, 5);
+  EXPECT_EQ(counts->unchanged, 0);
+  EXPECT_EQ(counts->passages, 7);
+  const auto of = [&](const std::string& name) {
+    return Payloads({{"source", (dir_ / "docs" / name).string()}});
+  };
+  EXPECT_EQ(of("a.txt")[0]["text"], "one two three four");
+  EXPECT_EQ(of("a.txt")[1]["text"], "five");
+  EXPECT_EQ(of("b.md")[0], (Json{{"text", "# Leave\nbook it"},
+                                 {"source", (dir_ / "docs/b.md").string()},
+                                 {"heading", "Leave"},
+                                 {"lang", "en"}}));
+  EXPECT_EQ(of("c.html")[0]["title"], "Page");
+  EXPECT_EQ(of("c.html")[0]["text"], "# Travel\n\nby train");
+  EXPECT_EQ(of("d.pdf")[0]["text"], "printed words");
+  EXPECT_EQ(of("sub/e.jsonl")[0]["year"], 1990);
+  EXPECT_EQ(of("sub/e.jsonl")[1]["row"], 2);
+}
+
+TEST_F(IngestTest, WhatIsAsItWasDoesNothing) {
+  Write("a.txt", "one two");
+  Write("b.txt", "three");
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(embedded_, 2u);
+  auto counts = Run();
+  EXPECT_EQ(counts->unchanged, 2);
+  EXPECT_EQ(embedded_, 0u);
+  // Written again with the same content: read, but not embedded.
+  fs::last_write_time(dir_ / "docs/a.txt",
+                      fs::file_time_type::clock::now() + std::chrono::hours(1));
+  counts = Run();
+  EXPECT_EQ(counts->unchanged, 2);
+  EXPECT_EQ(embedded_, 0u);
+  Write("b.txt", "three and more");
+  counts = Run();
+  EXPECT_EQ(counts->unchanged, 1);
+  EXPECT_EQ(embedded_, 1u);
+  EXPECT_EQ(*store_->Count(), 2);
+  // Cut otherwise, all is new.
+  options_.chunking.size = 1;
+  counts = Run();
+  EXPECT_EQ(counts->unchanged, 0);
+  EXPECT_EQ(*store_->Count(), 5);
+}
+
+TEST_F(IngestTest, GoesOnWhereItWasInterrupted) {
+  std::string text;
+  for (int i = 0; i < 2000; ++i) absl::StrAppend(&text, "word", i, " ");
+  Write("a.txt", text);
+  budget_ = 2;
+  EXPECT_EQ(Run().status().code(), absl::StatusCode::kCancelled);
+  const int64_t present = *store_->Count();
+  EXPECT_GT(present, 0);
+  EXPECT_LT(present, 500);
+  Open();
+  budget_ = 1000;
+  const auto counts = Run();
+  ASSERT_TRUE(counts.ok()) << counts.status();
+  EXPECT_EQ(counts->passages, 500 - present);
+  EXPECT_EQ(embedded_, static_cast<size_t>(500 - present));
+  EXPECT_EQ(*store_->Count(), 500);
+  EXPECT_EQ(Run()->unchanged, 1);
+}
+
+TEST_F(IngestTest, WrongSourcesAreNamed) {
+  const auto error = [&](const std::string& source) {
+    options_.sources = {source};
+    return Message(Run().status());
+  };
+  EXPECT_EQ(
+      error((dir_ / "nowhere").string()),
+      absl::StrCat("spec.store.sources[0]: no such file or folder: ", (dir_ / "nowhere").string()));
+  EXPECT_THAT(error((dir_ / "docs").string()), HasSubstr("spec.store.sources[0]: no document in"));
+  Write("a.pdf", "this is no PDF");
+  EXPECT_THAT(error((dir_ / "docs").string()),
+              HasSubstr("docs/a.pdf: expected a PDF, got something else"));
+  Write("b.bin", "x");
+  EXPECT_THAT(error((dir_ / "docs/b.bin").string()),
+              HasSubstr("expected a file that ends in .txt"));
+  Write("c.txt", "\xff\xfe");
+  EXPECT_THAT(error((dir_ / "docs/c.txt").string()), HasSubstr("c.txt: expected text in UTF-8"));
+  Write("d.jsonl", "{\"body\": \"x\"}\n");
+  EXPECT_THAT(error((dir_ / "docs/d.jsonl").string()),
+              HasSubstr("column 'text' not found; columns are: body"));
+  EXPECT_EQ(*store_->Count(), 0);
+}
+
+}  // namespace
+}  // namespace flowmesh::retrieval

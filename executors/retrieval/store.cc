@@ -1,0 +1,472 @@
+#include "executors/retrieval/store.h"
+
+#include <sqlite3.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/field.h"
+
+namespace flowmesh::retrieval {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kVersion[] = "1";
+constexpr double kFusion = 60;        // of reciprocal rank fusion
+constexpr size_t kLeastOfAList = 50;  // candidates that each list gives to the fusion
+constexpr int kPatienceMs = 10000;    // for another process' write
+
+constexpr char kSchema[] = R"sql(
+  CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+  CREATE TABLE sources (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    stamp TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    complete INTEGER NOT NULL DEFAULT 0);
+  CREATE TABLE passages (
+    id INTEGER PRIMARY KEY,
+    source INTEGER NOT NULL REFERENCES sources (id),
+    vector BLOB NOT NULL,  -- float32 of length 1, as this machine stores them
+    metadata TEXT NOT NULL,
+    text TEXT NOT NULL);
+  CREATE INDEX passages_of_source ON passages (source);
+  CREATE VIRTUAL TABLE words USING fts5 (text, content='passages', content_rowid='id');
+  CREATE TRIGGER passage_added AFTER INSERT ON passages BEGIN
+    INSERT INTO words (rowid, text) VALUES (new.id, new.text);
+  END;
+  CREATE TRIGGER passage_removed AFTER DELETE ON passages BEGIN
+    INSERT INTO words (words, rowid, text) VALUES ('delete', old.id, old.text);
+  END;
+)sql";
+
+const std::map<std::string, const char*>& Bounds() {
+  static const auto& bounds = *new std::map<std::string, const char*>{
+      {"gte", ">="}, {"gt", ">"}, {"lte", "<="}, {"lt", "<"}};
+  return bounds;
+}
+
+bool IsScalar(const Json& value) {
+  return value.is_string() || value.is_number() || value.is_boolean();
+}
+
+std::vector<float> Unit(std::vector<float> vector) {
+  double sum = 0;
+  for (const float x : vector) sum += static_cast<double>(x) * x;
+  const double length = std::max(std::sqrt(sum), 1e-12);
+  for (float& x : vector) x = static_cast<float>(x / length);
+  return vector;
+}
+
+// Many sums at a time, so that the compiler may use the widest registers there are.
+float Dot(const float* a, const float* b, size_t n) {
+  float sums[16] = {};
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    for (size_t k = 0; k < 16; ++k) sums[k] += a[i + k] * b[i + k];
+  }
+  float sum = 0;
+  for (const float s : sums) sum += s;
+  for (; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+// The words of a text as a query in which any may occur. FTS5 has a language of its own: each word
+// is quoted.
+std::string AnyWord(const std::string& text) {
+  std::vector<std::string> words;
+  std::string word;
+  for (const char c : text + " ") {
+    const auto byte = static_cast<unsigned char>(c);
+    if (std::isalnum(byte) || byte >= 0x80) {
+      word += c;
+    } else if (!word.empty()) {
+      words.push_back(absl::StrCat("\"", word, "\""));
+      word.clear();
+    }
+  }
+  return absl::StrJoin(words, " OR ");
+}
+
+}  // namespace
+
+absl::Status CheckFilter(const Json& filter, const std::string& path) {
+  const Field root(&filter, path);
+  RETURN_IF_ERROR(root.CheckMap());
+  if (!root.present()) return absl::OkStatus();
+  for (const auto& [key, wanted] : filter.items()) {
+    const Field field = root[key];
+    if (key.find('"') != std::string::npos) return root.Error("expected keys without quotes");
+    if (IsScalar(wanted)) continue;
+    if (wanted.is_array() && !wanted.empty() &&
+        std::all_of(wanted.begin(), wanted.end(), IsScalar)) {
+      continue;
+    }
+    if (!wanted.is_object() || wanted.empty()) {
+      return field.Expected("a text, number or boolean, a list of them, or a map of bounds");
+    }
+    for (const auto& [bound, value] : wanted.items()) {
+      if (!Bounds().contains(bound)) return field[bound].Error("expected gte, gt, lte or lt");
+      if (!value.is_string() && !value.is_number()) {
+        return field[bound].Expected("a number or a text");
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+struct Store::Database {
+  struct Closer {
+    void operator()(sqlite3* db) const { sqlite3_close_v2(db); }
+    void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
+  };
+
+  fs::path path;
+  std::unique_ptr<sqlite3, Closer> db;
+
+  absl::Status Error(int code) const {
+    const std::string text = absl::StrCat(path.string(), ": ", sqlite3_errmsg(db.get()));
+    switch (code & 0xff) {
+      case SQLITE_CORRUPT:
+      case SQLITE_NOTADB:
+        return absl::DataLossError(text);
+      case SQLITE_FULL:
+        return absl::ResourceExhaustedError(text);
+      case SQLITE_READONLY:
+      case SQLITE_PERM:
+      case SQLITE_CANTOPEN:
+        return absl::PermissionDeniedError(text);
+      case SQLITE_BUSY:
+        return absl::UnavailableError(text);
+      default:
+        return absl::InternalError(text);
+    }
+  }
+
+  absl::Status Execute(const char* sql) const {
+    const int code = sqlite3_exec(db.get(), sql, nullptr, nullptr, nullptr);
+    return code == SQLITE_OK ? absl::OkStatus() : Error(code);
+  }
+
+  static void BindOne(sqlite3_stmt* s, int at, const std::string& text) {
+    sqlite3_bind_text64(s, at, text.data(), text.size(), SQLITE_TRANSIENT, SQLITE_UTF8);
+  }
+  static void BindOne(sqlite3_stmt* s, int at, int64_t value) { sqlite3_bind_int64(s, at, value); }
+  static void BindOne(sqlite3_stmt* s, int at, const std::vector<float>& vector) {
+    sqlite3_bind_blob64(s, at, vector.data(), vector.size() * sizeof(float), SQLITE_TRANSIENT);
+  }
+  static void BindOne(sqlite3_stmt* s, int at, const Json& value) {
+    if (value.is_string()) {
+      BindOne(s, at, value.get<std::string>());
+    } else if (value.is_number_float()) {
+      sqlite3_bind_double(s, at, value.get<double>());
+    } else {
+      sqlite3_bind_int64(s, at, value.is_boolean() ? value.get<bool>() : value.get<int64_t>());
+    }
+  }
+
+  using Row = std::function<void(sqlite3_stmt*)>;
+
+  absl::Status RunBound(const std::string& sql, const std::function<void(sqlite3_stmt*)>& bind,
+                        const Row& row) const {
+    sqlite3_stmt* raw = nullptr;
+    int code = sqlite3_prepare_v2(db.get(), sql.c_str(), -1, &raw, nullptr);
+    if (code != SQLITE_OK) return Error(code);
+    const std::unique_ptr<sqlite3_stmt, Closer> statement(raw);
+    bind(raw);
+    while ((code = sqlite3_step(raw)) == SQLITE_ROW) {
+      if (row) row(raw);
+    }
+    return code == SQLITE_DONE ? absl::OkStatus() : Error(code);
+  }
+
+  // Runs a statement with its parameters bound from the first on.
+  template <typename... Values>
+  absl::Status Run(const std::string& sql, const Row& row, const Values&... values) const {
+    return RunBound(
+        sql,
+        [&](sqlite3_stmt* s) {
+          int at = 0;
+          (BindOne(s, ++at, values), ...);
+        },
+        row);
+  }
+
+  absl::Status InTransaction(const std::function<absl::Status()>& work) const {
+    RETURN_IF_ERROR(Execute("BEGIN IMMEDIATE"));
+    absl::Status status = work();
+    if (status.ok()) status = Execute("COMMIT");
+    if (!status.ok()) (void)Execute("ROLLBACK");
+    return status;
+  }
+
+  static std::string Text(sqlite3_stmt* s, int column) {
+    return std::string(static_cast<const char*>(sqlite3_column_blob(s, column)),
+                       static_cast<size_t>(sqlite3_column_bytes(s, column)));
+  }
+
+  // A new store's tables, or what an old one says of itself compared with what is wanted.
+  absl::Status Initialise(const std::string& model, int64_t dimension) const {
+    std::map<std::string, std::string> meta;
+    bool has_tables = false;
+    RETURN_IF_ERROR(
+        Run("SELECT 1 FROM sqlite_master LIMIT 1", [&](sqlite3_stmt*) { has_tables = true; }));
+    if (!has_tables) {
+      RETURN_IF_ERROR(Execute(kSchema));
+      return Run("INSERT INTO meta VALUES ('version', ?1), ('model', ?2), ('dimension', ?3)",
+                 nullptr, std::string(kVersion), model, std::to_string(dimension));
+    }
+    const absl::Status read =
+        Run("SELECT key, value FROM meta", [&](sqlite3_stmt* s) { meta[Text(s, 0)] = Text(s, 1); });
+    if (!read.ok() || meta["version"] != kVersion) {
+      return absl::DataLossError(
+          absl::StrCat(path.string(), ": expected a store of this version, got another database"));
+    }
+    if (meta["model"] == model && meta["dimension"] == std::to_string(dimension)) {
+      return absl::OkStatus();
+    }
+    return absl::FailedPreconditionError(absl::StrCat(
+        path.string(), ": the store was made with the model ", meta["model"], " (dimension ",
+        meta["dimension"], "), not with ", model, " (dimension ", dimension, ")"));
+  }
+};
+
+Store::Store(std::unique_ptr<Database> database, int64_t dimension)
+    : database_(std::move(database)), dimension_(dimension) {}
+Store::~Store() = default;
+
+absl::StatusOr<std::unique_ptr<Store>> Store::Open(const fs::path& path, const std::string& model,
+                                                   int64_t dimension) {
+  auto database = std::make_unique<Database>();
+  database->path = path;
+  sqlite3* raw = nullptr;
+  const int code =
+      sqlite3_open_v2(path.c_str(), &raw,
+                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
+  database->db.reset(raw);
+  if (code != SQLITE_OK) return database->Error(code);
+  sqlite3_busy_timeout(raw, kPatienceMs);
+  RETURN_IF_ERROR(database->Execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"));
+  RETURN_IF_ERROR(database->InTransaction([&] { return database->Initialise(model, dimension); }));
+  return std::unique_ptr<Store>(new Store(std::move(database), dimension));
+}
+
+absl::StatusOr<std::optional<Source>> Store::Find(const std::string& name) {
+  std::optional<Source> source;
+  RETURN_IF_ERROR(database_->Run(
+      "SELECT stamp, digest, complete, (SELECT count(*) FROM passages WHERE source = sources.id) "
+      "FROM sources WHERE name = ?1",
+      [&](sqlite3_stmt* s) {
+        source = {.name = name,
+                  .stamp = Database::Text(s, 0),
+                  .digest = Database::Text(s, 1),
+                  .is_complete = sqlite3_column_int(s, 2) != 0,
+                  .passages = sqlite3_column_int64(s, 3)};
+      },
+      name));
+  return source;
+}
+
+absl::Status Store::Begin(const Source& source) {
+  ids_.clear();
+  return database_->InTransaction([&]() -> absl::Status {
+    RETURN_IF_ERROR(database_->Run(
+        "DELETE FROM passages WHERE source = (SELECT id FROM sources WHERE name = ?1)", nullptr,
+        source.name));
+    return database_->Run(
+        "INSERT INTO sources (name, stamp, digest) VALUES (?1, ?2, ?3) ON CONFLICT (name) "
+        "DO UPDATE SET stamp = ?2, digest = ?3, complete = 0",
+        nullptr, source.name, source.stamp, source.digest);
+  });
+}
+
+absl::Status Store::Append(const std::string& source, const std::vector<Passage>& passages) {
+  ids_.clear();
+  return database_->InTransaction([&]() -> absl::Status {
+    for (const Passage& passage : passages) {
+      if (static_cast<int64_t>(passage.vector.size()) != dimension_) {
+        return absl::InternalError("a passage's vector is not of the store's dimension");
+      }
+      RETURN_IF_ERROR(database_->Run(
+          "INSERT INTO passages (source, vector, metadata, text) "
+          "SELECT id, ?2, ?3, ?4 FROM sources WHERE name = ?1",
+          nullptr, source, Unit(passage.vector), DumpJson(passage.metadata), passage.text));
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status Store::Complete(const std::string& source, const std::string& stamp) {
+  return database_->Run("UPDATE sources SET complete = 1, stamp = ?2 WHERE name = ?1", nullptr,
+                        source, stamp);
+}
+
+absl::StatusOr<int64_t> Store::Count() {
+  int64_t count = 0;
+  RETURN_IF_ERROR(database_->Run("SELECT count(*) FROM passages",
+                                 [&](sqlite3_stmt* s) { count = sqlite3_column_int64(s, 0); }));
+  return count;
+}
+
+absl::Status Store::LoadVectors() {
+  if (!ids_.empty()) return absl::OkStatus();
+  vectors_.clear();
+  bool is_whole = true;
+  RETURN_IF_ERROR(
+      database_->Run("SELECT id, vector FROM passages ORDER BY id", [&](sqlite3_stmt* s) {
+        const auto bytes = static_cast<size_t>(sqlite3_column_bytes(s, 1));
+        if (bytes != static_cast<size_t>(dimension_) * sizeof(float)) {
+          is_whole = false;
+          return;
+        }
+        ids_.push_back(sqlite3_column_int64(s, 0));
+        vectors_.resize(vectors_.size() + static_cast<size_t>(dimension_));
+        std::memcpy(vectors_.data() + vectors_.size() - dimension_, sqlite3_column_blob(s, 1),
+                    bytes);
+      }));
+  if (is_whole) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat(database_->path.string(), ": a vector is not of the store's dimension"));
+}
+
+std::vector<Store::Scored> Store::Nearest(const std::vector<float>& unit,
+                                          const std::vector<int64_t>* allowed, size_t limit) const {
+  std::vector<Scored> scored;
+  const auto width = static_cast<size_t>(dimension_);
+  for (size_t i = 0; i < ids_.size(); ++i) {
+    if (allowed && !std::binary_search(allowed->begin(), allowed->end(), ids_[i])) continue;
+    scored.push_back({ids_[i], Dot(vectors_.data() + i * width, unit.data(), width)});
+  }
+  const auto better = [](const Scored& a, const Scored& b) {
+    return a.score != b.score ? a.score > b.score : a.id < b.id;
+  };
+  limit = std::min(limit, scored.size());
+  std::partial_sort(scored.begin(), scored.begin() + static_cast<ptrdiff_t>(limit), scored.end(),
+                    better);
+  scored.resize(limit);
+  return scored;
+}
+
+absl::StatusOr<std::vector<Store::Scored>> Store::ByWords(const std::string& text,
+                                                          const std::vector<int64_t>* allowed,
+                                                          size_t limit) {
+  std::vector<Scored> found;
+  const std::string query = AnyWord(text);
+  if (query.empty()) return found;
+  RETURN_IF_ERROR(database_->Run(
+      "SELECT rowid, bm25(words) FROM words WHERE words MATCH ?1 ORDER BY 2, 1",
+      [&](sqlite3_stmt* s) {
+        const int64_t id = sqlite3_column_int64(s, 0);
+        if (found.size() >= limit) return;
+        if (allowed && !std::binary_search(allowed->begin(), allowed->end(), id)) return;
+        found.push_back({id, -sqlite3_column_double(s, 1)});
+      },
+      query));
+  return found;
+}
+
+absl::StatusOr<std::vector<int64_t>> Store::Matching(const Json& filter) {
+  std::vector<std::string> conditions;
+  std::vector<Json> values;
+  const auto parameter = [&](const Json& value) {
+    values.push_back(value);
+    return absl::StrCat("?", values.size());
+  };
+  for (const auto& [key, wanted] : filter.items()) {
+    const std::string member =
+        absl::StrCat("json_extract(metadata, ", parameter(absl::StrCat("$.\"", key, "\"")), ")");
+    if (wanted.is_object()) {
+      for (const auto& [bound, value] : wanted.items()) {
+        conditions.push_back(absl::StrCat(member, " ", Bounds().at(bound), " ", parameter(value)));
+        // Numbers and texts are ordered in SQLite, too.
+        conditions.push_back(absl::StrCat(
+            "typeof(", member, ") ", value.is_string() ? "= 'text'" : "IN ('integer','real')"));
+      }
+      continue;
+    }
+    std::vector<std::string> parameters;
+    for (const Json& value : wanted.is_array() ? wanted : Json::array({wanted})) {
+      parameters.push_back(parameter(value));
+    }
+    conditions.push_back(absl::StrCat(member, " IN (", absl::StrJoin(parameters, ", "), ")"));
+  }
+  std::vector<int64_t> ids;
+  RETURN_IF_ERROR(database_->RunBound(
+      absl::StrCat("SELECT id FROM passages WHERE ", absl::StrJoin(conditions, " AND "),
+                   " ORDER BY id"),
+      [&](sqlite3_stmt* s) {
+        for (size_t i = 0; i < values.size(); ++i) {
+          Database::BindOne(s, static_cast<int>(i) + 1, values[i]);
+        }
+      },
+      [&](sqlite3_stmt* s) { ids.push_back(sqlite3_column_int64(s, 0)); }));
+  return ids;
+}
+
+double Store::CosineOf(int64_t id, const std::vector<float>& unit) const {
+  const auto place = std::lower_bound(ids_.begin(), ids_.end(), id) - ids_.begin();
+  return Dot(vectors_.data() + place * dimension_, unit.data(), unit.size());
+}
+
+absl::StatusOr<Json> Store::Items(const std::vector<Scored>& found) {
+  Json items = Json::array();
+  for (const Scored& one : found) {
+    absl::StatusOr<Json> metadata = absl::DataLossError("a passage is gone");
+    std::string text;
+    RETURN_IF_ERROR(database_->Run(
+        "SELECT text, metadata FROM passages WHERE id = ?1",
+        [&](sqlite3_stmt* s) {
+          text = Database::Text(s, 0);
+          metadata = ParseJson(Database::Text(s, 1));
+        },
+        one.id));
+    RETURN_IF_ERROR(metadata.status());
+    Json payload = {{"text", std::move(text)}};
+    payload.update(*metadata);
+    items.push_back({{"id", one.id}, {"score", one.score}, {"payload", std::move(payload)}});
+  }
+  return items;
+}
+
+absl::StatusOr<Json> Store::Search(const StoreQuery& query) {
+  RETURN_IF_ERROR(LoadVectors());
+  const std::vector<float> unit = Unit(query.vector);
+  std::vector<int64_t> matching;
+  const bool is_filtered = query.filter.is_object() && !query.filter.empty();
+  if (is_filtered) {
+    ASSIGN_OR_RETURN(matching, Matching(query.filter));
+  }
+  const std::vector<int64_t>* allowed = is_filtered ? &matching : nullptr;
+  const auto limit = static_cast<size_t>(query.limit);
+  const size_t candidates = query.hybrid ? std::max(kLeastOfAList, limit) : limit;
+  std::vector<Scored> found = Nearest(unit, allowed, candidates);
+  if (query.hybrid) {
+    ASSIGN_OR_RETURN(const std::vector<Scored> words, ByWords(query.text, allowed, candidates));
+    std::map<int64_t, double> fused;
+    for (const std::vector<Scored>& list : {found, words}) {
+      for (size_t rank = 0; rank < list.size(); ++rank) {
+        fused[list[rank].id] += 1 / (kFusion + static_cast<double>(rank) + 1);
+      }
+    }
+    found.clear();
+    for (const auto& [id, score] : fused) found.push_back({id, score});
+    std::stable_sort(found.begin(), found.end(),
+                     [](const Scored& a, const Scored& b) { return a.score > b.score; });
+  }
+  if (query.threshold) {
+    std::erase_if(found,
+                  [&](const Scored& one) { return CosineOf(one.id, unit) < *query.threshold; });
+  }
+  if (found.size() > limit) found.resize(limit);
+  return Items(found);
+}
+
+}  // namespace flowmesh::retrieval

@@ -1,0 +1,97 @@
+// Passages with their vectors in one SQLite file, which is searched here: by vector, by words
+// (BM25), or by both.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/json.h"
+#include "common/status.h"
+
+namespace flowmesh::retrieval {
+
+struct Passage {
+  std::string text;
+  Json metadata;              // a map
+  std::vector<float> vector;  // of the store's dimension
+};
+
+// A document as it was when it came in.
+struct Source {
+  std::string name;         // path or URL
+  std::string stamp;        // another one when the content may be
+  std::string digest;       // of the content, and of how it was cut
+  bool is_complete = true;  // all passages are in
+  int64_t passages = 0;
+};
+
+struct StoreQuery {
+  std::vector<float> vector;
+  std::string text;  // for the words
+  int64_t limit = 5;
+  bool hybrid = false;              // also by words; the ranks are fused
+  std::optional<double> threshold;  // the least cosine of what is found
+  // Of the metadata, by key: the wanted value, a list of which one is wanted, or a map of bounds
+  // (`gte`, `gt`, `lte`, `lt`). All must hold. As CheckFilter has found right.
+  Json filter = Json::object();
+};
+
+// InvalidArgument, behind `path`: not of that form.
+absl::Status CheckFilter(const Json& filter, const std::string& path);
+
+// Each change is a transaction: what was written survives a crash, what was not is absent. One
+// thread at a time; other processes may read meanwhile.
+class Store {
+ public:
+  // Opens or creates it. FailedPrecondition: made with another model or dimension. DataLoss: no
+  // store, or a damaged one. Others: the disk. All name the file.
+  static absl::StatusOr<std::unique_ptr<Store>> Open(const std::filesystem::path& path,
+                                                     const std::string& model, int64_t dimension);
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  absl::StatusOr<std::optional<Source>> Find(const std::string& name);
+  // From here on `source` is there, incomplete, without passages: those of an older one go.
+  absl::Status Begin(const Source& source);
+  // More passages of a source that has begun, behind those that it has.
+  absl::Status Append(const std::string& source, const std::vector<Passage>& passages);
+  // It is complete, or its content is the same under a new stamp.
+  absl::Status Complete(const std::string& source, const std::string& stamp);
+
+  // The best passages, best first: a list of {id, score, payload: {text, metadata...}}. The score
+  // is the cosine, in a hybrid search the sum of 1 / (60 + rank) over both lists.
+  absl::StatusOr<Json> Search(const StoreQuery& query);
+  absl::StatusOr<int64_t> Count();  // of all passages
+
+ private:
+  struct Database;
+  struct Scored {
+    int64_t id = 0;
+    double score = 0;
+  };
+
+  Store(std::unique_ptr<Database> database, int64_t dimension);
+
+  absl::Status LoadVectors();
+  // `allowed`: sorted ids; null: all.
+  std::vector<Scored> Nearest(const std::vector<float>& unit, const std::vector<int64_t>* allowed,
+                              size_t limit) const;
+  absl::StatusOr<std::vector<Scored>> ByWords(const std::string& text,
+                                              const std::vector<int64_t>* allowed, size_t limit);
+  absl::StatusOr<std::vector<int64_t>> Matching(const Json& filter);
+  double CosineOf(int64_t id, const std::vector<float>& unit) const;
+  absl::StatusOr<Json> Items(const std::vector<Scored>& found);
+
+  const std::unique_ptr<Database> database_;
+  const int64_t dimension_;
+  // All vectors of length 1, by ids in ascending order; empty ids: not loaded.
+  std::vector<int64_t> ids_;
+  std::vector<float> vectors_;
+};
+
+}  // namespace flowmesh::retrieval

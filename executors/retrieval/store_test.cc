@@ -1,0 +1,184 @@
+#include "executors/retrieval/store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "common/files.h"
+
+namespace flowmesh::retrieval {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+class StoreTest : public testing::Test {
+ protected:
+  static constexpr int64_t kDimension = 3;
+
+  std::filesystem::path path() const { return dir_ / "store.db"; }
+  void Open(int64_t dimension = kDimension) {
+    store_.reset();
+    auto store = Store::Open(path(), "m", dimension);
+    ASSERT_TRUE(store.ok()) << store.status();
+    store_ = *std::move(store);
+  }
+  void Add(const std::string& source, const std::vector<Passage>& passages) {
+    ASSERT_TRUE(store_->Begin({.name = source, .stamp = "s", .digest = "d"}).ok());
+    ASSERT_TRUE(store_->Append(source, passages).ok());
+    ASSERT_TRUE(store_->Complete(source, "s").ok());
+  }
+  // Three passages about animals and one about ships.
+  void Fill() {
+    Open();
+    Add("animals",
+        {{"The red fox sleeps", {{"year", 1990}, {"kind", "fox"}}, {2, 0, 0}},
+         {"A dog's \"house\"", {{"year", 2001}, {"kind", "dog"}}, {0.6f, 0.8f, 0}},
+         {"Dogs and foxes", {{"year", 2010.5}, {"kind", "dog"}, {"wild", true}}, {0, 3, 0}}});
+    Add("ships", {{"A red ship", {{"kind", "ship"}}, {0, 0, 1}}});
+  }
+  std::vector<std::string> Texts(const StoreQuery& query) {
+    const auto items = store_->Search(query);
+    EXPECT_TRUE(items.ok()) << items.status();
+    std::vector<std::string> texts;
+    if (!items.ok()) return texts;
+    for (const Json& item : *items) texts.push_back(item["payload"]["text"]);
+    return texts;
+  }
+
+  TempDir dir_;
+  std::unique_ptr<Store> store_;
+};
+
+TEST_F(StoreTest, TheNearestByCosineComeFirst) {
+  Fill();
+  const auto items = store_->Search({.vector = {10, 0, 0}, .limit = 2});
+  ASSERT_TRUE(items.ok()) << items.status();
+  ASSERT_EQ(items->size(), 2u);
+  EXPECT_EQ((*items)[0]["payload"],
+            (Json{{"text", "The red fox sleeps"}, {"year", 1990}, {"kind", "fox"}}));
+  EXPECT_NEAR((*items)[0]["score"].get<double>(), 1.0, 1e-6);
+  EXPECT_NEAR((*items)[1]["score"].get<double>(), 0.6, 1e-6);
+  EXPECT_THAT(Texts({.vector = {1, 0, 0}, .threshold = 0.5}),
+              ElementsAre("The red fox sleeps", "A dog's \"house\""));
+}
+
+TEST_F(StoreTest, FiltersOnMetadata) {
+  Fill();
+  const auto texts = [&](const Json& filter) {
+    EXPECT_TRUE(CheckFilter(filter, "f").ok()) << CheckFilter(filter, "f");
+    return Texts({.vector = {1, 0, 0}, .filter = filter});
+  };
+  EXPECT_THAT(texts({{"kind", "dog"}}), ElementsAre("A dog's \"house\"", "Dogs and foxes"));
+  EXPECT_THAT(texts({{"kind", {"fox", "ship"}}}), ElementsAre("The red fox sleeps", "A red ship"));
+  EXPECT_THAT(texts({{"year", {{"gt", 1990}, {"lte", 2010.5}}}}),
+              ElementsAre("A dog's \"house\"", "Dogs and foxes"));
+  EXPECT_THAT(texts({{"year", 1990}, {"kind", "fox"}}), ElementsAre("The red fox sleeps"));
+  EXPECT_THAT(texts({{"wild", true}}), ElementsAre("Dogs and foxes"));
+  EXPECT_THAT(texts({{"kind", "cat"}}), IsEmpty());
+  EXPECT_THAT(texts({{"kind') OR 1 OR ('", "dog"}}), IsEmpty());
+}
+
+TEST_F(StoreTest, WrongFiltersAreNamed) {
+  const auto error = [](const Json& filter) { return Message(CheckFilter(filter, "f")); };
+  EXPECT_EQ(error("x"), "f: expected a map, got \"x\"");
+  EXPECT_THAT(error({{"a", Json::array()}}), HasSubstr("f.a: expected a text, number or boolean"));
+  EXPECT_EQ(error({{"a", {{"near", 1}}}}), "f.a.near: expected gte, gt, lte or lt");
+  EXPECT_EQ(error({{"a", {{"gt", true}}}}), "f.a.gt: expected a number or a text, got true");
+}
+
+TEST_F(StoreTest, WordsAndVectorsAreFusedByRank) {
+  Fill();
+  // By vector the ship is last; by words it is the better of the two red ones.
+  const StoreQuery query = {
+      .vector = {1, 0, 0}, .text = "ship, \"red\" OR (", .limit = 4, .hybrid = true};
+  const auto items = store_->Search(query);
+  ASSERT_TRUE(items.ok()) << items.status();
+  std::vector<std::string> texts;
+  for (const Json& item : *items) texts.push_back(item["payload"]["text"]);
+  EXPECT_THAT(texts, ElementsAre("The red fox sleeps", "A red ship", "A dog's \"house\"",
+                                 "Dogs and foxes"));
+  EXPECT_NEAR((*items)[0]["score"].get<double>(), 1.0 / 61 + 1.0 / 62, 1e-9);
+  EXPECT_NEAR((*items)[1]["score"].get<double>(), 1.0 / 61 + 1.0 / 64, 1e-9);
+  StoreQuery filtered = query;
+  filtered.filter = {{"kind", "ship"}};
+  EXPECT_THAT(Texts(filtered), ElementsAre("A red ship"));
+  filtered.text = "?!";
+  EXPECT_THAT(Texts(filtered), ElementsAre("A red ship"));
+}
+
+TEST_F(StoreTest, EqualsBruteForce) {
+  constexpr int64_t kWidth = 37;
+  Open(kWidth);
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  const auto draw = [&] {
+    std::vector<float> vector(kWidth);
+    for (float& x : vector) x = normal(random);
+    return vector;
+  };
+  std::vector<Passage> passages;
+  for (int i = 0; i < 2000; ++i) passages.push_back({absl::StrCat("p", i), Json::object(), draw()});
+  Add("all", passages);
+  for (int round = 0; round < 20; ++round) {
+    const std::vector<float> query = draw();
+    std::vector<std::pair<double, std::string>> wanted;
+    for (const Passage& passage : passages) {
+      double dot = 0, length = 0;
+      for (int64_t k = 0; k < kWidth; ++k) {
+        dot += static_cast<double>(query[k]) * passage.vector[k];
+        length += static_cast<double>(passage.vector[k]) * passage.vector[k];
+      }
+      wanted.emplace_back(-dot / std::sqrt(length), passage.text);
+    }
+    std::sort(wanted.begin(), wanted.end());
+    const std::vector<std::string> got = Texts({.vector = query, .limit = 10});
+    ASSERT_EQ(got.size(), 10u);
+    for (size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i], wanted[i].second);
+  }
+}
+
+TEST_F(StoreTest, SourcesOutliveTheProcessAndAreReplaced) {
+  Fill();
+  Open();
+  EXPECT_EQ(*store_->Count(), 4);
+  auto source = store_->Find("animals");
+  ASSERT_TRUE(source.ok() && source->has_value());
+  EXPECT_EQ((*source)->passages, 3);
+  EXPECT_TRUE((*source)->is_complete);
+  EXPECT_FALSE(store_->Find("plants")->has_value());
+  // One that was not finished says so, with what it has.
+  ASSERT_TRUE(store_->Begin({.name = "animals", .stamp = "t", .digest = "e"}).ok());
+  ASSERT_TRUE(store_->Append("animals", {{"A cat", Json::object(), {1, 0, 0}}}).ok());
+  Open();
+  source = store_->Find("animals");
+  EXPECT_EQ((*source)->stamp, "t");
+  EXPECT_FALSE((*source)->is_complete);
+  EXPECT_EQ((*source)->passages, 1);
+  // The old passages are gone, their words too.
+  EXPECT_THAT(Texts({.vector = {1, 0, 0}, .text = "fox", .hybrid = true}),
+              ElementsAre("A cat", "A red ship"));
+}
+
+TEST_F(StoreTest, AnotherModelOrFileIsRefused) {
+  Fill();
+  store_.reset();
+  const absl::Status size = Store::Open(path(), "m", 4).status();
+  EXPECT_EQ(size.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(size), HasSubstr("the store was made with the model m (dimension 3), not "
+                                       "with m (dimension 4)"));
+  EXPECT_THAT(Message(Store::Open(path(), "n", 3).status()), HasSubstr("not with n"));
+  std::ofstream(dir_ / "text") << "this is no database, and it is long enough to be seen as none";
+  EXPECT_EQ(Store::Open(dir_ / "text", "m", 3).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(Message(Store::Open(dir_ / "no/folder", "m", 3).status()),
+              HasSubstr((dir_ / "no/folder").string()));
+}
+
+}  // namespace
+}  // namespace flowmesh::retrieval
