@@ -1,0 +1,201 @@
+#include <atomic>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "common/clock.h"
+#include "common/http.h"
+#include "common/redact.h"
+#include "common/sse.h"
+#include "executors/mcp/connection.h"
+#include "executors/mcp/jsonrpc.h"
+
+namespace flowmesh::mcp {
+namespace {
+
+constexpr absl::Duration kCancelTime = absl::Seconds(2);  // to tell it that nobody waits
+constexpr absl::Duration kSilence = absl::Minutes(5);     // of a server that works
+constexpr size_t kMaxStreamBytes = 64u << 20;             // of one answer's stream
+
+class HttpConnection : public Connection {
+ public:
+  HttpConnection(const ServerSettings& settings, OnNotification on_notification)
+      : settings_(settings), on_notification_(std::move(on_notification)) {}
+
+  ~HttpConnection() override {
+    if (SessionId().empty()) return;
+    HttpRequest request = MakeRequest({Clock::Real().Monotonic() + kCancelTime, nullptr});
+    request.method = "DELETE";
+    (void)HttpClient().Send(request);
+  }
+
+  absl::StatusOr<Json> Request(const std::string& method, const Json& params,
+                               const CallLimits& limits) override {
+    const int64_t id = next_id_++;
+    absl::StatusOr<Json> answer = Post(RequestMessage(id, method, params), id, limits);
+    if (answer.ok()) answer = ResultOf(*answer);
+    if (answer.ok()) return answer;
+    if (absl::IsCancelled(answer.status()) || absl::IsDeadlineExceeded(answer.status())) {
+      (void)Post(CancelledMessage(id), 0, {Clock::Real().Monotonic() + kCancelTime, nullptr});
+    }
+    return Hidden(answer.status());
+  }
+
+  absl::Status Notify(const std::string& method, const Json& params,
+                      const CallLimits& limits) override {
+    return Hidden(Post(NotificationMessage(method, params), 0, limits).status());
+  }
+
+  void SetProtocolVersion(const std::string& version) override {
+    absl::MutexLock lock(&mutex_);
+    protocol_version_ = version;
+  }
+
+  bool is_closed() override { return is_forgotten_; }
+
+ private:
+  // What one POST is answered, as far as it was read.
+  struct Answer {
+    int64_t id;  // of our request; 0: none is awaited
+    Json message;
+    std::string body;  // unless it is a stream
+    size_t stream_bytes = 0;
+  };
+
+  absl::Status Hidden(const absl::Status& status) const {
+    if (status.ok()) return status;
+    HttpRequest request;
+    request.headers = settings_.headers;
+    request.url = settings_.url;
+    return absl::Status(status.code(), WithoutSecrets(Message(status), request, {}));
+  }
+
+  std::string SessionId() {
+    absl::MutexLock lock(&mutex_);
+    return session_id_;
+  }
+
+  HttpRequest MakeRequest(const CallLimits& limits) {
+    HttpRequest request;
+    request.method = "POST";
+    request.url = settings_.url;
+    request.headers = settings_.headers;
+    request.headers.emplace_back("Content-Type", "application/json");
+    request.headers.emplace_back("Accept", "application/json, text/event-stream");
+    request.timeout = kSilence;
+    request.total_timeout = limits.deadline - Clock::Real().Monotonic();
+    request.cancelled = limits.is_stopped;
+    absl::MutexLock lock(&mutex_);
+    if (!session_id_.empty()) request.headers.emplace_back("Mcp-Session-Id", session_id_);
+    if (!protocol_version_.empty()) {
+      request.headers.emplace_back("MCP-Protocol-Version", protocol_version_);
+    }
+    return request;
+  }
+
+  // The answer to the request `id`, or null when there is none to wait for.
+  absl::StatusOr<Json> Post(const Json& message, int64_t id, const CallLimits& limits) {
+    HttpRequest request = MakeRequest(limits);
+    if (request.total_timeout <= absl::ZeroDuration()) {
+      return absl::DeadlineExceededError("no answer in time");
+    }
+    const bool had_session = request.HasHeader("mcp-session-id");
+    request.body = DumpJson(message);
+    Answer answer{.id = id, .message = nullptr, .body = "", .stream_bytes = 0};
+    SseParser stream(
+        [&](const SseEvent& event) {
+          const absl::StatusOr<Json> json = ParseJson(event.data);
+          if (!json.ok()) return absl::DataLossError("the server streams what is no JSON");
+          OnMessage(*json, answer);
+          return absl::OkStatus();
+        },
+        kMaxMessageBytes);
+    request.on_body = [&](const HttpResponse& head, std::string_view piece) {
+      return OnPiece(head, piece, stream, answer);
+    };
+    const absl::StatusOr<HttpResponse> response = HttpClient().Send(request);
+    if (!answer.message.is_null()) return answer.message;  // and the stream was left
+    if (!response.ok()) return response.status();
+    return Finish(*response, answer, had_session);
+  }
+
+  absl::Status OnPiece(const HttpResponse& head, std::string_view piece, SseParser& stream,
+                       Answer& answer) {
+    KeepSession(head);
+    answer.stream_bytes += piece.size();
+    if (head.Header("content-type").starts_with("text/event-stream")) {
+      RETURN_IF_ERROR(stream.Feed(piece));
+      if (answer.stream_bytes > kMaxStreamBytes) {
+        return absl::DataLossError("the server streams too much");
+      }
+      return answer.message.is_null() ? absl::OkStatus() : absl::AbortedError("answered");
+    }
+    answer.body += piece;
+    if (answer.body.size() <= kMaxMessageBytes) return absl::OkStatus();
+    return absl::DataLossError(
+        absl::StrCat("the server answers with more than ", kMaxMessageBytes, " bytes"));
+  }
+
+  absl::StatusOr<Json> Finish(const HttpResponse& response, Answer& answer, bool had_session) {
+    if (response.status == 404 && had_session) {
+      is_forgotten_ = true;
+      return absl::NotFoundError("the server has forgotten the session");
+    }
+    if (response.status / 100 != 2) {
+      return absl::UnavailableError(
+          absl::StrCat("the server answers with status ", response.status));
+    }
+    KeepSession(response);
+    if (answer.id == 0) return Json();
+    if (answer.body.empty())
+      return absl::DataLossError("the server's stream ends without an answer");
+    const absl::StatusOr<Json> json = ParseJson(answer.body);
+    if (!json.ok()) return absl::DataLossError("the server answers with what is no JSON");
+    for (const Json& message : json->is_array() ? *json : Json::array({*json})) {
+      OnMessage(message, answer);
+    }
+    if (answer.message.is_null()) return absl::DataLossError("the server answers something else");
+    return answer.message;
+  }
+
+  void KeepSession(const HttpResponse& head) {
+    const std::string id = head.Header("mcp-session-id");
+    if (id.empty()) return;
+    absl::MutexLock lock(&mutex_);
+    session_id_ = id;
+  }
+
+  void OnMessage(const Json& message, Answer& answer) {
+    switch (KindOf(message)) {
+      case MessageKind::kAnswer:
+        if (answer.id != 0 && AnswerId(message) == answer.id) answer.message = message;
+        return;
+      case MessageKind::kRequest:  // the server may wait for it before it goes on
+        (void)Post(AnswerTo(message), 0, {Clock::Real().Monotonic() + kCancelTime, nullptr});
+        return;
+      case MessageKind::kNotification:
+        if (on_notification_) on_notification_(message["method"].get<std::string>());
+        return;
+      case MessageKind::kNone:
+        return;
+    }
+  }
+
+  const ServerSettings settings_;
+  const OnNotification on_notification_;
+  std::atomic<int64_t> next_id_ = 1;
+  std::atomic<bool> is_forgotten_ = false;
+
+  absl::Mutex mutex_;
+  std::string session_id_ ABSL_GUARDED_BY(mutex_);
+  std::string protocol_version_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+std::unique_ptr<Connection> MakeHttp(const ServerSettings& settings,
+                                     OnNotification on_notification) {
+  return std::make_unique<HttpConnection>(settings, std::move(on_notification));
+}
+
+}  // namespace flowmesh::mcp
