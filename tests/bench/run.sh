@@ -101,7 +101,7 @@ train() {
   work=$(mktemp -d)
   trap 'rm -rf "$work"' RETURN
   # Method, rows, tokens of a row, batch, steps, threads.
-  local sft=(sft 16 256 4 4 2) lora=(lora 16 256 4 4 2) dpo=(dpo 8 128 2 4 2) ppo=(ppo 16 64 8 3 2) short=(sft 512 32 4 8 2)
+  local sft=(sft 16 256 4 4 2) lora=(lora 16 256 4 4 2) dpo=(dpo 8 128 2 4 2) ppo=(ppo 16 32 4 3 2) short=(sft 512 32 4 8 2) packed=(sft 512 32 4 3 2)
   for name in sft lora dpo ppo; do
     local -n arguments=$name
     trained "$work" $name "${arguments[@]}" fp32
@@ -109,7 +109,7 @@ train() {
   done
   trained "$work" bf16 "${sft[@]}" bf16
   trained "$work" short "${short[@]}" fp32
-  trained "$work" packed "${short[@]}" fp32 packed 512
+  trained "$work" packed "${packed[@]}" fp32 packed 512
   peer_trained "$work" short "${short[@]}" fp32
   # Two ranks of a thread each.
   local port rank
@@ -138,7 +138,7 @@ train() {
   row "full SFT of rows of 32 tokens fp32, 4 a step, packed into 512" "$(of packed "$speed") tokens/s" \
     "ours, not packed: $(of short "$speed") tokens/s" "$(ratio "$(of packed "$speed")" "$(of short "$speed")")"
   row "the same" "" "TRL, padded: $(of short.peer "$speed") tokens/s" "$(ratio "$(of packed "$speed")" "$(of short.peer "$speed")")"
-  row "PPO fp32, an update of 8 queries of 64 tokens, answers of 32" "$(of ppo "seconds per update") s, $(of ppo memory) MB" \
+  row "PPO fp32, an update of 4 queries of 32 tokens, answers of 32" "$(of ppo "seconds per update") s, $(of ppo memory) MB" \
     "TRL: $(of ppo.peer "seconds per update") s, $(of ppo.peer memory) MB" \
     "$(ratio "$(of ppo.peer "seconds per update")" "$(of ppo "seconds per update")")"
   row "two CPU ranks over Gloo, Llama of 190M fp32, full SFT: a step of $(of ranks.0 step) s waits for the other rank" \
