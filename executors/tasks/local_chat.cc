@@ -1,0 +1,122 @@
+#include "executors/tasks/local_chat.h"
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+#include <vector>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "common/clock.h"
+#include "executors/chat/tool_calls.h"
+
+namespace flowmesh::tasks {
+namespace {
+
+constexpr absl::Duration kPoll = absl::Milliseconds(50);  // between looks at is_stopped
+
+absl::Status CheckLimits(const agent::ChatRequest& request) {
+  if (request.is_stopped && request.is_stopped()) return absl::CancelledError("stopped");
+  if (Clock::Real().Monotonic() < request.deadline) return absl::OkStatus();
+  return absl::DeadlineExceededError("the model has not answered in time");
+}
+
+// The tokens that templates name, as text.
+std::vector<std::pair<std::string, std::string>> SpecialTokens(const text::Tokenizer& tokenizer) {
+  std::vector<std::pair<std::string, std::string>> tokens;
+  const auto add = [&](const char* name, std::optional<text::TokenId> id) {
+    if (id.has_value()) tokens.emplace_back(name, tokenizer.TokenText(*id));
+  };
+  add("bos_token", tokenizer.bos_id());
+  add("eos_token", tokenizer.eos_id());
+  add("pad_token", tokenizer.pad_id());
+  add("unk_token", tokenizer.unk_id());
+  return tokens;
+}
+
+}  // namespace
+
+LocalChat::LocalChat(model::LoadedModel* loaded, LocalChatOptions options,
+                     chat::ChatTemplate parsed)
+    : loaded_(loaded),
+      options_(std::move(options)),
+      template_(std::move(parsed)),
+      engine_(engine::Engine::Create(loaded, options_.engine)) {}
+
+absl::StatusOr<std::unique_ptr<LocalChat>> LocalChat::Make(model::LoadedModel* loaded,
+                                                           LocalChatOptions options) {
+  const std::string& source =
+      options.chat_template.empty() ? loaded->tokenizer->chat_template() : options.chat_template;
+  if (source.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(loaded->path.string(), ": the model has no chat template"));
+  }
+  ASSIGN_OR_RETURN(chat::ChatTemplate parsed, chat::ChatTemplate::Parse(source));
+  return absl::WrapUnique(new LocalChat(loaded, std::move(options), std::move(parsed)));
+}
+
+absl::StatusOr<std::string> LocalChat::Render(const agent::ChatRequest& request) const {
+  return template_.Render(chat::MessagesForTemplate(request.messages),
+                          chat::ToolsForTemplate(request.tools),
+                          {.special_tokens = SpecialTokens(*loaded_->tokenizer),
+                           .variables = options_.template_variables,
+                           .now = Clock::Real().Now()});
+}
+
+absl::Status LocalChat::Enter(const agent::ChatRequest& request) {
+  const auto is_free = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return !is_busy_; };
+  absl::MutexLock lock(&mutex_);
+  while (!mutex_.AwaitWithTimeout(absl::Condition(&is_free), kPoll)) {
+    RETURN_IF_ERROR(CheckLimits(request));
+  }
+  RETURN_IF_ERROR(CheckLimits(request));
+  is_busy_ = true;
+  return absl::OkStatus();
+}
+
+void LocalChat::Leave() {
+  absl::MutexLock lock(&mutex_);
+  is_busy_ = false;
+}
+
+absl::StatusOr<std::vector<engine::Completion>> LocalChat::Generate(
+    const engine::GenerationRequest& generation, const agent::ChatRequest& request) {
+  try {
+    return engine_->Generate({generation}, [&](const auto&) { return CheckLimits(request).ok(); });
+  } catch (const std::exception& e) {  // libtorch's; agents' threads know none
+    return absl::InternalError(absl::StrCat("the model failed: ", e.what()));
+  }
+}
+
+absl::StatusOr<agent::ChatReply> LocalChat::Chat(const agent::ChatRequest& request) {
+  ASSIGN_OR_RETURN(const std::string prompt, Render(request));
+  // The template has written the special tokens that the model wants.
+  engine::GenerationRequest generation{
+      .prompt_ids = loaded_->tokenizer->Encode(prompt, /*add_special_tokens=*/false),
+      .params = options_.params};
+  const auto prompt_tokens = static_cast<int64_t>(generation.prompt_ids.size());
+  const int64_t limit = engine_->max_model_len();
+  if (prompt_tokens == 0 || prompt_tokens >= limit) {
+    return absl::InvalidArgumentError(absl::StrCat("the conversation has ", prompt_tokens,
+                                                   " tokens, the model takes 1 to ", limit - 1));
+  }
+  generation.params.max_tokens = std::min(generation.params.max_tokens, limit - prompt_tokens);
+
+  RETURN_IF_ERROR(Enter(request));
+  const auto leave = absl::MakeCleanup([this] { Leave(); });
+  auto completions = Generate(generation, request);
+  if (absl::IsCancelled(completions.status())) {  // by which limit?
+    const absl::Status why = CheckLimits(request);
+    return why.ok() ? completions.status() : why;
+  }
+  if (!completions.ok()) return completions.status();
+  const engine::Completion& completion = completions->front();
+  agent::ChatReply reply;
+  reply.message = chat::ReadReply(completion.text, request.tools);
+  reply.finish_reason = reply.message.tool_calls.empty() ? completion.finish_reason : "tool_calls";
+  reply.usage = {prompt_tokens, static_cast<int64_t>(completion.token_ids.size())};
+  return reply;
+}
+
+}  // namespace flowmesh::tasks
