@@ -1,6 +1,8 @@
 #include "executors/tasks/rag.h"
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,10 +10,14 @@
 #include "common/clock.h"
 #include "common/redact.h"
 #include "common/strings.h"
+#include "executors/retrieval/ingest.h"
 #include "executors/tasks/data_context.h"
+#include "executors/tasks/fetch_source.h"
 
 namespace flowmesh::tasks {
 namespace {
+
+constexpr int64_t kDefaultPassage = 200;  // tokens
 
 double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
 
@@ -46,18 +52,46 @@ Json Usage(double seconds, size_t queries, size_t results) {
           {"total_results", results}};
 }
 
+// The list of points or passages for a text and, unless a server embeds it, its vector.
+using Search = std::function<absl::StatusOr<Json>(std::string text, std::vector<float> vector)>;
+
+Search SearchQdrant(const RagSpec& spec, const TaskContext& context) {
+  retrieval::QdrantOptions options = spec.qdrant;
+  options.is_cancelled = context.is_stopped;
+  const auto client = std::make_shared<retrieval::QdrantClient>(std::move(options));
+  return [client, model = spec.embedding.identifier](std::string text, std::vector<float> vector) {
+    return client->Search({.vector = std::move(vector), .text = std::move(text), .model = model});
+  };
+}
+
+Search SearchStore(const RagSpec& spec, retrieval::Store& store) {
+  return [&spec, &store](std::string text, std::vector<float> vector) {
+    return store.Search({.vector = std::move(vector),
+                         .text = std::move(text),
+                         .limit = spec.qdrant.limit,
+                         .hybrid = spec.store->hybrid,
+                         .threshold = spec.store->threshold,
+                         .filter = spec.store->filter});
+  };
+}
+
+Json PlaceOf(const RagSpec& spec) {
+  if (spec.store) return {{"store", {{"type", "embedded"}, {"path", spec.store->path}}}};
+  return {{"qdrant", {{"collection", spec.qdrant.collection}, {"url", ShownUrl(spec.qdrant.url)}}}};
+}
+
 // Without `usage`. `items`: what was found for the unit's queries, in their order.
 Json ResultOf(const RagSpec& spec, const RagUnit& unit, std::vector<Json> items) {
   Json queries = Json::array();
   for (size_t i = 0; i < unit.queries.size(); ++i) {
     queries.push_back({{"index", i}, {"query", unit.queries[i]}, {"items", std::move(items[i])}});
   }
-  return {{"ok", true},
-          {"executor", "rag"},
-          {"qdrant", {{"collection", spec.qdrant.collection}, {"url", ShownUrl(spec.qdrant.url)}}},
-          {"embedding", {{"model", spec.embedding.identifier}}},
-          {"search", {{"top_k", spec.qdrant.limit}}},
-          {"queries", std::move(queries)}};
+  Json result = {{"ok", true}, {"executor", "rag"}};
+  result.update(PlaceOf(spec));
+  result["embedding"] = {{"model", spec.embedding.identifier}};
+  result["search"] = {{"top_k", spec.qdrant.limit}};
+  result["queries"] = std::move(queries);
+  return result;
 }
 
 }  // namespace
@@ -92,38 +126,83 @@ absl::Status RagRunner::Load(const RagSpec& spec, const TaskContext& context) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<retrieval::QdrantQuery>> RagRunner::Embed(const RagSpec& spec,
-                                                                     const TaskContext& context) {
-  std::vector<std::string> texts;
-  for (const RagUnit& unit : spec.units) {
-    texts.insert(texts.end(), unit.queries.begin(), unit.queries.end());
-  }
-  std::vector<retrieval::QdrantQuery> queries(texts.size());
-  if (spec.by_server) {
-    for (size_t i = 0; i < texts.size(); ++i) {
-      queries[i] = {.text = std::move(texts[i]), .model = spec.embedding.identifier};
-    }
-    return queries;
-  }
+absl::StatusOr<std::vector<std::vector<float>>> RagRunner::Embed(
+    const std::vector<std::string>& texts, const std::string& stage,
+    const TaskContext& context) const {
   ASSIGN_OR_RETURN(const at::Tensor vectors, encoder_->Embed(texts, [&](size_t done) {
-    context.on_progress(
-        {.stage = "embedding", .done = done, .total = texts.size(), .unit = "items"});
+    context.on_progress({.stage = stage, .done = done, .total = texts.size(), .unit = "items"});
     return !context.is_stopped();
   }));
+  std::vector<std::vector<float>> rows(texts.size());
   const float* row = vectors.const_data_ptr<float>();
-  for (retrieval::QdrantQuery& query : queries) {
-    query.vector.assign(row, row + vectors.size(1));
+  for (std::vector<float>& out : rows) {
+    out.assign(row, row + vectors.size(1));
     row += vectors.size(1);
   }
-  return queries;
+  return rows;
+}
+
+absl::StatusOr<std::unique_ptr<retrieval::Store>> RagRunner::OpenStore(const RagSpec& spec,
+                                                                       const TaskContext& context,
+                                                                       Json* ingested) const {
+  auto opened =
+      retrieval::Store::Open(spec.store->path, spec.embedding.identifier, encoder_->dimension());
+  if (!opened.ok()) return Annotate(opened.status(), "spec.store.path");
+  std::unique_ptr<retrieval::Store> store = *std::move(opened);
+  if (spec.store->ingest.sources.empty()) return store;
+  retrieval::IngestOptions options = spec.store->ingest;
+  // Two places are the tokens around every text.
+  const int64_t most = std::max<int64_t>(encoder_->max_tokens() - 2, 1);
+  if (options.chunking.size > most) {
+    return absl::InvalidArgumentError(absl::StrCat("spec.store.chunking.size: expected at most ",
+                                                   most, ", the tokens that the model reads, got ",
+                                                   options.chunking.size));
+  }
+  if (options.chunking.size == 0) {
+    options.chunking.size = std::min(most, kDefaultPassage);
+    options.chunking.overlap = std::min(options.chunking.overlap, options.chunking.size - 1);
+  }
+  const retrieval::Embedder embedder = {
+      .embed =
+          [&](const std::vector<std::string>& texts) {
+            return Embed(texts, "embedding passages", context);
+          },
+      .count_tokens =
+          [&](std::string_view word) {
+            return static_cast<int64_t>(
+                encoder_->tokenizer().Encode(word, /*add_special_tokens=*/false).size());
+          }};
+  ASSIGN_OR_RETURN(
+      const retrieval::IngestCounts counts,
+      retrieval::Ingest(options, embedder, *store, [&](size_t done, size_t files) {
+        context.on_progress({.stage = "reading", .done = done, .total = files, .unit = "files"});
+        return !context.is_stopped();
+      }));
+  *ingested = {
+      {"files", counts.files}, {"unchanged", counts.unchanged}, {"passages", counts.passages}};
+  context.on_log(
+      LogLevel::kInfo,
+      absl::StrFormat("store %s: %d files, %d of them unchanged, %d passages added",
+                      spec.store->path, counts.files, counts.unchanged, counts.passages));
+  return store;
 }
 
 absl::StatusOr<TaskOutcome> RagRunner::Answer(const RagSpec& spec, const TaskContext& context) {
+  std::unique_ptr<retrieval::Store> store;
+  Json ingested;
+  if (spec.store) {
+    ASSIGN_OR_RETURN(store, OpenStore(spec, context, &ingested));
+  }
   const double begin = Now();
-  ASSIGN_OR_RETURN(const std::vector<retrieval::QdrantQuery> queries, Embed(spec, context));
-  retrieval::QdrantOptions options = spec.qdrant;
-  options.is_cancelled = context.is_stopped;
-  retrieval::QdrantClient client(std::move(options));
+  std::vector<std::string> queries;
+  for (const RagUnit& unit : spec.units) {
+    queries.insert(queries.end(), unit.queries.begin(), unit.queries.end());
+  }
+  std::vector<std::vector<float>> vectors(queries.size());
+  if (!spec.by_server) {
+    ASSIGN_OR_RETURN(vectors, Embed(queries, "embedding", context));
+  }
+  const Search search = store ? SearchStore(spec, *store) : SearchQdrant(spec, context);
 
   TaskOutcome outcome;
   std::vector<Json> results;
@@ -133,7 +212,7 @@ absl::StatusOr<TaskOutcome> RagRunner::Answer(const RagSpec& spec, const TaskCon
     size_t found = 0;
     for (size_t i = 0; i < unit.queries.size(); ++i) {
       if (context.is_stopped()) return absl::CancelledError("stopped");
-      absl::StatusOr<Json> points = client.Search(queries[done]);
+      absl::StatusOr<Json> points = search(std::move(queries[done]), std::move(vectors[done]));
       if (absl::IsCancelled(points.status())) return points.status();
       if (!points.ok()) {
         return absl::Status(points.status().code(),
@@ -151,6 +230,7 @@ absl::StatusOr<TaskOutcome> RagRunner::Answer(const RagSpec& spec, const TaskCon
 
   const double seconds = Now() - begin;
   outcome.result = std::move(results.front());
+  if (!ingested.is_null()) outcome.result["ingested"] = std::move(ingested);
   outcome.result["usage"] = Usage(seconds, queries.size(), total);
   for (size_t i = 1; i < results.size(); ++i) {
     // The time of the whole batch is everybody's.
@@ -158,9 +238,10 @@ absl::StatusOr<TaskOutcome> RagRunner::Answer(const RagSpec& spec, const TaskCon
     outcome.result["children"][spec.units[i].task_id] = std::move(results[i]);
   }
   context.on_log(LogLevel::kInfo,
-                 absl::StrFormat("collection %s, model %s: %d queries, %d results in %.2f s",
-                                 spec.qdrant.collection, spec.embedding.identifier, queries.size(),
-                                 total, seconds));
+                 absl::StrFormat("%s %s, model %s: %d queries, %d results in %.2f s",
+                                 store ? "store" : "collection",
+                                 store ? spec.store->path : spec.qdrant.collection,
+                                 spec.embedding.identifier, queries.size(), total, seconds));
   return outcome;
 }
 

@@ -9,6 +9,7 @@
 
 #include "common/env.h"
 #include "executors/model/sentence_encoder.h"
+#include "executors/retrieval/store.h"
 #include "executors/tasks/rag_spec.h"
 #include "executors/tasks/task_runner.h"
 
@@ -26,9 +27,13 @@ class RagRunner : public TaskRunner {
  private:
   // Makes `encoder_` the one that the spec asks for.
   absl::Status Load(const RagSpec& spec, const TaskContext& context);
-  // What to search for, for every query of every unit, in their order.
-  absl::StatusOr<std::vector<retrieval::QdrantQuery>> Embed(const RagSpec& spec,
-                                                            const TaskContext& context);
+  absl::StatusOr<std::vector<std::vector<float>>> Embed(const std::vector<std::string>& texts,
+                                                        const std::string& stage,
+                                                        const TaskContext& context) const;
+  // The store that the spec names, with its sources brought in; what came in goes into `ingested`.
+  absl::StatusOr<std::unique_ptr<retrieval::Store>> OpenStore(const RagSpec& spec,
+                                                              const TaskContext& context,
+                                                              Json* ingested) const;
   absl::StatusOr<TaskOutcome> Answer(const RagSpec& spec, const TaskContext& context);
 
   const bool use_cuda_;

@@ -15,6 +15,7 @@ namespace {
 using Warn = std::function<void(const std::string&)>;
 
 constexpr int64_t kMostPoints = 10000;
+constexpr int64_t kMostTokens = 1 << 20;  // of a passage
 
 // Trimmed; empty when absent.
 absl::StatusOr<std::string> ReadName(const Field& field, std::string_view fallback = "") {
@@ -25,7 +26,6 @@ absl::StatusOr<std::string> ReadName(const Field& field, std::string_view fallba
 absl::StatusOr<retrieval::QdrantOptions> ReadQdrant(const Field& spec) {
   const Field block = spec["qdrant"], search = spec["search"];
   RETURN_IF_ERROR(block.CheckMap());
-  RETURN_IF_ERROR(search.CheckMap());
   retrieval::QdrantOptions options;
   ASSIGN_OR_RETURN(options.url, ReadName(block["url"]));
   if (options.url.empty()) return block["url"].Error("required");
@@ -39,8 +39,69 @@ absl::StatusOr<retrieval::QdrantOptions> ReadQdrant(const Field& spec) {
   if (key.present() && !key.json().is_string()) return key.Error("expected a string");
   ASSIGN_OR_RETURN(options.api_key, ReadName(key));
   ASSIGN_OR_RETURN(options.using_name, ReadName(search["using"]));
-  ASSIGN_OR_RETURN(options.limit, search["top_k"].IntOr(5, 1, kMostPoints));
   return options;
+}
+
+absl::StatusOr<retrieval::ChunkOptions> ReadChunking(const Field& block) {
+  using By = retrieval::ChunkOptions::By;
+  RETURN_IF_ERROR(block.CheckMap());
+  retrieval::ChunkOptions options;
+  ASSIGN_OR_RETURN(const std::string by, ReadName(block["by"], "tokens"));
+  if (by == "sentences") {
+    options.by = By::kSentences;
+  } else if (by == "headings") {
+    options.by = By::kHeadings;
+  } else if (by != "tokens") {
+    return block["by"].Expected("tokens, sentences or headings");
+  }
+  // 0: as the model allows.
+  ASSIGN_OR_RETURN(options.size, block["size"].IntOr(0, 1, kMostTokens));
+  ASSIGN_OR_RETURN(options.overlap, block["overlap"].IntOr(0, 0, kMostTokens));
+  if (options.size > 0 && options.overlap >= options.size) {
+    return block["overlap"].Expected(absl::StrCat("less than the size ", options.size));
+  }
+  return options;
+}
+
+absl::StatusOr<StoreSpec> ReadStore(const Field& spec) {
+  const Field block = spec["store"], search = spec["search"];
+  RETURN_IF_ERROR(block.CheckMap());
+  if (spec["qdrant"].present()) return block.Error("excludes spec.qdrant");
+  StoreSpec store;
+  ASSIGN_OR_RETURN(const std::string type, block["type"].NonEmptyString());
+  if (type != "embedded") return block["type"].Expected("embedded");
+  ASSIGN_OR_RETURN(store.path, block["path"].NonEmptyString());
+  store.ingest.field = block["sources"].path();
+  if (block["sources"].present()) {
+    ASSIGN_OR_RETURN(store.ingest.sources, block["sources"].StringList());
+  }
+  ASSIGN_OR_RETURN(store.ingest.chunking, ReadChunking(block["chunking"]));
+  ASSIGN_OR_RETURN(store.ingest.text_column, ReadName(block["text_column"], "text"));
+  RETURN_IF_ERROR(block["metadata"].CheckMap());
+  if (block["metadata"].present()) store.ingest.metadata = block["metadata"].json();
+  ASSIGN_OR_RETURN(store.hybrid, search["hybrid"].BoolOr(false));
+  if (search["score_threshold"].present()) {
+    ASSIGN_OR_RETURN(store.threshold, search["score_threshold"].Number());
+  }
+  const Field filter = search["filter"];
+  RETURN_IF_ERROR(retrieval::CheckFilter(filter.json(), filter.path()));
+  if (filter.present()) store.filter = filter.json();
+  return store;
+}
+
+// Where the passages are: in a store or at a Qdrant server.
+absl::Status ReadPlace(const Field& spec, RagSpec* result) {
+  RETURN_IF_ERROR(spec["search"].CheckMap());
+  if (spec["store"].present()) {
+    ASSIGN_OR_RETURN(result->store, ReadStore(spec));
+    if (result->by_server) {
+      return spec["embedding"]["mode"].Error("server: a store has no server that embeds");
+    }
+  } else {
+    ASSIGN_OR_RETURN(result->qdrant, ReadQdrant(spec));
+  }
+  ASSIGN_OR_RETURN(result->qdrant.limit, spec["search"]["top_k"].IntOr(5, 1, kMostPoints));
+  return absl::OkStatus();
 }
 
 absl::Status ReadEmbedding(const Field& block, RagSpec* result) {
@@ -64,7 +125,7 @@ absl::StatusOr<std::optional<RagUnit>> ReadChild(const Field& child, const Field
   }
   RagUnit unit{.task_id = *id, .label = absl::StrCat(child.path(), " (task ", *id, "): ")};
   const Field spec(&child["spec"].json(), "spec");
-  for (const char* key : {"qdrant", "embedding", "search"}) {
+  for (const char* key : {"qdrant", "store", "embedding", "search"}) {
     if (spec[key].json() == parent_spec[key].json()) continue;
     return absl::InvalidArgumentError(
         absl::StrCat(unit.label, spec[key].path(), " differs from the parent's"));
@@ -86,8 +147,8 @@ absl::StatusOr<RagSpec> ReadRagSpec(const Json& document, const Warn& warn) {
   if (!spec.json().is_object()) return spec.Expected("a map");
   RagSpec result;
   ASSIGN_OR_RETURN(result.enforce_cpu, spec["enforce_cpu"].BoolOr(false));
-  ASSIGN_OR_RETURN(result.qdrant, ReadQdrant(spec));
   RETURN_IF_ERROR(ReadEmbedding(spec["embedding"], &result));
+  RETURN_IF_ERROR(ReadPlace(spec, &result));
   RagUnit parent;
   ASSIGN_OR_RETURN(parent.task_id, root["task_id"].StringOr(""));
   ASSIGN_OR_RETURN(parent.source, data::ReadQueries(spec));
@@ -100,7 +161,14 @@ absl::StatusOr<RagSpec> ReadRagSpec(const Json& document, const Warn& warn) {
   }
   WarnOfUnread(spec["qdrant"], {"url", "collection", "api_key"}, warn);
   WarnOfUnread(spec["embedding"], {"model", "mode", "revision", "download_dir"}, warn);
-  WarnOfUnread(spec["search"], {"top_k", "using"}, warn);
+  WarnOfUnread(spec["store"], {"type", "path", "sources", "chunking", "text_column", "metadata"},
+               warn);
+  WarnOfUnread(spec["store"]["chunking"], {"by", "size", "overlap"}, warn);
+  if (result.store) {
+    WarnOfUnread(spec["search"], {"top_k", "hybrid", "score_threshold", "filter"}, warn);
+  } else {
+    WarnOfUnread(spec["search"], {"top_k", "using"}, warn);
+  }
   return result;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "common/json.h"
 #include "common/status.h"
 #include "executors/data/prompts.h"
+#include "executors/retrieval/ingest.h"
 #include "executors/retrieval/qdrant.h"
 #include "executors/tasks/model_files.h"
 
@@ -24,8 +26,26 @@ struct RagUnit {
   std::vector<std::string> queries;
 };
 
+// `spec.store`: passages in a file of this machine instead of a Qdrant server.
+//   store:
+//     type: embedded
+//     path: ./handbook.db          # made when it is not there
+//     sources: [./handbook]        # files and folders that are brought in first; none: as it is
+//     chunking: {by: headings, size: 200, overlap: 20}   # or tokens (the default), sentences
+//     text_column: text            # of files of rows
+//     metadata: {lang: en}         # of every passage
+//   search: {top_k: 5, hybrid: true, score_threshold: 0.3, filter: {year: {gte: 2020}}}
+struct StoreSpec {
+  std::string path;
+  retrieval::IngestOptions ingest;  // a chunking size of 0: the default
+  bool hybrid = false;
+  std::optional<double> threshold;
+  Json filter = Json::object();
+};
+
 struct RagSpec {
-  retrieval::QdrantOptions qdrant;
+  std::optional<StoreSpec> store;   // else Qdrant
+  retrieval::QdrantOptions qdrant;  // with a store only `limit` counts
   ModelName embedding;
   bool by_server = false;      // Qdrant embeds the queries itself
   bool enforce_cpu = false;    // even where there is a GPU

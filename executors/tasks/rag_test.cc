@@ -220,6 +220,86 @@ TEST_F(RagTest, WrongFieldsAreNamedBeforeAnythingIsLoaded) {
   EXPECT_THAT(log_, Contains("ignored field spec.search.depth"));
 }
 
+class RagStoreTest : public RagTest {
+ protected:
+  RagStoreTest() {
+    fs::create_directories(dir_ / "docs");
+    std::ofstream(dir_ / "docs/good.md") << "# Dogs\ngood dog\n# Answers\nkind\n";
+    std::ofstream(dir_ / "docs/bad.txt") << "bad answers";
+    spec_.erase("qdrant");
+    spec_["store"] = {{"type", "embedded"},
+                      {"path", (dir_ / "store.db").string()},
+                      {"sources", {(dir_ / "docs").string()}},
+                      {"chunking", {{"by", "headings"}}}};
+  }
+};
+
+TEST_F(RagStoreTest, WhatIsBroughtInIsFound) {
+  Json result = Result();
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : result.items()) keys.push_back(key);
+  EXPECT_THAT(keys, ElementsAre("ok", "executor", "store", "embedding", "search", "queries",
+                                "usage", "ingested"));
+  EXPECT_EQ(result["store"], (Json{{"type", "embedded"}, {"path", spec_["store"]["path"]}}));
+  EXPECT_EQ(result["ingested"], (Json{{"files", 2}, {"unchanged", 0}, {"passages", 3}}));
+  EXPECT_EQ(result["usage"]["total_results"], 4);
+  // A passage's own words are the nearest to it.
+  spec_["query"] = "# Dogs good dog";
+  spec_.erase("data");
+  result = Result();
+  EXPECT_EQ(result["ingested"], (Json{{"files", 2}, {"unchanged", 2}, {"passages", 0}}));
+  const Json& best = result["queries"][0]["items"][0];
+  EXPECT_EQ(best["payload"], (Json{{"text", "# Dogs\ngood dog"},
+                                   {"source", (dir_ / "docs/good.md").string()},
+                                   {"heading", "Dogs"}}));
+  EXPECT_NEAR(best["score"].get<double>(), 1.0, 1e-5);
+  // Without sources it is searched as it is.
+  spec_["store"].erase("sources");
+  spec_["search"] = {{"top_k", 3},
+                     {"hybrid", true},
+                     {"score_threshold", -1},
+                     {"filter", {{"source", (dir_ / "docs/bad.txt").string()}}}};
+  result = Result();
+  EXPECT_FALSE(result.contains("ingested"));
+  ASSERT_EQ(result["queries"][0]["items"].size(), 1u);
+  EXPECT_EQ(result["queries"][0]["items"][0]["payload"]["text"], "bad answers");
+}
+
+TEST_F(RagStoreTest, WrongFieldsAreNamed) {
+  const Json good = spec_;
+  const auto error = [&](const std::string& pointer, const Json& value) {
+    spec_ = good;
+    spec_[Json::json_pointer(pointer)] = value;
+    return Message(Run().status());
+  };
+  EXPECT_EQ(error("/qdrant", {{"url", "http://h"}}), "spec.store: excludes spec.qdrant");
+  EXPECT_EQ(error("/store/type", "faiss"), "spec.store.type: expected embedded, got \"faiss\"");
+  EXPECT_EQ(error("/store/path", nullptr), "spec.store.path: expected a string, got nothing");
+  EXPECT_THAT(error("/store/sources", "docs"), HasSubstr("spec.store.sources: expected a list"));
+  EXPECT_EQ(error("/store/chunking/by", "page"),
+            "spec.store.chunking.by: expected tokens, sentences or headings, got \"page\"");
+  EXPECT_EQ(error("/store/chunking", {{"size", 5}, {"overlap", 5}}),
+            "spec.store.chunking.overlap: expected less than the size 5, got 5");
+  EXPECT_EQ(error("/store/metadata", 1), "spec.store.metadata: expected a map, got 1");
+  EXPECT_EQ(error("/embedding/mode", "server"),
+            "spec.embedding.mode: server: a store has no server that embeds");
+  EXPECT_THAT(error("/search/filter", {{"year", {{"near", 1}}}}),
+              HasSubstr("spec.search.filter.year.near: expected gte, gt, lte or lt"));
+  // These need the model.
+  EXPECT_EQ(error("/store/chunking/size", 11),
+            "spec.store.chunking.size: expected at most 10, the tokens that the model reads, got "
+            "11");
+  EXPECT_THAT(error("/store/sources", {"/nowhere"}),
+              HasSubstr("spec.store.sources[0]: no such file or folder: /nowhere"));
+  std::ofstream(dir_ / "a.pdf") << "no PDF";
+  EXPECT_THAT(error("/store/sources", {(dir_ / "a.pdf").string()}),
+              HasSubstr("a.pdf: expected a PDF, got something else"));
+  spec_ = good;
+  spec_["embedding"]["model"] = model::ModelGolden("../encoders/bert").string();
+  EXPECT_THAT(Error(), AllOf(HasSubstr("spec.store.path: "),
+                             HasSubstr("the store was made with the model " + encoder_)));
+}
+
 TEST_F(RagTest, StopsBetweenSteps) {
   stopped_ = true;
   EXPECT_EQ(Run().status().code(), absl::StatusCode::kCancelled);
