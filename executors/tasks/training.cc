@@ -335,7 +335,10 @@ absl::StatusOr<TaskOutcome> RunTrainingTask(
   TrainingDevice chosen = device;
   const absl::StatusOr<bool> enforces_cpu = spec["enforce_cpu"].BoolOr(false);
   if (enforces_cpu.ok() && *enforces_cpu) chosen.use_cuda = false;
-  const auto warn = [&](const std::string& text) { context.on_log(LogLevel::kWarning, text); };
+  const bool is_first = env("RANK").value_or("0") == "0";  // there is no group yet
+  const auto warn = [&](const std::string& text) {
+    if (is_first) context.on_log(LogLevel::kWarning, text);
+  };
   absl::StatusOr<TrainingSpec> read = ReadTrainingSpec(spec, defaults, chosen.use_cuda, warn);
   TrainingSpec known;
   known.identifier = defaults.identifier;

@@ -296,7 +296,11 @@ TEST_F(TrainingSpecTest, FieldsOfTheTypes) {
 TEST_F(TrainingSpecTest, KeysThatNobodyReadsAreNamed) {
   constexpr TrainingDefaults kDefaults = {.own_keys = "packing max_length"};
   ASSERT_TRUE(Read({{"training",
-                     {{"batch_size", 2}, {"packing", true}, {"log_with", "wandb"}, {"beta", 1}}}},
+                     {{"batch_size", 2},
+                      {"packing", true},
+                      {"log_with", "wandb"},
+                      {"beta", 1},
+                      {"steps", nullptr}}}},
                    kDefaults)
                   .ok());
   EXPECT_THAT(log_, UnorderedElementsAre("ignored field spec.training.log_with",

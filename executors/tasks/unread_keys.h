@@ -17,6 +17,7 @@ void WarnOfUnread(const Field& block, const Names& read,
                   const std::function<void(const std::string&)>& warn) {
   if (!block.present() || !block.json().is_object()) return;
   for (const auto& [key, value] : block.json().items()) {
+    if (value.is_null()) continue;  // as good as absent
     if (std::find(read.begin(), read.end(), std::string_view(key)) != read.end()) continue;
     warn(absl::StrCat("ignored field ", block.path(), ".", key));
   }
