@@ -96,10 +96,14 @@ Json ResultOf(const RagSpec& spec, const RagUnit& unit, std::vector<Json> items)
 
 }  // namespace
 
+at::Device RagRunner::DeviceOf(const RagSpec& spec) const {
+  return use_cuda_ && !spec.enforce_cpu ? gpu_ : at::Device(at::kCPU);
+}
+
 absl::Status RagRunner::Load(const RagSpec& spec, const TaskContext& context) {
   ASSIGN_OR_RETURN(const std::filesystem::path folder,
                    FindByName(spec.embedding, "spec.embedding.model", context, env_));
-  const at::Device device = use_cuda_ && !spec.enforce_cpu ? gpu_ : at::Device(at::kCPU);
+  const at::Device device = DeviceOf(spec);
   std::string key = absl::StrCat(spec.embedding.identifier, "\n", spec.embedding.revision, "\n",
                                  device.str(), "\n", StampOf(folder));
   if (key == encoder_key_) {
@@ -228,6 +232,13 @@ absl::StatusOr<TaskOutcome> RagRunner::Answer(const RagSpec& spec, const TaskCon
     total += found;
   }
 
+  if (spec.generation) {
+    std::vector<Json*> all;
+    for (Json& result : results) {
+      for (Json& query : result["queries"]) all.push_back(&query);
+    }
+    RETURN_IF_ERROR(generator_.Answer(*spec.generation, DeviceOf(spec), all, context, env_));
+  }
   const double seconds = Now() - begin;
   outcome.result = std::move(results.front());
   if (!ingested.is_null()) outcome.result["ingested"] = std::move(ingested);

@@ -10,6 +10,7 @@
 #include "common/env.h"
 #include "executors/model/sentence_encoder.h"
 #include "executors/retrieval/store.h"
+#include "executors/tasks/rag_generation.h"
 #include "executors/tasks/rag_spec.h"
 #include "executors/tasks/task_runner.h"
 
@@ -36,11 +37,14 @@ class RagRunner : public TaskRunner {
                                                               Json* ingested) const;
   absl::StatusOr<TaskOutcome> Answer(const RagSpec& spec, const TaskContext& context);
 
+  at::Device DeviceOf(const RagSpec& spec) const;
+
   const bool use_cuda_;
   const at::Device gpu_;
   const EnvLookup env_;
   std::string encoder_key_;  // of encoder_: everything that decides it, its files' times included
   std::unique_ptr<model::SentenceEncoder> encoder_;
+  Generator generator_;
 };
 
 }  // namespace flowmesh::tasks

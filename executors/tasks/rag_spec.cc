@@ -125,7 +125,7 @@ absl::StatusOr<std::optional<RagUnit>> ReadChild(const Field& child, const Field
   }
   RagUnit unit{.task_id = *id, .label = absl::StrCat(child.path(), " (task ", *id, "): ")};
   const Field spec(&child["spec"].json(), "spec");
-  for (const char* key : {"qdrant", "store", "embedding", "search"}) {
+  for (const char* key : {"qdrant", "store", "embedding", "search", "generation"}) {
     if (spec[key].json() == parent_spec[key].json()) continue;
     return absl::InvalidArgumentError(
         absl::StrCat(unit.label, spec[key].path(), " differs from the parent's"));
@@ -149,6 +149,9 @@ absl::StatusOr<RagSpec> ReadRagSpec(const Json& document, const Warn& warn) {
   ASSIGN_OR_RETURN(result.enforce_cpu, spec["enforce_cpu"].BoolOr(false));
   RETURN_IF_ERROR(ReadEmbedding(spec["embedding"], &result));
   RETURN_IF_ERROR(ReadPlace(spec, &result));
+  if (spec["generation"].present()) {
+    ASSIGN_OR_RETURN(result.generation, ReadGeneration(spec["generation"]));
+  }
   RagUnit parent;
   ASSIGN_OR_RETURN(parent.task_id, root["task_id"].StringOr(""));
   ASSIGN_OR_RETURN(parent.source, data::ReadQueries(spec));
@@ -164,6 +167,8 @@ absl::StatusOr<RagSpec> ReadRagSpec(const Json& document, const Warn& warn) {
   WarnOfUnread(spec["store"], {"type", "path", "sources", "chunking", "text_column", "metadata"},
                warn);
   WarnOfUnread(spec["store"]["chunking"], {"by", "size", "overlap"}, warn);
+  WarnOfUnread(spec["generation"],
+               {"model", "revision", "instructions", "max_tokens", "temperature", "seed"}, warn);
   if (result.store) {
     WarnOfUnread(spec["search"], {"top_k", "hybrid", "score_threshold", "filter"}, warn);
   } else {

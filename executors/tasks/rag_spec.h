@@ -15,6 +15,7 @@
 #include "executors/retrieval/ingest.h"
 #include "executors/retrieval/qdrant.h"
 #include "executors/tasks/model_files.h"
+#include "executors/tasks/rag_generation.h"
 
 namespace flowmesh::tasks {
 
@@ -46,6 +47,7 @@ struct StoreSpec {
 struct RagSpec {
   std::optional<StoreSpec> store;   // else Qdrant
   retrieval::QdrantOptions qdrant;  // with a store only `limit` counts
+  std::optional<GenerationSpec> generation;
   ModelName embedding;
   bool by_server = false;      // Qdrant embeds the queries itself
   bool enforce_cpu = false;    // even where there is a GPU

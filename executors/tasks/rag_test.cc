@@ -300,6 +300,38 @@ TEST_F(RagStoreTest, WrongFieldsAreNamed) {
                              HasSubstr("the store was made with the model " + encoder_)));
 }
 
+TEST_F(RagTest, AnswersAreMadeFromThePassages) {
+  spec_["generation"] = {{"model", model::ModelGolden("llama").string()},
+                         {"max_tokens", 4},
+                         {"instructions", "Passages:"}};
+  Json child = spec_;
+  child["data"]["items"] = {"bad"};
+  const Json result = Result({{{"task_id", "C1"}, {"spec", child}}});
+  for (const Json& queries : {result["queries"], result["children"]["C1"]["queries"]}) {
+    for (const Json& query : queries) {
+      EXPECT_TRUE(query["answer"].is_string());
+      EXPECT_TRUE(query["citations"].is_array());
+    }
+  }
+  // Greedy: the same again, from the warm model.
+  EXPECT_EQ(Result()["queries"][1]["answer"], result["queries"][1]["answer"]);
+  EXPECT_THAT(log_, Not(Contains(HasSubstr("loaded model"))));
+  spec_["generation"]["instructions"] = std::string(20000, 'x');
+  EXPECT_THAT(Error(), HasSubstr("spec.generation: query 0 and the instructions have"));
+  spec_["generation"] = {{"model", "./nowhere"}};
+  EXPECT_THAT(Error(), HasSubstr("spec.generation.model: no such model"));
+  spec_["generation"] = {{"max_tokens", 3}};
+  EXPECT_EQ(Error(), "spec.generation.model: expected a string, got nothing");
+  spec_["generation"] = {{"model", "x"}, {"temperature", -1}};
+  EXPECT_EQ(Error(), "spec.generation.temperature: expected a number of at least 0, got -1");
+}
+
+TEST(CitationTest, NumbersInBrackets) {
+  EXPECT_THAT(CitedNumbers("As [2] says, and [1, 3] too [2].", 3), ElementsAre(2, 1, 3));
+  EXPECT_THAT(CitedNumbers("[0] [4] [x] [] [1", 3), testing::IsEmpty());
+  EXPECT_THAT(CitedNumbers("[a [3]]", 3), ElementsAre(3));
+}
+
 TEST_F(RagTest, StopsBetweenSteps) {
   stopped_ = true;
   EXPECT_EQ(Run().status().code(), absl::StatusCode::kCancelled);

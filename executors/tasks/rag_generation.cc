@@ -1,0 +1,155 @@
+#include "executors/tasks/rag_generation.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/strings.h"
+#include "executors/engine/engine.h"
+#include "executors/tasks/fetch_source.h"
+
+namespace flowmesh::tasks {
+namespace {
+
+constexpr char kInstructions[] =
+    "Answer the question from the passages below alone, and name the numbers of those that you "
+    "used in brackets, such as [1]. Say so if they do not hold the answer.";
+
+std::string TextOf(const Json& payload) {
+  const Json& text = Field(&payload, "")["text"].json();
+  return text.is_string() ? text.get<std::string>() : DumpJson(payload);
+}
+
+std::string PromptOf(const GenerationSpec& spec, const Json& query, size_t passages) {
+  std::string prompt = absl::StrCat(spec.instructions, "\n\n");
+  for (size_t i = 0; i < passages; ++i) {
+    absl::StrAppend(&prompt, "[", i + 1, "] ", TextOf(query["items"][i]["payload"]), "\n\n");
+  }
+  return absl::StrCat(prompt, "Question: ", query["query"].get<std::string>(), "\nAnswer:");
+}
+
+// The prompt with as many passages as leave room for the answer.
+absl::StatusOr<engine::GenerationRequest> RequestOf(const GenerationSpec& spec, const Json& query,
+                                                    const text::Tokenizer& tokenizer, int64_t limit,
+                                                    const TaskContext& context) {
+  const size_t all = query["items"].size();
+  engine::GenerationRequest request{.params = spec.params,
+                                    .item_index = query["index"].get<uint64_t>()};
+  const int64_t room = limit - std::min(spec.params.max_tokens, limit / 2);
+  for (size_t passages = all;; --passages) {
+    request.prompt_ids = tokenizer.Encode(PromptOf(spec, query, passages), true);
+    if (static_cast<int64_t>(request.prompt_ids.size()) <= room) {
+      if (passages < all) {
+        context.on_log(LogLevel::kWarning,
+                       absl::StrCat("query ", query["index"].get<uint64_t>(), ": only ", passages,
+                                    " of ", all, " passages fit the model's ", limit, " tokens"));
+      }
+      return request;
+    }
+    if (passages == 0) break;
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "spec.generation: query ", query["index"].get<uint64_t>(), " and the instructions have ",
+      request.prompt_ids.size(), " tokens, the model has room for ", room));
+}
+
+Json CitationsOf(const std::string& answer, const Json& items) {
+  Json citations = Json::array();
+  for (const int64_t number : CitedNumbers(answer, static_cast<int64_t>(items.size()))) {
+    const Json& item = items[static_cast<size_t>(number - 1)];
+    Json citation = {{"number", number}, {"id", item["id"]}};
+    const Field source = Field(&item, "")["payload"]["source"];
+    if (source.present()) citation["source"] = source.json();
+    citations.push_back(std::move(citation));
+  }
+  return citations;
+}
+
+}  // namespace
+
+absl::StatusOr<GenerationSpec> ReadGeneration(const Field& block) {
+  RETURN_IF_ERROR(block.CheckMap());
+  GenerationSpec spec;
+  ASSIGN_OR_RETURN(spec.model.identifier, block["model"].NonEmptyString());
+  ASSIGN_OR_RETURN(spec.model.revision, block["revision"].StringOr("main"));
+  ASSIGN_OR_RETURN(spec.instructions, block["instructions"].StringOr(kInstructions));
+  ASSIGN_OR_RETURN(spec.params.max_tokens, block["max_tokens"].IntOr(256, 1));
+  ASSIGN_OR_RETURN(spec.params.temperature, block["temperature"].NumberOr(0));
+  if (spec.params.temperature < 0) return block["temperature"].Expected("a number of at least 0");
+  ASSIGN_OR_RETURN(const int64_t seed, block["seed"].IntOr(0));
+  spec.params.seed = static_cast<uint64_t>(seed);
+  // A base model would go on with a question of its own.
+  spec.params.stop = {"\nQuestion:"};
+  return spec;
+}
+
+std::vector<int64_t> CitedNumbers(const std::string& answer, int64_t passages) {
+  std::vector<int64_t> numbers;
+  for (size_t open = answer.find('['); open != std::string::npos;
+       open = answer.find('[', open + 1)) {
+    const size_t close = answer.find(']', open);
+    if (close == std::string::npos) break;
+    // One or several: [1], [1, 3].
+    for (const std::string& part : SplitTrimmed(answer.substr(open + 1, close - open - 1), ',')) {
+      int64_t number = 0;
+      if (!absl::SimpleAtoi(part, &number) || number < 1 || number > passages) continue;
+      if (std::find(numbers.begin(), numbers.end(), number) == numbers.end()) {
+        numbers.push_back(number);
+      }
+    }
+  }
+  return numbers;
+}
+
+absl::Status Generator::Load(const GenerationSpec& spec, at::Device device,
+                             const TaskContext& context, const EnvLookup& env) {
+  ASSIGN_OR_RETURN(const std::filesystem::path path,
+                   FindByName(spec.model, "spec.generation.model", context, env));
+  std::string key = absl::StrCat(device.str(), "\n", StampOf(path));
+  if (key == key_) return absl::OkStatus();
+  // The old one goes first: two may not fit.
+  key_.clear();
+  model_ = {};
+  auto loaded = model::LoadModel(
+      path, {.device = device, .progress = [&](uint64_t done, uint64_t total) {
+               context.on_progress(
+                   {.stage = "loading model", .done = done, .total = total, .unit = "bytes"});
+             }});
+  if (!loaded.ok()) return Annotate(loaded.status(), "spec.generation.model");
+  for (const std::string& warning : loaded->warnings) context.on_log(LogLevel::kWarning, warning);
+  model_ = *std::move(loaded);
+  key_ = std::move(key);
+  context.on_log(LogLevel::kInfo,
+                 absl::StrCat("loaded model ", spec.model.identifier, ": path ", path.string()));
+  return absl::OkStatus();
+}
+
+absl::Status Generator::Answer(const GenerationSpec& spec, at::Device device,
+                               const std::vector<Json*>& queries, const TaskContext& context,
+                               const EnvLookup& env) {
+  RETURN_IF_ERROR(Load(spec, device, context, env));
+  const auto engine = engine::Engine::Create(&model_, {});
+  std::vector<engine::GenerationRequest> requests;
+  for (const Json* query : queries) {
+    ASSIGN_OR_RETURN(auto request,
+                     RequestOf(spec, *query, *model_.tokenizer, engine->max_model_len(), context));
+    requests.push_back(std::move(request));
+  }
+  ASSIGN_OR_RETURN(const std::vector<engine::Completion> completions,
+                   engine->Generate(requests, [&](const engine::GenerationProgress& progress) {
+                     context.on_progress({.stage = "generating",
+                                          .done = progress.finished,
+                                          .total = progress.total,
+                                          .unit = "items"});
+                     return !context.is_stopped();
+                   }));
+  for (size_t i = 0; i < queries.size(); ++i) {
+    const std::string answer(Trim(completions[i].text));
+    (*queries[i])["answer"] = answer;
+    (*queries[i])["citations"] = CitationsOf(answer, (*queries[i])["items"]);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace flowmesh::tasks
