@@ -6,23 +6,34 @@
 #include "absl/strings/str_cat.h"
 #include "executors/agent/catalogue.h"
 #include "executors/agent/endpoint.h"
+#include "executors/agent/mcp_tools.h"
 
 namespace flowmesh::agent {
 
-absl::StatusOr<Agent> Assistant::MakeAgent(const std::string& name, const AgentSettings& settings,
-                                           const AgentConfiguration& configuration,
-                                           const EnvLookup& env, const Warn& warn) {
-  auto toolbox = std::make_unique<Toolbox>(configuration.max_tool_answer);
+absl::StatusOr<std::unique_ptr<Toolbox>> Assistant::MakeToolbox(const AgentSettings& settings,
+                                                                const Parts& parts) const {
+  auto toolbox = std::make_unique<Toolbox>(parts.configuration.max_tool_answer);
   const ToolEnvironment environment{
-      .env = env, .allow_private_addresses = configuration.allow_private_addresses, .warn = warn};
+      .env = parts.env,
+      .allow_private_addresses = parts.configuration.allow_private_addresses,
+      .warn = parts.warn};
   for (const ToolChoice& choice : settings.tools) {
     ASSIGN_OR_RETURN(const Tools tools, MakeTools(choice, environment));
     for (const auto& tool : tools) RETURN_IF_ERROR(Annotate(toolbox->Add(tool), choice.path));
   }
-  if (!settings.mcp_servers.empty()) {
-    return absl::UnimplementedError("mcp_servers: not built into this version");
+  for (const McpServer& server : settings.mcp_servers) {
+    ASSIGN_OR_RETURN(const Tools tools, MakeMcpTools(server, parts.is_stopped));
+    for (const auto& tool : tools) {
+      RETURN_IF_ERROR(Annotate(toolbox->Add(tool), "mcp_servers." + server.settings.name));
+    }
   }
-  ASSIGN_OR_RETURN(EndpointSettings endpoint, ReadEndpointSettings(env, settings.model));
+  return toolbox;
+}
+
+absl::StatusOr<Agent> Assistant::MakeAgent(const std::string& name, const AgentSettings& settings,
+                                           const Parts& parts) {
+  ASSIGN_OR_RETURN(EndpointSettings endpoint, ReadEndpointSettings(parts.env, settings.model));
+  ASSIGN_OR_RETURN(std::unique_ptr<Toolbox> toolbox, MakeToolbox(settings, parts));
   secrets_.push_back(endpoint.api_key);
   models_.push_back(MakeEndpoint(std::move(endpoint)));
   toolboxes_.push_back(std::move(toolbox));
@@ -33,34 +44,33 @@ absl::StatusOr<Agent> Assistant::MakeAgent(const std::string& name, const AgentS
                .max_turns = settings.max_turns};
 }
 
-absl::StatusOr<Team> Assistant::MakeTeam(const AgentConfiguration& configuration,
-                                         const EnvLookup& env, const Warn& warn) {
-  const TeamSettings& settings = *configuration.team;
+absl::StatusOr<Team> Assistant::MakeTeam(const Parts& parts) {
+  const TeamSettings& settings = *parts.configuration.team;
   Team team{.max_steps = settings.max_steps};
-  ASSIGN_OR_RETURN(team.planner, MakeAgent("planner", settings.planner, configuration, env, warn));
-  ASSIGN_OR_RETURN(team.reporter,
-                   MakeAgent("reporter", settings.reporter, configuration, env, warn));
+  ASSIGN_OR_RETURN(team.planner, MakeAgent("planner", settings.planner, parts));
+  ASSIGN_OR_RETURN(team.reporter, MakeAgent("reporter", settings.reporter, parts));
   for (const auto& [name, worker] : settings.workers) {
-    ASSIGN_OR_RETURN(Agent agent, MakeAgent(name, worker, configuration, env, warn));
+    ASSIGN_OR_RETURN(Agent agent, MakeAgent(name, worker, parts));
     team.workers.push_back({std::move(agent), worker.description});
   }
   return team;
 }
 
-absl::StatusOr<std::unique_ptr<Assistant>> Assistant::Make(const AgentConfiguration& configuration,
-                                                           const EnvLookup& env, const Warn& warn) {
+absl::StatusOr<std::unique_ptr<Assistant>> Assistant::Make(
+    const AgentConfiguration& configuration, const EnvLookup& env, const Warn& warn,
+    const std::function<bool()>& is_stopped) {
   auto assistant = absl::WrapUnique(new Assistant());
   assistant->secrets_ = configuration.secrets;
   for (std::string& secret : ToolSecrets(env)) assistant->secrets_.push_back(std::move(secret));
   const std::string where =
       absl::StrCat("agent configuration '", configuration.name, "' (", configuration.source, ")");
+  const Parts parts{configuration, env, warn, is_stopped};
   if (configuration.team) {
-    absl::StatusOr<Team> team = assistant->MakeTeam(configuration, env, warn);
+    absl::StatusOr<Team> team = assistant->MakeTeam(parts);
     if (!team.ok()) return Annotate(team.status(), where);
     assistant->team_ = *std::move(team);
   } else {
-    absl::StatusOr<Agent> agent =
-        assistant->MakeAgent("", configuration.agent, configuration, env, warn);
+    absl::StatusOr<Agent> agent = assistant->MakeAgent("", configuration.agent, parts);
     if (!agent.ok()) return Annotate(agent.status(), where);
     assistant->agent_ = *std::move(agent);
   }

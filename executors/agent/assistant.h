@@ -18,10 +18,11 @@ class Assistant {
  public:
   using Warn = std::function<void(const std::string&)>;
 
-  // Fails with an error of the configuration or the environment before anything is asked. `warn`
-  // gets what is off on this machine; it is not kept.
+  // Fails with an error of the configuration, the environment or an MCP server before a model is
+  // asked. `warn` gets what is off on this machine; neither it nor `is_stopped` is kept.
   static absl::StatusOr<std::unique_ptr<Assistant>> Make(const AgentConfiguration& configuration,
-                                                         const EnvLookup& env, const Warn& warn);
+                                                         const EnvLookup& env, const Warn& warn,
+                                                         const std::function<bool()>& is_stopped);
 
   // The answer to one task; errors as of RunAgent.
   absl::StatusOr<std::string> Run(const std::string& task, const RunContext& context) const;
@@ -30,13 +31,21 @@ class Assistant {
   const std::vector<std::string>& secrets() const { return secrets_; }
 
  private:
+  // What a configuration is put together with.
+  struct Parts {
+    const AgentConfiguration& configuration;
+    const EnvLookup& env;
+    const Warn& warn;
+    const std::function<bool()>& is_stopped;
+  };
+
   Assistant() = default;
 
+  absl::StatusOr<std::unique_ptr<Toolbox>> MakeToolbox(const AgentSettings& settings,
+                                                       const Parts& parts) const;
   absl::StatusOr<Agent> MakeAgent(const std::string& name, const AgentSettings& settings,
-                                  const AgentConfiguration& configuration, const EnvLookup& env,
-                                  const Warn& warn);
-  absl::StatusOr<Team> MakeTeam(const AgentConfiguration& configuration, const EnvLookup& env,
-                                const Warn& warn);
+                                  const Parts& parts);
+  absl::StatusOr<Team> MakeTeam(const Parts& parts);
 
   std::vector<std::unique_ptr<ChatModel>> models_;
   std::vector<std::unique_ptr<Toolbox>> toolboxes_;

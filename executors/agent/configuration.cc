@@ -9,6 +9,7 @@
 #include "absl/strings/str_split.h"
 #include "common/field.h"
 #include "common/files.h"
+#include "common/http.h"
 #include "common/strings.h"
 #include "common/yaml.h"
 #include "executors/agent/check_keys.h"
@@ -19,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint64_t kMaxFileBytes = 1 << 20;
+constexpr size_t kLongestServerName = 32;  // of 64 that a tool's name may have
 
 // `default`, `examples/search_agent`: parts that are file names.
 bool IsName(const std::string& name) {
@@ -157,30 +159,41 @@ class Reader {
     std::vector<McpServer> servers;
     if (!map.present()) return servers;
     for (const auto& [name, value] : map.json().items()) {
+      if (!IsPlainFileName(name) || name.size() > kLongestServerName) {
+        return map[name].Error("expected a short name of letters, digits, '-' and '_'");
+      }
       ASSIGN_OR_RETURN(McpServer server, ReadServer(map[name]));
-      server.name = name;
+      server.settings.name = name;
       servers.push_back(std::move(server));
     }
     return servers;
   }
 
   absl::StatusOr<McpServer> ReadServer(const Field& field) {
-    RETURN_IF_ERROR(CheckKeys(field, {"command", "args", "env", "url", "headers", "timeout_sec"}));
+    RETURN_IF_ERROR(
+        CheckKeys(field, {"command", "args", "env", "url", "headers", "timeout_sec", "tools"}));
     McpServer server;
-    ASSIGN_OR_RETURN(server.command, field["command"].StringOr(""));
-    ASSIGN_OR_RETURN(server.url, field["url"].StringOr(""));
-    if (server.command.empty() == server.url.empty()) {
+    mcp::ServerSettings& settings = server.settings;
+    ASSIGN_OR_RETURN(settings.command, field["command"].StringOr(""));
+    ASSIGN_OR_RETURN(settings.url, field["url"].StringOr(""));
+    if (settings.command.empty() == settings.url.empty()) {
       return field.Error("expected either `command` or `url`");
     }
+    if (!settings.url.empty() && UrlOrigin(settings.url).empty()) {
+      return field["url"].Error("expected an http(s) URL");
+    }
     if (field["args"].present()) {
-      ASSIGN_OR_RETURN(server.args, field["args"].StringList());
+      ASSIGN_OR_RETURN(settings.args, field["args"].StringList());
+    }
+    if (field["tools"].present()) {
+      ASSIGN_OR_RETURN(server.tools, field["tools"].StringList());
     }
     ASSIGN_OR_RETURN(const auto env, ReadStrings(field["env"]));
-    server.env.insert(env.begin(), env.end());
-    ASSIGN_OR_RETURN(server.headers, ReadStrings(field["headers"]));
+    settings.env.insert(env.begin(), env.end());
+    ASSIGN_OR_RETURN(settings.headers, ReadStrings(field["headers"]));
     ASSIGN_OR_RETURN(const double seconds, field["timeout_sec"].NumberOr(60));
     if (seconds <= 0) return field["timeout_sec"].Expected("a number above 0");
-    server.timeout = absl::Seconds(seconds);
+    settings.timeout = absl::Seconds(seconds);
     return server;
   }
 

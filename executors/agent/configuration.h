@@ -14,6 +14,7 @@
 #include "common/json.h"
 #include "common/status.h"
 #include "executors/agent/endpoint.h"
+#include "executors/mcp/connection.h"
 
 namespace flowmesh::agent {
 
@@ -26,15 +27,10 @@ struct ToolChoice {
   std::string path;  // the field, for errors
 };
 
-// A server of tools that speaks MCP: a program, or a URL.
+// A server of tools that speaks MCP, and which of them the agent may use.
 struct McpServer {
-  std::string name;
-  std::string command;
-  std::vector<std::string> args;
-  std::map<std::string, std::string> env;  // may hold secrets
-  std::string url;
-  std::vector<std::pair<std::string, std::string>> headers;  // may hold secrets
-  absl::Duration timeout = absl::Seconds(60);                // of one call
+  mcp::ServerSettings settings;
+  std::vector<std::string> tools;  // empty: all
 };
 
 struct AgentSettings {

@@ -43,7 +43,9 @@ class ConfigurationTest : public ::testing::Test {
   std::string Error(const std::string& yaml) {
     absl::Status status;
     if (const auto configuration = Load(yaml); configuration.ok()) {
-      status = Assistant::Make(*configuration, Env(), [](const std::string&) {}).status();
+      status = Assistant::Make(
+                   *configuration, Env(), [](const std::string&) {}, nullptr)
+                   .status();
     } else {
       status = configuration.status();
     }
@@ -63,7 +65,8 @@ TEST_F(ConfigurationTest, ThoseThatComeWithTheProgramCanBeUsed) {
     const auto configuration = LoadConfiguration(name, Env());
     ASSERT_TRUE(configuration.ok()) << configuration.status();
     EXPECT_EQ(configuration->source, "built in");
-    const auto assistant = Assistant::Make(*configuration, Env(), [](const std::string&) {});
+    const auto assistant = Assistant::Make(
+        *configuration, Env(), [](const std::string&) {}, nullptr);
     EXPECT_TRUE(assistant.ok()) << assistant.status();
   }
   EXPECT_THAT(LoadConfiguration("base", Env())->agent.tools, IsEmpty());
@@ -80,7 +83,7 @@ max_turns: 3
 model: {type: responses, name: n, base_url: "http://x/v1", api_key_env: K, temperature: 0.5, max_tokens: 9}
 tools: [files, {web_search: {results: 3}}, {bash: }]
 mcp_servers:
-  local: {command: server, args: [-v, x], env: {TOKEN: "${TOKEN}", A: b}, timeout_sec: 5}
+  local: {command: server, args: [-v, x], env: {TOKEN: "${TOKEN}", A: b}, timeout_sec: 5, tools: [look]}
   far: {url: "http://x/mcp", headers: {Authorization: "Bearer ${TOKEN}!"}}
 allow_private_addresses: true
 max_tool_answer: 2048
@@ -97,10 +100,12 @@ max_tool_answer: 2048
   EXPECT_EQ(agent.tools[1].options, (Json{{"results", 3}}));
   EXPECT_EQ(agent.tools[2].options, Json::object());
   ASSERT_EQ(agent.mcp_servers.size(), 2u);
-  EXPECT_THAT(agent.mcp_servers[0].args, ElementsAre("-v", "x"));
-  EXPECT_EQ(agent.mcp_servers[0].env.at("TOKEN"), "t0ken");
-  EXPECT_EQ(agent.mcp_servers[0].timeout, absl::Seconds(5));
-  EXPECT_THAT(agent.mcp_servers[1].headers, ElementsAre(Pair("Authorization", "Bearer t0ken!")));
+  EXPECT_THAT(agent.mcp_servers[0].settings.args, ElementsAre("-v", "x"));
+  EXPECT_EQ(agent.mcp_servers[0].settings.env.at("TOKEN"), "t0ken");
+  EXPECT_EQ(agent.mcp_servers[0].settings.timeout, absl::Seconds(5));
+  EXPECT_THAT(agent.mcp_servers[1].settings.headers,
+              ElementsAre(Pair("Authorization", "Bearer t0ken!")));
+  EXPECT_THAT(agent.mcp_servers[0].tools, ElementsAre("look"));
   EXPECT_THAT(loaded->secrets, ElementsAre("t0ken", "t0ken"));
   EXPECT_TRUE(loaded->allow_private_addresses);
   EXPECT_EQ(loaded->max_tool_answer, 2048u);
@@ -148,6 +153,9 @@ TEST_F(ConfigurationTest, WrongFilesNameTheField) {
        "tools[0].bash.timeout_sec: expected a number above 0 and at most 86400, got 0"},
       {"tools: [files, files]", "tools[1]: two tools named list_files"},
       {"mcp_servers: {a: {}}", "mcp_servers.a: expected either `command` or `url`"},
+      {"mcp_servers: {a: {url: /x}}", "mcp_servers.a.url: expected an http(s) URL"},
+      {"mcp_servers: {a b: {command: x}}",
+       "mcp_servers.a b: expected a short name of letters, digits, '-' and '_'"},
       {"mcp_servers: {a: {command: x, env: {K: '${NOT_SET}'}}}",
        "mcp_servers.a.env.K: the environment variable NOT_SET is not set"},
       {"team: {planner: {}, reporter: {}}",

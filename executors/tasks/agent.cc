@@ -61,7 +61,7 @@ class AgentJob {
     const auto configuration = agent::LoadConfiguration(spec_.config_name, env_);
     if (!configuration.ok()) return Annotate(configuration.status(), "spec.configName");
     ASSIGN_OR_RETURN(const std::unique_ptr<agent::Assistant> assistant,
-                     agent::Assistant::Make(*configuration, env_, warn));
+                     agent::Assistant::Make(*configuration, env_, warn, context_.is_stopped));
     Log(absl::StrCat("loaded configuration ", spec_.config_name));
     RETURN_IF_ERROR(LoadTasks());
 
