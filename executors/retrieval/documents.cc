@@ -88,6 +88,10 @@ absl::StatusOr<Document> ReadOne(Kind kind, std::string bytes) {
 
 }  // namespace
 
+absl::StatusOr<Document> ReadDocument(std::string content, const std::string& ending) {
+  return ReadOne(KindOf("page" + ending), std::move(content));
+}
+
 bool IsDocument(const fs::path& path) { return KindOf(path) != Kind::kNone; }
 
 absl::StatusOr<std::vector<Document>> ReadDocuments(const fs::path& path,

@@ -8,8 +8,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
+#include "common/redact.h"
 #include "common/strings.h"
 #include "executors/retrieval/documents.h"
+#include "executors/retrieval/page.h"
 
 namespace flowmesh::retrieval {
 namespace {
@@ -19,8 +21,9 @@ namespace fs = std::filesystem;
 constexpr size_t kPassagesAtOnce = 128;  // embedded and written together
 
 struct File {
-  fs::path path;
+  fs::path path;      // empty: a page
   std::string field;  // of the source that names it
+  std::string url = "";
 };
 
 absl::Status AddFolder(const fs::path& folder, const std::string& field, std::vector<File>& out) {
@@ -51,6 +54,10 @@ absl::StatusOr<std::vector<File>> Files(const IngestOptions& options) {
   std::vector<File> files;
   for (size_t i = 0; i < options.sources.size(); ++i) {
     const std::string field = absl::StrCat(options.field, "[", i, "]");
+    if (IsPageUrl(options.sources[i])) {
+      files.push_back({{}, field, options.sources[i]});
+      continue;
+    }
     std::error_code ignored;
     const fs::path path = fs::absolute(options.sources[i], ignored).lexically_normal();
     if (fs::is_directory(path, ignored)) {
@@ -77,14 +84,13 @@ std::string StampOf(const fs::path& path, const std::string& settings) {
                       fs::last_write_time(path, ignored).time_since_epoch().count(), " ", settings);
 }
 
-// The passages of a file, without vectors.
-absl::StatusOr<std::vector<Passage>> PassagesOf(const fs::path& path, const IngestOptions& options,
-                                                const Embedder& embedder) {
-  ASSIGN_OR_RETURN(std::vector<Document> documents, ReadDocuments(path, options.text_column));
+// The passages of documents, without vectors.
+std::vector<Passage> PassagesOf(const std::vector<Document>& documents, const std::string& source,
+                                const IngestOptions& options, const Embedder& embedder) {
   std::vector<Passage> passages;
   for (const Document& document : documents) {
     for (Chunk& chunk : ChunkText(document.text, options.chunking, embedder.count_tokens)) {
-      Json metadata = {{"source", path.string()}};
+      Json metadata = {{"source", source}};
       metadata.update(document.metadata);
       if (!chunk.heading.empty()) metadata["heading"] = chunk.heading;
       metadata.update(options.metadata);
@@ -94,25 +100,9 @@ absl::StatusOr<std::vector<Passage>> PassagesOf(const fs::path& path, const Inge
   return passages;
 }
 
-// Returns how many passages were added; nothing when the file is as it was.
-absl::StatusOr<std::optional<int64_t>> IngestFile(const fs::path& path,
-                                                  const IngestOptions& options,
-                                                  const Embedder& embedder, Store& store) {
-  const std::string settings = SettingsOf(options);
-  Source source{.name = path.string(), .stamp = StampOf(path, settings)};
-  ASSIGN_OR_RETURN(const std::optional<Source> old, store.Find(source.name));
-  if (old && old->is_complete && old->stamp == source.stamp) return std::nullopt;
-  ASSIGN_OR_RETURN(const std::string digest, Sha256OfFile(path));
-  source.digest = absl::StrCat(digest, " ", Sha256Hex(settings));
-  const bool is_same = old && old->digest == source.digest;
-  if (is_same && old->is_complete) {
-    RETURN_IF_ERROR(store.Complete(source.name, source.stamp));
-    return std::nullopt;
-  }
-  ASSIGN_OR_RETURN(std::vector<Passage> passages, PassagesOf(path, options, embedder));
-  // Cutting is deterministic: what an interrupted ingestion brought in are the first passages.
-  const size_t present = is_same ? static_cast<size_t>(old->passages) : 0;
-  if (!is_same) RETURN_IF_ERROR(store.Begin(source));
+// Adds what is not there yet, and completes the source.
+absl::StatusOr<int64_t> Add(const Source& source, size_t present, std::vector<Passage> passages,
+                            const Embedder& embedder, Store& store) {
   for (size_t begin = present; begin < passages.size(); begin += kPassagesAtOnce) {
     const size_t end = std::min(begin + kPassagesAtOnce, passages.size());
     std::vector<std::string> texts;
@@ -129,6 +119,63 @@ absl::StatusOr<std::optional<int64_t>> IngestFile(const fs::path& path,
   return static_cast<int64_t>(passages.size() - std::min(present, passages.size()));
 }
 
+// What is read only when the source is another one than the store has.
+using ReadAll = std::function<absl::StatusOr<std::vector<Document>>()>;
+
+// Returns how many passages were added; nothing when the source is as it was. `digest`: of its
+// content.
+absl::StatusOr<std::optional<int64_t>> Update(Source source, const std::string& digest,
+                                              const std::optional<Source>& old, const ReadAll& read,
+                                              const IngestOptions& options,
+                                              const Embedder& embedder, Store& store) {
+  source.digest = absl::StrCat(digest, " ", Sha256Hex(SettingsOf(options)));
+  const bool is_same = old && old->digest == source.digest;
+  if (is_same && old->is_complete) {
+    RETURN_IF_ERROR(store.Complete(source.name, source.stamp));
+    return std::nullopt;
+  }
+  ASSIGN_OR_RETURN(const std::vector<Document> documents, read());
+  if (!is_same) RETURN_IF_ERROR(store.Begin(source));
+  // Cutting is deterministic: what an interrupted ingestion brought in are the first passages.
+  const size_t present = is_same ? static_cast<size_t>(old->passages) : 0;
+  ASSIGN_OR_RETURN(
+      const int64_t added,
+      Add(source, present, PassagesOf(documents, source.name, options, embedder), embedder, store));
+  return added;
+}
+
+absl::StatusOr<std::optional<int64_t>> IngestFile(const fs::path& path,
+                                                  const IngestOptions& options,
+                                                  const Embedder& embedder, Store& store) {
+  const Source source{.name = path.string(), .stamp = StampOf(path, SettingsOf(options))};
+  ASSIGN_OR_RETURN(const std::optional<Source> old, store.Find(source.name));
+  if (old && old->is_complete && old->stamp == source.stamp) return std::nullopt;
+  ASSIGN_OR_RETURN(const std::string digest, Sha256OfFile(path));
+  return Update(
+      source, digest, old, [&] { return ReadDocuments(path, options.text_column); }, options,
+      embedder, store);
+}
+
+absl::StatusOr<std::optional<int64_t>> IngestPage(const std::string& url,
+                                                  const IngestOptions& options,
+                                                  const Embedder& embedder, Store& store) {
+  ASSIGN_OR_RETURN(Page page, FetchPage(url, options.is_cancelled));
+  // A query may hold a token: it is told by its digest.
+  const std::string shown = ShownUrl(url);
+  const bool is_plain = WithoutUserInfo(url) == shown;
+  const Source source{
+      .name = is_plain ? shown : absl::StrCat(shown, "#", Sha256Hex(url).substr(0, 12)),
+      .stamp = "page"};
+  ASSIGN_OR_RETURN(const std::optional<Source> old, store.Find(source.name));
+  const std::string digest = Sha256Hex(page.content);
+  const auto read = [&]() -> absl::StatusOr<std::vector<Document>> {
+    auto document = ReadDocument(std::move(page.content), page.ending);
+    if (!document.ok()) return Annotate(document.status(), ShownUrl(url));
+    return std::vector<Document>{*std::move(document)};
+  };
+  return Update(source, digest, old, read, options, embedder, store);
+}
+
 }  // namespace
 
 absl::StatusOr<IngestCounts> Ingest(const IngestOptions& options, const Embedder& embedder,
@@ -140,7 +187,8 @@ absl::StatusOr<IngestCounts> Ingest(const IngestOptions& options, const Embedder
     if (!on_file(static_cast<size_t>(counts.files), files.size())) {
       return absl::CancelledError("stopped");
     }
-    const auto added = IngestFile(file.path, options, embedder, store);
+    const auto added = file.url.empty() ? IngestFile(file.path, options, embedder, store)
+                                        : IngestPage(file.url, options, embedder, store);
     if (absl::IsCancelled(added.status())) return added.status();
     if (!added.ok()) return Annotate(added.status(), file.field);
     ++counts.files;

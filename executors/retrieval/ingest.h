@@ -23,16 +23,18 @@ struct Embedder {
 };
 
 struct IngestOptions {
-  std::vector<std::string> sources;  // files, and folders with all documents below them
-  std::string field;                 // the list of them, for errors
+  // Files, folders with all documents below them, and pages by their URL.
+  std::vector<std::string> sources;
+  std::string field;  // the list of them, for errors
   ChunkOptions chunking;
-  std::string text_column = "text";  // of files of rows
-  Json metadata = Json::object();    // of every passage
+  std::string text_column = "text";    // of files of rows
+  Json metadata = Json::object();      // of every passage
+  std::function<bool()> is_cancelled;  // polled during downloads; may be null
 };
 
 struct IngestCounts {
-  int64_t files = 0;
-  int64_t unchanged = 0;  // of the files
+  int64_t files = 0;      // and pages
+  int64_t unchanged = 0;  // of them
   int64_t passages = 0;   // that were added
 };
 

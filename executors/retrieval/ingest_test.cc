@@ -9,12 +9,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
+#include "common/test_http_server.h"
 
 namespace flowmesh::retrieval {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 // The smallest PDF with a text: objects without a cross-reference table, which readers repair.
 std::string Pdf(const std::string& text) {
@@ -173,6 +176,47 @@ TEST_F(IngestTest, WrongSourcesAreNamed) {
   EXPECT_THAT(error((dir_ / "docs/d.jsonl").string()),
               HasSubstr("column 'text' not found; columns are: body"));
   EXPECT_EQ(*store_->Count(), 0);
+}
+
+TEST_F(IngestTest, PagesByTheirUrl) {
+  std::string body = "<title>Page</title><p>first text</p>", type = "text/html; charset=utf-8";
+  TestHttpServer server([&](const httplib::Request& request, httplib::Response& reply) {
+    if (request.path == "/away") {
+      reply.set_redirect("http://169.254.169.254/latest/meta-data/");
+    } else if (request.path == "/gone") {
+      reply.status = 404;
+    } else {
+      reply.set_content(body, type);
+    }
+  });
+  options_.sources = {server.url("/page")};
+  auto counts = Run();
+  ASSERT_TRUE(counts.ok()) << counts.status();
+  EXPECT_EQ(Payloads(Json::object())[0],
+            (Json{{"text", "first text"}, {"source", server.url("/page")}, {"title", "Page"}}));
+  EXPECT_EQ(Run()->unchanged, 1);
+  body = "<p>another text</p>";
+  EXPECT_EQ(Run()->unchanged, 0);
+  EXPECT_EQ(Payloads(Json::object())[0]["text"], "another text");
+  EXPECT_EQ(*store_->Count(), 1);
+
+  const auto error = [&](const std::string& url) {
+    options_.sources = {url};
+    return Message(Run().status());
+  };
+  type = "application/pdf";
+  EXPECT_THAT(error(server.url("/pdf?token=canary")),
+              AllOf(HasSubstr("spec.store.sources[0]: "), HasSubstr("expected a PDF"),
+                    Not(HasSubstr("canary"))));
+  type = "image/png";
+  EXPECT_THAT(error(server.url("/image")), HasSubstr("expected HTML, Markdown, text or a PDF, got "
+                                                     "image/png"));
+  EXPECT_THAT(error(server.url("/gone")), HasSubstr("/gone: answered 404"));
+  for (const std::string& url : {std::string("http://169.254.169.254/latest/meta-data/"),
+                                 std::string("http://[fe80::1]/"), server.url("/away")}) {
+    options_.sources = {url};
+    EXPECT_EQ(Run().status().code(), absl::StatusCode::kPermissionDenied) << url;
+  }
 }
 
 }  // namespace

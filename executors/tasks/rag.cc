@@ -155,6 +155,7 @@ absl::StatusOr<std::unique_ptr<retrieval::Store>> RagRunner::OpenStore(const Rag
   std::unique_ptr<retrieval::Store> store = *std::move(opened);
   if (spec.store->ingest.sources.empty()) return store;
   retrieval::IngestOptions options = spec.store->ingest;
+  options.is_cancelled = context.is_stopped;
   // Two places are the tokens around every text.
   const int64_t most = std::max<int64_t>(encoder_->max_tokens() - 2, 1);
   if (options.chunking.size > most) {

@@ -31,7 +31,7 @@ struct RagUnit {
 //   store:
 //     type: embedded
 //     path: ./handbook.db          # made when it is not there
-//     sources: [./handbook]        # files and folders that are brought in first; none: as it is
+//     sources: [./handbook]        # files, folders, URLs that are brought in first; none: as it is
 //     chunking: {by: headings, size: 200, overlap: 20}   # or tokens (the default), sentences
 //     text_column: text            # of files of rows
 //     metadata: {lang: en}         # of every passage

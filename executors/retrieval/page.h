@@ -1,0 +1,28 @@
+// Documents behind URLs.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <functional>
+#include <string>
+
+#include "common/status.h"
+
+namespace flowmesh::retrieval {
+
+struct Page {
+  std::string content;
+  std::string ending;  // `.html`, `.pdf`, `.md` or `.txt`, by the Content-Type, else the URL's own
+};
+
+bool IsPageUrl(const std::string& source);
+
+// Whether an address is link-local or serves machine credentials in a cloud. A task may name pages
+// of its own network, but not those.
+bool IsLinkLocal(const sockaddr& address);
+
+// Errors show no password and no query. PermissionDenied: IsLinkLocal, also behind a redirect.
+// InvalidArgument: content of another type. Unavailable: any status but 200. Cancelled.
+absl::StatusOr<Page> FetchPage(const std::string& url, const std::function<bool()>& is_cancelled);
+
+}  // namespace flowmesh::retrieval
