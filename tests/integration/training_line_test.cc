@@ -31,6 +31,10 @@ std::vector<Json> RunAll(const std::string& yaml, Line& line, const std::string&
   return results;
 }
 
+std::filesystem::path SourceDir() {
+  return GoldenModel("llama").parent_path().parent_path().parent_path().parent_path();
+}
+
 std::string OutputOf(const Json& result) { return result["items"][0]["output"]; }
 
 TEST(TrainingLineTest, AnAdapterGoesOnToInferenceByUrlTaskAndPath) {
@@ -183,6 +187,23 @@ spec:
   EXPECT_NE(results[0]["metrics"]["objective/kl"], 0.0);
   EXPECT_EQ(results[0]["final_model_archive_uploaded"], true) << DumpJson(results[0]);
   EXPECT_EQ(results[1]["items"].size(), 1u);
+}
+
+TEST(TrainingLineTest, TheSecondActOfTheDemo) {
+  Line line({.orchestrator = true});
+  const std::filesystem::path demo = SourceDir() / "clients/demo";
+  const std::vector<Json> results =
+      RunAll(absl::StrReplaceAll(ReadFile(demo / "training.yaml").value(),
+                                 {{"$RESULTS_URL", "$URL"},
+                                  {"$TARGETS", "all-linear"},
+                                  {"$DATA", (demo / "parrot.jsonl").string()}}),
+             line, "qwen2");
+  ASSERT_EQ(results.size(), 3u);
+  EXPECT_EQ(results[1]["dataset_size"], 42);
+  EXPECT_LT(results[1]["train_loss_final"], results[1]["train_loss"]);
+  ASSERT_EQ(results[0]["items"].size(), results[2]["items"].size());
+  EXPECT_EQ(results[0]["items"][0]["prompt"], results[2]["items"][0]["prompt"]);
+  EXPECT_NE(OutputOf(results[0]), OutputOf(results[2]));
 }
 
 TEST(TrainingLineTest, AnAdapterForTheRealGemma) {
