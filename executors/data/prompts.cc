@@ -33,16 +33,20 @@ absl::StatusOr<Field> ReadMetadata(const Field& data, size_t items) {
   return list;
 }
 
-absl::StatusOr<std::vector<Prompt>> ReadList(const Field& data, const std::string& system_prompt) {
+absl::StatusOr<std::vector<Prompt>> ReadList(const Field& data, const std::string& system_prompt,
+                                             bool with_messages) {
   const Field items = data["items"];
   RETURN_IF_ERROR(items.CheckList());
   if (items.size() == 0) return items.Expected("a non-empty list of strings");
   ASSIGN_OR_RETURN(const Field metadata, ReadMetadata(data, items.size()));
   std::vector<Prompt> prompts;
   for (size_t i = 0; i < items.size(); ++i) {
-    ASSIGN_OR_RETURN(std::string text, items[i].String());
+    Json raw = items[i].json();
+    if (!with_messages || !raw.is_array()) {
+      ASSIGN_OR_RETURN(raw, items[i].String());
+    }
     prompts.push_back(
-        MakePrompt(items[i].path(), std::move(text), system_prompt, metadata[i].json()));
+        MakePrompt(items[i].path(), std::move(raw), system_prompt, metadata[i].json()));
   }
   return prompts;
 }
@@ -124,14 +128,15 @@ bool IsEmptyMap(const Field& data) { return !data.present() || data.json().empty
 
 }  // namespace
 
-absl::StatusOr<PromptSource> ReadPrompts(const Field& spec, const std::string& system_prompt) {
+absl::StatusOr<PromptSource> ReadPrompts(const Field& spec, const std::string& system_prompt,
+                                         bool with_messages) {
   const Field data = spec["data"];
   RETURN_IF_ERROR(data.CheckMap());
   if (IsEmptyMap(data)) return data.Error("required");
   ASSIGN_OR_RETURN(const std::string type, ReadType(data));
   PromptSource source;
   if (type == "list") {
-    ASSIGN_OR_RETURN(source.prompts, ReadList(data, system_prompt));
+    ASSIGN_OR_RETURN(source.prompts, ReadList(data, system_prompt, with_messages));
   } else if (type == "graph_template") {
     ASSIGN_OR_RETURN(source.prompts, ReadTemplate(spec, system_prompt));
   } else if (type == "dataset") {

@@ -41,8 +41,10 @@ struct PromptSource {
 };
 
 // Reads and checks `spec.data` without any I/O. InvalidArgument names the field, and for a type
-// that is not read here the types that are.
-absl::StatusOr<PromptSource> ReadPrompts(const Field& spec, const std::string& system_prompt);
+// that is not read here the types that are. `with_messages`: an item of a list may be a list as
+// well, of a chat's messages.
+absl::StatusOr<PromptSource> ReadPrompts(const Field& spec, const std::string& system_prompt,
+                                         bool with_messages = false);
 
 // The same for an agent's tasks, which may stand in `spec.task` or, of type `static`, in
 // `spec.data.task` as well.

@@ -57,7 +57,8 @@ absl::StatusOr<std::vector<engine::GenerationRequest>> MakeRequests(
   for (const InferenceUnit& unit : spec.units) {
     for (size_t i = 0; i < unit.prompts.size(); ++i) {
       engine::GenerationRequest request{
-          .prompt_ids = tokenizer.Encode(unit.prompts[i].rendered, /*add_special_tokens=*/true),
+          .prompt_ids = tokenizer.Encode(unit.prompts[i].rendered,
+                                         /*add_special_tokens=*/!unit.chat.has_value()),
           .params = unit.params,
           .item_index = i};
       RETURN_IF_ERROR(
@@ -169,6 +170,18 @@ absl::Status LoadDataSets(InferenceSpec& spec, const TaskContext& context, const
   return absl::OkStatus();
 }
 
+// Of the units that ask for the chat template.
+absl::Status RenderUnits(InferenceSpec& spec, const text::Tokenizer& tokenizer) {
+  for (InferenceUnit& unit : spec.units) {
+    if (!unit.chat) continue;
+    const absl::Status status = RenderChats(*unit.chat, tokenizer, unit.prompts);
+    if (!status.ok()) {
+      return absl::Status(status.code(), absl::StrCat(unit.label, status.message()));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status InferenceRunner::Load(const InferenceSpec& spec, const TaskContext& context) {
@@ -276,6 +289,7 @@ absl::StatusOr<TaskOutcome> InferenceRunner::Run(const TaskContext& context) {
                                                          }));
   RETURN_IF_ERROR(LoadDataSets(spec, context, env_));
   RETURN_IF_ERROR(Load(spec, context));
+  RETURN_IF_ERROR(RenderUnits(spec, *model_.tokenizer));
   return Answer(spec, context);
 }
 

@@ -183,7 +183,10 @@ absl::StatusOr<InferenceUnit> ReadUnit(const Field& spec, std::string task_id, b
   InferenceUnit unit{.task_id = std::move(task_id)};
   ASSIGN_OR_RETURN(unit.params, ReadSampling(spec, use_cuda));
   ASSIGN_OR_RETURN(const std::string system_prompt, ReadSystemPrompt(spec));
-  ASSIGN_OR_RETURN(data::PromptSource source, data::ReadPrompts(spec, system_prompt));
+  ASSIGN_OR_RETURN(unit.chat, ReadChatSettings(spec, system_prompt));
+  ASSIGN_OR_RETURN(data::PromptSource source,
+                   unit.chat ? data::ReadPrompts(spec, "", /*with_messages=*/true)
+                             : data::ReadPrompts(spec, system_prompt));
   unit.prompts = std::move(source.prompts);
   unit.data_set = std::move(source.data_set);
   ASSIGN_OR_RETURN(unit.jsonl_export, data::ReadJsonlExport(spec));
@@ -235,11 +238,12 @@ absl::StatusOr<std::optional<InferenceUnit>> ReadChild(const Field& child, const
 }
 
 void WarnOfUnreadKeys(const Field& spec, const Warn& warn) {
-  WarnOfUnread(spec["inference"],
-               {"max_tokens", "max_new_tokens", "temperature", "top_p", "top_k", "do_sample",
-                "repetition_penalty", "presence_penalty", "frequency_penalty", "stop",
-                "system_prompt", "systemPrompt", "seed"},
-               warn);
+  WarnOfUnread(
+      spec["inference"],
+      {"max_tokens", "max_new_tokens", "temperature", "top_p", "top_k", "do_sample",
+       "repetition_penalty", "presence_penalty", "frequency_penalty", "stop", "system_prompt",
+       "systemPrompt", "seed", "apply_chat_template", "chat_template_kwargs"},
+      warn);
   WarnOfUnread(spec["model"], {"source", "vllm", "transformers", "adapters", "config"}, warn);
   WarnOfUnread(spec["model"]["source"], {"identifier", "revision", "type", "trust_remote_code"},
                warn);

@@ -16,6 +16,7 @@
 #include "executors/data/jsonl_export.h"
 #include "executors/data/prompts.h"
 #include "executors/engine/sampling.h"
+#include "executors/tasks/chat_prompts.h"
 #include "executors/tasks/load_source.h"
 
 namespace flowmesh::tasks {
@@ -41,6 +42,7 @@ struct InferenceUnit {
   std::string label;  // `merge_children[0] (task C1): ` before its errors; empty for the task
   std::vector<data::Prompt> prompts;
   std::optional<data::DataSetPrompts> data_set;  // whose rows become the prompts
+  std::optional<ChatSettings> chat;              // prompts go through the chat template
   engine::SamplingParams params;
   std::optional<data::JsonlExport> jsonl_export;
 };

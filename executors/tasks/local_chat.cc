@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
 #include "executors/chat/tool_calls.h"
+#include "executors/tasks/chat_prompts.h"
 
 namespace flowmesh::tasks {
 namespace {
@@ -20,19 +21,6 @@ absl::Status CheckLimits(const agent::ChatRequest& request) {
   if (request.is_stopped && request.is_stopped()) return absl::CancelledError("stopped");
   if (Clock::Real().Monotonic() < request.deadline) return absl::OkStatus();
   return absl::DeadlineExceededError("the model has not answered in time");
-}
-
-// The tokens that templates name, as text.
-std::vector<std::pair<std::string, std::string>> SpecialTokens(const text::Tokenizer& tokenizer) {
-  std::vector<std::pair<std::string, std::string>> tokens;
-  const auto add = [&](const char* name, std::optional<text::TokenId> id) {
-    if (id.has_value()) tokens.emplace_back(name, tokenizer.TokenText(*id));
-  };
-  add("bos_token", tokenizer.bos_id());
-  add("eos_token", tokenizer.eos_id());
-  add("pad_token", tokenizer.pad_id());
-  add("unk_token", tokenizer.unk_id());
-  return tokens;
 }
 
 }  // namespace
