@@ -70,6 +70,46 @@ TEST_F(InferenceTest, AnswersWithTheKeysOfTheContract) {
   EXPECT_EQ(progress_.back().done, 3u);
 }
 
+TEST_F(InferenceTest, ChatTemplatesAreAppliedOnRequest) {
+  const std::filesystem::path folder = dir_ / "with_template";
+  std::filesystem::copy(model::ModelGolden("llama"), folder);
+  ASSERT_TRUE(WriteFileAtomically(folder / "chat_template.jinja",
+                                  "{{ bos_token }}{% for m in messages %}{{ m.role }}:"
+                                  "{{ m.content }}|{% endfor %}{{ mark }}")
+                  .ok());
+  spec_["model"]["source"]["identifier"] = folder.string();
+  spec_["inference"]["apply_chat_template"] = true;
+  spec_["inference"]["chat_template_kwargs"] = {{"mark", "!"}};
+  spec_["inference"]["system_prompt"] = "S";
+  const Json chat = {{{"role", "user"}, {"content", "two"}}, {{"role", "x"}, {"content", "y"}}};
+  spec_["data"]["items"] = {"one", chat};
+  const Json result = Result();
+  ASSERT_EQ(result["items"].size(), 2u);
+  EXPECT_EQ(result["items"][0]["prompt"], "<s>system:S|user:one|!");
+  EXPECT_EQ(result["items"][1]["prompt"], "<s>system:S|user:two|x:y|!");
+  EXPECT_EQ(result["items"][1]["metadata"]["prompt"], chat);
+  EXPECT_EQ(result["items"][1]["metadata"]["rendered_prompt"], "<s>system:S|user:two|x:y|!");
+  // The template's own BOS is the only one.
+  const auto tokenizer = text::LoadTokenizerFromFolder(folder);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  size_t tokens = 0;
+  for (const Json& item : result["items"]) {
+    tokens += (*tokenizer)->Encode(item["prompt"].get<std::string>(), false).size();
+  }
+  EXPECT_EQ(result["usage"]["prompt_tokens"], tokens);
+
+  spec_["data"]["items"] = Json::array({Json::array({{{"content", "no role"}}})});
+  EXPECT_THAT(Error(), HasSubstr("spec.data.items[0][0].role: "));
+  spec_["data"]["items"] = Json::array({Json::array()});
+  EXPECT_THAT(Error(), HasSubstr("spec.data.items[0]: expected a text or a non-empty list"));
+  spec_["inference"]["chat_template_kwargs"] = 3;
+  EXPECT_THAT(Error(), HasSubstr("spec.inference.chat_template_kwargs: expected a map, got 3"));
+  spec_["inference"].erase("chat_template_kwargs");
+  spec_["model"]["source"]["identifier"] = model::ModelGolden("llama").string();
+  spec_["data"]["items"] = {"one"};
+  EXPECT_THAT(Error(), HasSubstr("apply_chat_template: the model has no chat template"));
+}
+
 TEST_F(InferenceTest, ChildrenAreAnsweredAsIfAlone) {
   spec_["inference"] = {{"max_tokens", 6}, {"temperature", 1.2}, {"seed", 5}};
   Json child = spec_;
