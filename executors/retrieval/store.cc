@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/field.h"
+#include "common/files.h"
 
 namespace flowmesh::retrieval {
 namespace {
@@ -200,6 +201,12 @@ struct Store::Database {
         row);
   }
 
+  // Of each transaction that adds or removes passages: ids alone do not tell, SQLite gives those of
+  // removed rows again.
+  absl::Status CountChange() const {
+    return Execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'revision'");
+  }
+
   absl::Status InTransaction(const std::function<absl::Status()>& work) const {
     RETURN_IF_ERROR(Execute("BEGIN IMMEDIATE"));
     absl::Status status = work();
@@ -221,8 +228,10 @@ struct Store::Database {
         Run("SELECT 1 FROM sqlite_master LIMIT 1", [&](sqlite3_stmt*) { has_tables = true; }));
     if (!has_tables) {
       RETURN_IF_ERROR(Execute(kSchema));
-      return Run("INSERT INTO meta VALUES ('version', ?1), ('model', ?2), ('dimension', ?3)",
-                 nullptr, std::string(kVersion), model, std::to_string(dimension));
+      return Run(
+          "INSERT INTO meta VALUES ('version', ?1), ('model', ?2), ('dimension', ?3), ('revision', "
+          "'0')",
+          nullptr, std::string(kVersion), model, std::to_string(dimension));
     }
     const absl::Status read =
         Run("SELECT key, value FROM meta", [&](sqlite3_stmt* s) { meta[Text(s, 0)] = Text(s, 1); });
@@ -276,8 +285,9 @@ absl::StatusOr<std::optional<Source>> Store::Find(const std::string& name) {
 }
 
 absl::Status Store::Begin(const Source& source) {
-  ids_.clear();
+  Forget();
   return database_->InTransaction([&]() -> absl::Status {
+    RETURN_IF_ERROR(database_->CountChange());
     RETURN_IF_ERROR(database_->Run(
         "DELETE FROM passages WHERE source = (SELECT id FROM sources WHERE name = ?1)", nullptr,
         source.name));
@@ -289,8 +299,9 @@ absl::Status Store::Begin(const Source& source) {
 }
 
 absl::Status Store::Append(const std::string& source, const std::vector<Passage>& passages) {
-  ids_.clear();
+  Forget();
   return database_->InTransaction([&]() -> absl::Status {
+    RETURN_IF_ERROR(database_->CountChange());
     for (const Passage& passage : passages) {
       if (static_cast<int64_t>(passage.vector.size()) != dimension_) {
         return absl::InternalError("a passage's vector is not of the store's dimension");
@@ -335,6 +346,39 @@ absl::Status Store::LoadVectors() {
   if (is_whole) return absl::OkStatus();
   return absl::DataLossError(
       absl::StrCat(database_->path.string(), ": a vector is not of the store's dimension"));
+}
+
+void Store::Forget() {
+  ids_.clear();
+  graph_.reset();
+}
+
+absl::Status Store::LoadGraph() {
+  if (graph_ != nullptr) return absl::OkStatus();
+  std::string state;
+  RETURN_IF_ERROR(database_->Run("SELECT value FROM meta WHERE key = 'revision'",
+                                 [&](sqlite3_stmt* s) { state = Database::Text(s, 0); }));
+  std::string known;
+  RETURN_IF_ERROR(database_->Run("SELECT value FROM meta WHERE key = 'graph'",
+                                 [&](sqlite3_stmt* s) { known = Database::Text(s, 0); }));
+  const fs::path file = database_->path.string() + ".hnsw";
+  const absl::StatusOr<std::string> digest = Sha256OfFile(file);
+  if (digest.ok() && known == absl::StrCat(state, " ", *digest)) {
+    ASSIGN_OR_RETURN(graph_, GraphIndex::Open(file, dimension_));
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(graph_, GraphIndex::Build(ids_, vectors_, dimension_));
+  RemoveDotNames(file);
+  const fs::path temporary = DotName(file);
+  RETURN_IF_ERROR(graph_->Save(temporary));
+  ASSIGN_OR_RETURN(const std::string written, Sha256OfFile(temporary));
+  std::error_code error;
+  fs::rename(temporary, file, error);
+  if (error) {
+    return absl::UnavailableError(absl::StrCat(file.string(), ": ", error.message()));
+  }
+  return database_->Run("INSERT OR REPLACE INTO meta VALUES ('graph', ?1)", nullptr,
+                        absl::StrCat(state, " ", written));
 }
 
 std::vector<Store::Scored> Store::Nearest(const std::vector<float>& unit,
@@ -416,6 +460,16 @@ double Store::CosineOf(int64_t id, const std::vector<float>& unit) const {
   return Dot(vectors_.data() + place * dimension_, unit.data(), unit.size());
 }
 
+std::vector<Store::Scored> Store::Rank(const std::vector<int64_t>& ids,
+                                       const std::vector<float>& unit) const {
+  std::vector<Scored> ranked;
+  for (const int64_t id : ids) ranked.push_back({id, CosineOf(id, unit)});
+  std::sort(ranked.begin(), ranked.end(), [](const Scored& a, const Scored& b) {
+    return a.score != b.score ? a.score > b.score : a.id < b.id;
+  });
+  return ranked;
+}
+
 absl::StatusOr<Json> Store::Items(const std::vector<Scored>& found) {
   Json items = Json::array();
   for (const Scored& one : found) {
@@ -447,7 +501,12 @@ absl::StatusOr<Json> Store::Search(const StoreQuery& query) {
   const std::vector<int64_t>* allowed = is_filtered ? &matching : nullptr;
   const auto limit = static_cast<size_t>(query.limit);
   const size_t candidates = query.hybrid ? std::max(kLeastOfAList, limit) : limit;
-  std::vector<Scored> found = Nearest(unit, allowed, candidates);
+  std::vector<int64_t> near;
+  if (!is_filtered && static_cast<int64_t>(ids_.size()) > query.most_exact) {
+    RETURN_IF_ERROR(LoadGraph());
+    near = graph_->Nearest(unit, candidates);
+  }
+  std::vector<Scored> found = near.empty() ? Nearest(unit, allowed, candidates) : Rank(near, unit);
   if (query.hybrid) {
     ASSIGN_OR_RETURN(const std::vector<Scored> words, ByWords(query.text, allowed, candidates));
     std::map<int64_t, double> fused;

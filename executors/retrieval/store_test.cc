@@ -144,6 +144,56 @@ TEST_F(StoreTest, EqualsBruteForce) {
   }
 }
 
+TEST_F(StoreTest, TheGraphFindsNearlyAllOfTheNearestAndIsKept) {
+  constexpr int64_t kWidth = 24;
+  Open(kWidth);
+  std::mt19937 random(9);
+  std::normal_distribution<float> normal;
+  const auto draw = [&] {
+    std::vector<float> vector(kWidth);
+    for (float& x : vector) x = normal(random);
+    return vector;
+  };
+  std::vector<Passage> passages;
+  for (int i = 0; i < 4000; ++i) passages.push_back({absl::StrCat("p", i), Json::object(), draw()});
+  Add("all", passages);
+  std::vector<StoreQuery> queries;
+  for (int i = 0; i < 50; ++i) queries.push_back({.vector = draw(), .limit = 10});
+  const auto recall = [&] {
+    int common = 0;
+    for (StoreQuery query : queries) {
+      const std::vector<std::string> exact = Texts(query);
+      query.most_exact = 0;
+      for (const std::string& text : Texts(query)) {
+        common += std::count(exact.begin(), exact.end(), text) > 0 ? 1 : 0;
+      }
+    }
+    return common / 500.0;
+  };
+  EXPECT_GE(recall(), 0.95);
+  // Kept beside the store, for the next process.
+  const auto file = path().string() + ".hnsw";
+  const auto written = std::filesystem::last_write_time(file);
+  Open(kWidth);
+  EXPECT_GE(recall(), 0.95);
+  EXPECT_EQ(std::filesystem::last_write_time(file), written);
+  // A damaged one is made anew, and so is that of other passages.
+  std::ofstream(file) << "damaged";
+  Open(kWidth);
+  EXPECT_GE(recall(), 0.95);
+  Add("more", {{"the newest", Json::object(), queries[0].vector}});
+  StoreQuery query = queries[0];
+  query.most_exact = 0;
+  EXPECT_EQ(Texts(query)[0], "the newest");
+  // Also when they have the ids of those that went.
+  std::vector<float> opposite = queries[0].vector;
+  for (float& x : opposite) x = -x;
+  Add("more", {{"the newest but far", Json::object(), opposite}});
+  const std::vector<std::string> near = Texts(query);
+  EXPECT_EQ(near.size(), 10u);
+  EXPECT_EQ(std::count(near.begin(), near.end(), "the newest but far"), 0);
+}
+
 TEST_F(StoreTest, SourcesOutliveTheProcessAndAreReplaced) {
   Fill();
   Open();
