@@ -270,7 +270,8 @@ TEST_F(TrainingDataTest, SpecMistakesNameTheField) {
   for (const auto& [yaml, error] : std::vector<std::pair<std::string, std::string>>{
            {"data: [a]", "spec.data: expected a map, got a list"},
            {"data: {prompts: a}", "spec.data.prompts: expected a list, got \"a\""},
-           {"data: {prompts: []}", "spec.data.prompts: expected a non-empty list, got an empty one"},
+           {"data: {prompts: []}",
+            "spec.data.prompts: expected a non-empty list, got an empty one"},
            {"data: {prompts: [a], max_samples: 0}",
             "spec.data.max_samples: expected an integer of at least 1, got 0"},
            {"data: {jsonl: a.jsonl}", "spec.data.jsonl: expected a map, got \"a.jsonl\""},
