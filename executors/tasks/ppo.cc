@@ -11,6 +11,7 @@
 #include "executors/engine/engine.h"
 #include "executors/tasks/model_files.h"
 #include "executors/tasks/training.h"
+#include "executors/tasks/unread_keys.h"
 #include "executors/train/recompute.h"
 #include "executors/train/reward_model.h"
 
@@ -62,6 +63,8 @@ absl::StatusOr<double> AtLeastZero(const Field& field, double fallback) {
 absl::Status ReadGeneration(const Field& spec, const TrainingJob& job, PpoSpec* result) {
   const Field generation = spec["generation"], training = spec["training"];
   RETURN_IF_ERROR(generation.CheckMap());
+  WarnOfUnread(generation, {"max_new_tokens", "temperature", "stop", "do_sample"},
+               [&job](const std::string& text) { job.Warn(text); });
   const Field length = training.FirstOf({"max_seq_length", "max_length"});
   ASSIGN_OR_RETURN(result->query_tokens, length.IntOr(512, 1));
   ASSIGN_OR_RETURN(const int64_t fallback, length.IntOr(64, 1));
@@ -90,8 +93,11 @@ absl::StatusOr<std::optional<std::string>> ReadLabel(const Field& field) {
   return name;
 }
 
-absl::StatusOr<RewardSpec> ReadReward(const Field& reward) {
+absl::StatusOr<RewardSpec> ReadReward(const Field& reward, const TrainingJob& job) {
   RETURN_IF_ERROR(reward.CheckMap());
+  WarnOfUnread(reward,
+               {"identifier", "type", "scale", "max_length", "positive_label", "negative_label"},
+               [&job](const std::string& text) { job.Warn(text); });
   RewardSpec result;
   ASSIGN_OR_RETURN(result.identifier, reward["identifier"].NonEmptyString());
   train::RewardOptions& options = result.options;
@@ -138,7 +144,7 @@ absl::StatusOr<PpoSpec> ReadPpo(const Field& spec, const TrainingJob& job) {
   RETURN_IF_ERROR(ReadMethod(spec["training"], job, &result.options));
   RETURN_IF_ERROR(ReadGeneration(spec, job, &result));
   if (spec["reward_model"].present()) {
-    ASSIGN_OR_RETURN(result.reward, ReadReward(spec["reward_model"]));
+    ASSIGN_OR_RETURN(result.reward, ReadReward(spec["reward_model"], job));
   }
   const train::TrainerOptions& trainer = job.spec().trainer;
   result.options.batches = trainer.batches;

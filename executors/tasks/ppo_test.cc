@@ -176,14 +176,17 @@ TEST_F(PpoTaskTest, NumbersThatDoNotFitAreAdjustedWithAWarning) {
                      {"max_seq_length", 100000},
                      {"save_model", false}});
   training().erase("steps");
-  spec_["generation"]["temperature"] = 0;
+  spec_["generation"].update({{"temperature", 0}, {"top_k", 5}});
+  spec_["reward_model"]["device"] = "cuda";
   const Json result = Result();
   EXPECT_EQ(result["metrics"]["episode"], 3) << "as many as there are rows";
   EXPECT_EQ(result["epochs_completed"], 1.0);
-  for (const char* warning : {"spec.training.num_train_epochs: 0.5 raised to 1",
-                              "spec.training.kl_coef: 0 keeps the default, 0.05",
-                              "spec.training.max_seq_length: queries are cut to ",
-                              "spec.generation.temperature: expected a number > 0: 0.7 is used"}) {
+  for (const char* warning :
+       {"spec.training.num_train_epochs: 0.5 raised to 1",
+        "spec.training.kl_coef: 0 keeps the default, 0.05",
+        "spec.training.max_seq_length: queries are cut to ",
+        "spec.generation.temperature: expected a number > 0: 0.7 is used",
+        "ignored field spec.generation.top_k", "ignored field spec.reward_model.device"}) {
     EXPECT_THAT(log_, Contains(HasSubstr(warning)));
   }
 }

@@ -88,8 +88,9 @@ class TrainingJob {
   parallel::ProcessGroup& group() { return *group_; }
   void set_dataset_size(int64_t rows) { dataset_size_ = rows; }
   void set_demo_data() { is_demo_data_ = true; }
-  // Before Join every rank is.
-  bool is_first() const { return group_ == nullptr || group_->rank() == 0; }
+  bool is_first() const {
+    return group_ == nullptr ? env_("RANK").value_or("0") == "0" : group_->rank() == 0;
+  }
   void Log(const std::string& text) const;   // by rank 0
   void Warn(const std::string& text) const;  // likewise
   const TaskContext& context() const { return context_; }
