@@ -30,12 +30,26 @@ absl::StatusOr<std::unique_ptr<Toolbox>> Assistant::MakeToolbox(const AgentSetti
   return toolbox;
 }
 
+absl::StatusOr<std::unique_ptr<ChatModel>> Assistant::MakeModel(const ModelOverrides& settings,
+                                                                const Parts& parts) {
+  if (!settings.local.empty()) {
+    if (!parts.make_local) {
+      return absl::FailedPreconditionError("model.local: this worker runs no models itself");
+    }
+    auto local = parts.make_local(settings);
+    if (!local.ok()) return Annotate(local.status(), "model.local");
+    return local;
+  }
+  ASSIGN_OR_RETURN(EndpointSettings endpoint, ReadEndpointSettings(parts.env, settings));
+  secrets_.push_back(endpoint.api_key);
+  return MakeEndpoint(std::move(endpoint));
+}
+
 absl::StatusOr<Agent> Assistant::MakeAgent(const std::string& name, const AgentSettings& settings,
                                            const Parts& parts) {
-  ASSIGN_OR_RETURN(EndpointSettings endpoint, ReadEndpointSettings(parts.env, settings.model));
+  ASSIGN_OR_RETURN(std::unique_ptr<ChatModel> model, MakeModel(settings.model, parts));
   ASSIGN_OR_RETURN(std::unique_ptr<Toolbox> toolbox, MakeToolbox(settings, parts));
-  secrets_.push_back(endpoint.api_key);
-  models_.push_back(MakeEndpoint(std::move(endpoint)));
+  models_.push_back(std::move(model));
   toolboxes_.push_back(std::move(toolbox));
   return Agent{.name = name,
                .instructions = settings.instructions,
@@ -56,15 +70,16 @@ absl::StatusOr<Team> Assistant::MakeTeam(const Parts& parts) {
   return team;
 }
 
-absl::StatusOr<std::unique_ptr<Assistant>> Assistant::Make(
-    const AgentConfiguration& configuration, const EnvLookup& env, const Warn& warn,
-    const std::function<bool()>& is_stopped) {
+absl::StatusOr<std::unique_ptr<Assistant>> Assistant::Make(const AgentConfiguration& configuration,
+                                                           const EnvLookup& env, const Warn& warn,
+                                                           const std::function<bool()>& is_stopped,
+                                                           const MakeLocalModel& make_local) {
   auto assistant = absl::WrapUnique(new Assistant());
   assistant->secrets_ = configuration.secrets;
   for (std::string& secret : ToolSecrets(env)) assistant->secrets_.push_back(std::move(secret));
   const std::string where =
       absl::StrCat("agent configuration '", configuration.name, "' (", configuration.source, ")");
-  const Parts parts{configuration, env, warn, is_stopped};
+  const Parts parts{configuration, env, warn, is_stopped, make_local};
   if (configuration.team) {
     absl::StatusOr<Team> team = assistant->MakeTeam(parts);
     if (!team.ok()) return Annotate(team.status(), where);

@@ -13,16 +13,21 @@
 
 namespace flowmesh::agent {
 
+// Makes a chat model of this process for `settings.local`. Empty where there is none to be had.
+using MakeLocalModel =
+    std::function<absl::StatusOr<std::unique_ptr<ChatModel>>(const ModelOverrides& settings)>;
+
 // Runs may go on in several threads at once.
 class Assistant {
  public:
   using Warn = std::function<void(const std::string&)>;
 
   // Fails with an error of the configuration, the environment or an MCP server before a model is
-  // asked. `warn` gets what is off on this machine; neither it nor `is_stopped` is kept.
+  // asked. `warn` gets what is off on this machine; no function is kept.
   static absl::StatusOr<std::unique_ptr<Assistant>> Make(const AgentConfiguration& configuration,
                                                          const EnvLookup& env, const Warn& warn,
-                                                         const std::function<bool()>& is_stopped);
+                                                         const std::function<bool()>& is_stopped,
+                                                         const MakeLocalModel& make_local);
 
   // The answer to one task; errors as of RunAgent.
   absl::StatusOr<std::string> Run(const std::string& task, const RunContext& context) const;
@@ -37,12 +42,15 @@ class Assistant {
     const EnvLookup& env;
     const Warn& warn;
     const std::function<bool()>& is_stopped;
+    const MakeLocalModel& make_local;
   };
 
   Assistant() = default;
 
   absl::StatusOr<std::unique_ptr<Toolbox>> MakeToolbox(const AgentSettings& settings,
                                                        const Parts& parts) const;
+  absl::StatusOr<std::unique_ptr<ChatModel>> MakeModel(const ModelOverrides& settings,
+                                                       const Parts& parts);
   absl::StatusOr<Agent> MakeAgent(const std::string& name, const AgentSettings& settings,
                                   const Parts& parts);
   absl::StatusOr<Team> MakeTeam(const Parts& parts);

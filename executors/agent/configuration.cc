@@ -116,9 +116,19 @@ class Reader {
   }
 
   absl::StatusOr<ModelOverrides> ReadModel(const Field& field) {
-    RETURN_IF_ERROR(
-        CheckKeys(field, {"type", "name", "base_url", "api_key_env", "temperature", "max_tokens"}));
+    RETURN_IF_ERROR(CheckKeys(field, {"local", "chat_template", "type", "name", "base_url",
+                                      "api_key_env", "temperature", "max_tokens"}));
     ModelOverrides model;
+    ASSIGN_OR_RETURN(model.local, field["local"].StringOr(""));
+    ASSIGN_OR_RETURN(model.chat_template, field["chat_template"].StringOr(""));
+    for (const char* key : {"type", "name", "base_url", "api_key_env"}) {
+      if (!model.local.empty() && field[key].present()) {
+        return field[key].Error("cannot stand beside `local`, which needs no endpoint");
+      }
+    }
+    if (model.local.empty() && field["chat_template"].present()) {
+      return field["chat_template"].Error("needs `local`: an endpoint has its own");
+    }
     ASSIGN_OR_RETURN(model.type, field["type"].StringOr(""));
     ASSIGN_OR_RETURN(model.name, field["name"].StringOr(""));
     ASSIGN_OR_RETURN(model.base_url, field["base_url"].StringOr(""));

@@ -43,9 +43,8 @@ class ConfigurationTest : public ::testing::Test {
   std::string Error(const std::string& yaml) {
     absl::Status status;
     if (const auto configuration = Load(yaml); configuration.ok()) {
-      status = Assistant::Make(
-                   *configuration, Env(), [](const std::string&) {}, nullptr)
-                   .status();
+      status =
+          Assistant::Make(*configuration, Env(), [](const std::string&) {}, nullptr, {}).status();
     } else {
       status = configuration.status();
     }
@@ -66,7 +65,7 @@ TEST_F(ConfigurationTest, ThoseThatComeWithTheProgramCanBeUsed) {
     ASSERT_TRUE(configuration.ok()) << configuration.status();
     EXPECT_EQ(configuration->source, "built in");
     const auto assistant = Assistant::Make(
-        *configuration, Env(), [](const std::string&) {}, nullptr);
+        *configuration, Env(), [](const std::string&) {}, nullptr, {});
     EXPECT_TRUE(assistant.ok()) << assistant.status();
   }
   EXPECT_THAT(LoadConfiguration("base", Env())->agent.tools, IsEmpty());
@@ -136,8 +135,8 @@ TEST_F(ConfigurationTest, WrongFilesNameTheField) {
       {"instructions: [x]", "instructions: expected a string, got a list"},
       {"model: {temperature: warm}", "model.temperature: expected a number, got \"warm\""},
       {"model: {key: x}",
-       "model.key: unknown field; known are: type, name, base_url, api_key_env, temperature, "
-       "max_tokens"},
+       "model.key: unknown field; known are: local, chat_template, type, name, base_url, "
+       "api_key_env, temperature, max_tokens"},
       {"tools: files", "tools: expected a list, got \"files\""},
       {"tools: [3]",
        "tools[0]: expected a tool's name, or a map of one name to its options, got 3"},

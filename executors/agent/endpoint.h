@@ -16,6 +16,9 @@ enum class ChatApi { kChatCompletions, kResponses };
 
 // What a configuration says of the model, beside or instead of the environment.
 struct ModelOverrides {
+  // A model that this process runs itself, instead of an endpoint: `source.identifier` of an
+  // inference task. Its chat template; empty: its own.
+  std::string local, chat_template;
   std::string type, name, base_url;  // empty: the environment's
   std::string api_key_env;           // the variable with the key; empty: UTU_LLM_API_KEY
   std::optional<double> temperature;

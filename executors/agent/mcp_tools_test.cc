@@ -132,8 +132,8 @@ TEST_F(McpToolsTest, AnAgentUsesThem) {
       endpoint.Env({{"AGENT_CONFIG_DIR", dir_.path()}, {"TOKEN", "-canary-token"}});
   const auto configuration = LoadConfiguration("own", env);
   ASSERT_TRUE(configuration.ok()) << configuration.status();
-  const auto assistant = Assistant::Make(
-      *configuration, env, [](const std::string&) {}, nullptr);
+  const auto assistant =
+      Assistant::Make(*configuration, env, [](const std::string&) {}, nullptr, {});
   ASSERT_TRUE(assistant.ok()) << assistant.status();
   Transcript transcript(dir_ / "said.jsonl", (*assistant)->secrets(), nullptr);
   const auto answer = (*assistant)->Run("go", {.transcript = &transcript});

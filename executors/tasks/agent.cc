@@ -40,8 +40,8 @@ absl::StatusOr<absl::Duration> ReadTimeout(const Field& agent) {
 // One run of a task.
 class AgentJob {
  public:
-  AgentJob(const TaskContext& context, const EnvLookup& env)
-      : context_(context), env_(env), begin_(Clock::Real().Monotonic()) {}
+  AgentJob(const TaskContext& context, const EnvLookup& env, const LocalChatModels& local)
+      : context_(context), env_(env), local_(local), begin_(Clock::Real().Monotonic()) {}
 
   absl::StatusOr<TaskOutcome> Run() {
     absl::StatusOr<TaskOutcome> outcome = Answer();
@@ -61,7 +61,8 @@ class AgentJob {
     const auto configuration = agent::LoadConfiguration(spec_.config_name, env_);
     if (!configuration.ok()) return Annotate(configuration.status(), "spec.configName");
     ASSIGN_OR_RETURN(const std::unique_ptr<agent::Assistant> assistant,
-                     agent::Assistant::Make(*configuration, env_, warn, context_.is_stopped));
+                     agent::Assistant::Make(*configuration, env_, warn, context_.is_stopped,
+                                            LocalModelsOfTask()));
     Log(absl::StrCat("loaded configuration ", spec_.config_name));
     RETURN_IF_ERROR(LoadTasks());
 
@@ -96,6 +97,11 @@ class AgentJob {
     TaskOutcome outcome;
     ASSIGN_OR_RETURN(outcome.result, is_one ? ResultOfOne() : ResultOfSeveral());
     return outcome;
+  }
+
+  agent::MakeLocalModel LocalModelsOfTask() const {
+    if (!local_) return {};
+    return [this](const agent::ModelOverrides& settings) { return local_(settings, context_); };
   }
 
   // Of an earlier attempt.
@@ -214,6 +220,7 @@ class AgentJob {
 
   const TaskContext& context_;
   const EnvLookup& env_;
+  const LocalChatModels& local_;
   const absl::Duration begin_;
   AgentSpec spec_;
   std::vector<std::string> tasks_;
@@ -246,7 +253,7 @@ absl::StatusOr<AgentSpec> ReadAgentSpec(const Json& document,
 }
 
 absl::StatusOr<TaskOutcome> AgentRunner::Run(const TaskContext& context) {
-  return AgentJob(context, env_).Run();
+  return AgentJob(context, env_, local_).Run();
 }
 
 }  // namespace flowmesh::tasks

@@ -24,15 +24,21 @@ struct AgentSpec {
 absl::StatusOr<AgentSpec> ReadAgentSpec(const Json& document,
                                         const std::function<void(const std::string&)>& warn);
 
+// Models of this process, for configurations that name them. They outlive the task.
+using LocalChatModels = std::function<absl::StatusOr<std::unique_ptr<agent::ChatModel>>(
+    const agent::ModelOverrides& settings, const TaskContext& context)>;
+
 // Keeps nothing between tasks.
 class AgentRunner : public TaskRunner {
  public:
-  explicit AgentRunner(EnvLookup env = SystemEnv()) : env_(std::move(env)) {}
+  explicit AgentRunner(EnvLookup env = SystemEnv(), LocalChatModels local = {})
+      : env_(std::move(env)), local_(std::move(local)) {}
 
   absl::StatusOr<TaskOutcome> Run(const TaskContext& context) override;
 
  private:
   const EnvLookup env_;
+  const LocalChatModels local_;  // may be empty
 };
 
 }  // namespace flowmesh::tasks

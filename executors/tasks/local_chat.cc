@@ -25,14 +25,16 @@ absl::Status CheckLimits(const agent::ChatRequest& request) {
 
 }  // namespace
 
-LocalChat::LocalChat(model::LoadedModel* loaded, LocalChatOptions options,
+LocalChat::LocalChat(model::LoadedModel* loaded, ModelTurns* turns, LocalChatOptions options,
                      chat::ChatTemplate parsed)
     : loaded_(loaded),
+      turns_(turns),
       options_(std::move(options)),
       template_(std::move(parsed)),
       engine_(engine::Engine::Create(loaded, options_.engine)) {}
 
 absl::StatusOr<std::unique_ptr<LocalChat>> LocalChat::Make(model::LoadedModel* loaded,
+                                                           ModelTurns* turns,
                                                            LocalChatOptions options) {
   const std::string& source =
       options.chat_template.empty() ? loaded->tokenizer->chat_template() : options.chat_template;
@@ -41,7 +43,7 @@ absl::StatusOr<std::unique_ptr<LocalChat>> LocalChat::Make(model::LoadedModel* l
         absl::StrCat(loaded->path.string(), ": the model has no chat template"));
   }
   ASSIGN_OR_RETURN(chat::ChatTemplate parsed, chat::ChatTemplate::Parse(source));
-  return absl::WrapUnique(new LocalChat(loaded, std::move(options), std::move(parsed)));
+  return absl::WrapUnique(new LocalChat(loaded, turns, std::move(options), std::move(parsed)));
 }
 
 absl::StatusOr<std::string> LocalChat::Render(const agent::ChatRequest& request) const {
@@ -52,20 +54,20 @@ absl::StatusOr<std::string> LocalChat::Render(const agent::ChatRequest& request)
                            .now = Clock::Real().Now()});
 }
 
-absl::Status LocalChat::Enter(const agent::ChatRequest& request) {
-  const auto is_free = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return !is_busy_; };
+absl::Status ModelTurns::Enter(const agent::ChatRequest& request) {
+  const auto is_free = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return !is_taken_; };
   absl::MutexLock lock(&mutex_);
   while (!mutex_.AwaitWithTimeout(absl::Condition(&is_free), kPoll)) {
     RETURN_IF_ERROR(CheckLimits(request));
   }
   RETURN_IF_ERROR(CheckLimits(request));
-  is_busy_ = true;
+  is_taken_ = true;
   return absl::OkStatus();
 }
 
-void LocalChat::Leave() {
+void ModelTurns::Leave() {
   absl::MutexLock lock(&mutex_);
-  is_busy_ = false;
+  is_taken_ = false;
 }
 
 absl::StatusOr<std::vector<engine::Completion>> LocalChat::Generate(
@@ -91,8 +93,8 @@ absl::StatusOr<agent::ChatReply> LocalChat::Chat(const agent::ChatRequest& reque
   }
   generation.params.max_tokens = std::min(generation.params.max_tokens, limit - prompt_tokens);
 
-  RETURN_IF_ERROR(Enter(request));
-  const auto leave = absl::MakeCleanup([this] { Leave(); });
+  RETURN_IF_ERROR(turns_->Enter(request));
+  const auto leave = absl::MakeCleanup([this] { turns_->Leave(); });
   auto completions = Generate(generation, request);
   if (absl::IsCancelled(completions.status())) {  // by which limit?
     const absl::Status why = CheckLimits(request);

@@ -13,6 +13,18 @@
 
 namespace flowmesh::tasks {
 
+// Whose turn it is to use a model, among all that chat with it. Any thread.
+class ModelTurns {
+ public:
+  // Blocks until it is the caller's. Cancelled, DeadlineExceeded: as the request says.
+  absl::Status Enter(const agent::ChatRequest& request) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Leave() ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  absl::Mutex mutex_;
+  bool is_taken_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
 struct LocalChatOptions {
   engine::SamplingParams params;  // max_tokens: of one reply, less where no more fit
   engine::EngineOptions engine;
@@ -20,32 +32,31 @@ struct LocalChatOptions {
   Json template_variables = Json::object();  // chat_template_kwargs
 };
 
-// Borrows the model. Calls of several threads are answered one after the other.
+// Borrows the model and its turns. Calls of several threads are answered one after the other, as
+// are those to several of these with the same turns.
 class LocalChat : public agent::ChatModel {
  public:
   // FailedPrecondition: the model has no chat template. InvalidArgument: one that cannot be read.
   static absl::StatusOr<std::unique_ptr<LocalChat>> Make(model::LoadedModel* loaded,
+                                                         ModelTurns* turns,
                                                          LocalChatOptions options);
 
   // InvalidArgument: what the template says of the messages, or a conversation that is too long.
   absl::StatusOr<agent::ChatReply> Chat(const agent::ChatRequest& request) override;
 
  private:
-  LocalChat(model::LoadedModel* loaded, LocalChatOptions options, chat::ChatTemplate parsed);
+  LocalChat(model::LoadedModel* loaded, ModelTurns* turns, LocalChatOptions options,
+            chat::ChatTemplate parsed);
 
   absl::StatusOr<std::string> Render(const agent::ChatRequest& request) const;
-  // Until the engine is this call's alone.
-  absl::Status Enter(const agent::ChatRequest& request) ABSL_LOCKS_EXCLUDED(mutex_);
-  void Leave() ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::vector<engine::Completion>> Generate(
       const engine::GenerationRequest& generation, const agent::ChatRequest& request);
 
   model::LoadedModel* const loaded_;
+  ModelTurns* const turns_;
   const LocalChatOptions options_;
   const chat::ChatTemplate template_;
   const std::unique_ptr<engine::Engine> engine_;
-  absl::Mutex mutex_;
-  bool is_busy_ ABSL_GUARDED_BY(mutex_) = false;  // the engine
 };
 
 }  // namespace flowmesh::tasks

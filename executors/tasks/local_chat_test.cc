@@ -29,7 +29,7 @@ class LocalChatTest : public ::testing::Test {
   }
 
   std::unique_ptr<LocalChat> Make() {
-    auto made = LocalChat::Make(&loaded_, options_);
+    auto made = LocalChat::Make(&loaded_, &turns_, options_);
     EXPECT_TRUE(made.ok()) << made.status();
     return made.ok() ? *std::move(made) : nullptr;
   }
@@ -52,6 +52,7 @@ class LocalChatTest : public ::testing::Test {
   }
 
   model::LoadedModel loaded_;
+  ModelTurns turns_;
   LocalChatOptions options_;
   const std::vector<chat::ToolSpec> none_;
 };
@@ -117,7 +118,7 @@ TEST_F(LocalChatTest, TooLongAndNoTemplate) {
   EXPECT_THAT(Message(chat->Chat({messages, none_, absl::InfiniteDuration(), nullptr}).status()),
               HasSubstr("tokens, the model takes 1 to 255"));
   options_.chat_template.clear();
-  const auto without = LocalChat::Make(&loaded_, options_);
+  const auto without = LocalChat::Make(&loaded_, &turns_, options_);
   EXPECT_TRUE(absl::IsFailedPrecondition(without.status())) << without.status();
   EXPECT_THAT(Message(without.status()), HasSubstr("has no chat template"));
 }

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "executors/tasks/agent.h"
 #include "executors/tasks/inference.h"
+#include "executors/tasks/local_models.h"
 #include "executors/tasks/rag.h"
 #include "executors/tasks/task_runner.h"
 #include "executors/tasks/training.h"
@@ -34,7 +35,11 @@ std::map<std::string, std::unique_ptr<TaskRunner>> MakeTaskRunners(const RankOpt
   if (options.threads > 0) at::set_num_threads(options.threads);
   const at::Device gpu(at::kCUDA, static_cast<at::DeviceIndex>(options.local_rank));
   std::map<std::string, std::unique_ptr<TaskRunner>> runners;
-  runners["agent"] = std::make_unique<AgentRunner>();
+  const auto local = std::make_shared<LocalModels>(options.use_cuda, gpu);
+  runners["agent"] = std::make_unique<AgentRunner>(
+      SystemEnv(), [local](const agent::ModelOverrides& settings, const TaskContext& context) {
+        return local->Make(settings, context);
+      });
   runners["inference"] = std::make_unique<InferenceRunner>(options.use_cuda, gpu);
   runners["rag"] = std::make_unique<RagRunner>(options.use_cuda, gpu);
   const TrainingDevice device = {options.use_cuda, gpu};
