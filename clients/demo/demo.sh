@@ -6,17 +6,22 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-usage="./dev demo [--keep] [--model PATH]
+usage="./dev demo [--keep] [--model PATH] [--all]
   --keep        leave everything running until Ctrl-C
-  --model PATH  a model folder or a GGUF file instead of Gemma 3 270M"
+  --model PATH  a model folder or a GGUF file instead of Gemma 3 270M
+  --all         then the examples of clients/examples that need no other server"
 model=
 default_model=
+encoder=
 keep=no
+all=no
 while [ $# -gt 0 ]; do
   case "$1" in
     --default-model) default_model=$2; shift ;;
     --model) model=${2:?--model needs a path}; shift ;;
+    --encoder) encoder=$2; shift ;;
     --keep) keep=yes ;;
+    --all) all=yes ;;
     -h | --help) echo "$usage"; exit 0 ;;
     *) echo "demo: unknown option $1" >&2; echo "$usage" >&2; exit 2 ;;
   esac
@@ -153,6 +158,23 @@ first_loss=$(head -n 1 "$work/results_worker/$(task_of train)/artifacts/metrics.
 result_of train | jq -r --argjson first "$first_loss" '.result | "Trained: \(.global_steps) steps, \(.num_tokens) tokens in " +
   "\(.training_time_seconds | round) s, loss \($first * 100 | round / 100) to \(.metrics.loss * 100 | round / 100)\n" +
   "Adapter: \(.final_lora_path) (\(.final_lora_archive_bytes) bytes packed with its tokenizer),\n         \(.final_lora_archive_url)"'
+
+# example NAME JQ: runs an example as a person would, with this run's models, and shows its result.
+example() {
+  printf '\nclients/examples/%s:\n' "$1"
+  sed -e "s|sentence-transformers/all-MiniLM-L6-v2|$encoder|; s|\./handbook\.db|$work/handbook.db|" \
+    -e "s|~/\.cache/flowmesh/models/gemma.*\.gguf|$default_model|" "clients/examples/$1" >"$work/$1"
+  REDIS_URL=none AGENT_CONFIG_DIR=$work/configurations ctl run "$work/$1" --json 2>"$work/$1.log" | jq -rs "last | .result | $2"
+}
+if [ $all = yes ]; then
+  printf '\n== Third act: one task each by flowmeshctl run, without Redis and orchestrator\n'
+  mkdir "$work/configurations"
+  sed -e "s|~/\.cache/flowmesh/models/gemma.*\.gguf|$default_model|" clients/examples/configurations/local.yaml \
+    >"$work/configurations/local.yaml"
+  example rag_embedded.yaml '.queries[] | "  \(.query)\n    \(.answer // "" | gsub("\n"; " "))",
+    (.items[] | "    [\(.score * 100 | round / 100)] \(.payload.text | gsub("\n"; " ") | .[:90])")'
+  example agent_local.yaml '.metadata.batch_summary, (.items[] | "  \(.output)")'
+fi
 
 cat <<TEXT
 
