@@ -64,8 +64,8 @@ TEST_F(ConfigurationTest, ThoseThatComeWithTheProgramCanBeUsed) {
     const auto configuration = LoadConfiguration(name, Env());
     ASSERT_TRUE(configuration.ok()) << configuration.status();
     EXPECT_EQ(configuration->source, "built in");
-    const auto assistant = Assistant::Make(
-        *configuration, Env(), [](const std::string&) {}, nullptr, {});
+    const auto assistant =
+        Assistant::Make(*configuration, Env(), [](const std::string&) {}, nullptr, {});
     EXPECT_TRUE(assistant.ok()) << assistant.status();
   }
   EXPECT_THAT(LoadConfiguration("base", Env())->agent.tools, IsEmpty());
