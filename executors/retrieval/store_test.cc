@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <functional>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -17,6 +18,16 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+
+// Gives another vector of random numbers with each call.
+std::function<std::vector<float>()> Drawing(int64_t width, uint32_t seed) {
+  return
+      [width, random = std::mt19937(seed), normal = std::normal_distribution<float>()]() mutable {
+        std::vector<float> vector(static_cast<size_t>(width));
+        for (float& x : vector) x = normal(random);
+        return vector;
+      };
+}
 
 class StoreTest : public testing::Test {
  protected:
@@ -116,13 +127,7 @@ TEST_F(StoreTest, WordsAndVectorsAreFusedByRank) {
 TEST_F(StoreTest, EqualsBruteForce) {
   constexpr int64_t kWidth = 37;
   Open(kWidth);
-  std::mt19937 random(5);
-  std::normal_distribution<float> normal;
-  const auto draw = [&] {
-    std::vector<float> vector(kWidth);
-    for (float& x : vector) x = normal(random);
-    return vector;
-  };
+  const auto draw = Drawing(kWidth, 5);
   std::vector<Passage> passages;
   for (int i = 0; i < 2000; ++i) passages.push_back({absl::StrCat("p", i), Json::object(), draw()});
   Add("all", passages);
@@ -147,13 +152,7 @@ TEST_F(StoreTest, EqualsBruteForce) {
 TEST_F(StoreTest, TheGraphFindsNearlyAllOfTheNearestAndIsKept) {
   constexpr int64_t kWidth = 24;
   Open(kWidth);
-  std::mt19937 random(9);
-  std::normal_distribution<float> normal;
-  const auto draw = [&] {
-    std::vector<float> vector(kWidth);
-    for (float& x : vector) x = normal(random);
-    return vector;
-  };
+  const auto draw = Drawing(kWidth, 9);
   std::vector<Passage> passages;
   for (int i = 0; i < 4000; ++i) passages.push_back({absl::StrCat("p", i), Json::object(), draw()});
   Add("all", passages);

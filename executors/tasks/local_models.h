@@ -7,9 +7,9 @@
 #include <memory>
 #include <string>
 
-#include "executors/model/causal_lm.h"
 #include "executors/tasks/agent.h"
 #include "executors/tasks/local_chat.h"
+#include "executors/tasks/warm_model.h"
 
 namespace flowmesh::tasks {
 
@@ -28,8 +28,7 @@ class LocalModels {
  private:
   struct Entry {
     std::string task_id;  // the last that asked for it
-    std::string key;      // all that decides it, its files' times included
-    model::LoadedModel model;
+    WarmModel model;
     ModelTurns turns;
   };
 

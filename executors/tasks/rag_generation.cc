@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "common/strings.h"
 #include "executors/engine/engine.h"
-#include "executors/tasks/fetch_source.h"
 
 namespace flowmesh::tasks {
 namespace {
@@ -102,38 +101,16 @@ std::vector<int64_t> CitedNumbers(const std::string& answer, int64_t passages) {
   return numbers;
 }
 
-absl::Status Generator::Load(const GenerationSpec& spec, at::Device device,
-                             const TaskContext& context, const EnvLookup& env) {
-  ASSIGN_OR_RETURN(const std::filesystem::path path,
-                   FindByName(spec.model, "spec.generation.model", context, env));
-  std::string key = absl::StrCat(device.str(), "\n", StampOf(path));
-  if (key == key_) return absl::OkStatus();
-  // The old one goes first: two may not fit.
-  key_.clear();
-  model_ = {};
-  auto loaded = model::LoadModel(
-      path, {.device = device, .progress = [&](uint64_t done, uint64_t total) {
-               context.on_progress(
-                   {.stage = "loading model", .done = done, .total = total, .unit = "bytes"});
-             }});
-  if (!loaded.ok()) return Annotate(loaded.status(), "spec.generation.model");
-  for (const std::string& warning : loaded->warnings) context.on_log(LogLevel::kWarning, warning);
-  model_ = *std::move(loaded);
-  key_ = std::move(key);
-  context.on_log(LogLevel::kInfo,
-                 absl::StrCat("loaded model ", spec.model.identifier, ": path ", path.string()));
-  return absl::OkStatus();
-}
-
 absl::Status Generator::Answer(const GenerationSpec& spec, at::Device device,
                                const std::vector<Json*>& queries, const TaskContext& context,
                                const EnvLookup& env) {
-  RETURN_IF_ERROR(Load(spec, device, context, env));
-  const auto engine = engine::Engine::Create(&model_, {});
+  RETURN_IF_ERROR(model_.Load(spec.model, "spec.generation.model", device, context, env));
+  model::LoadedModel& loaded = model_.loaded();
+  const auto engine = engine::Engine::Create(&loaded, {});
   std::vector<engine::GenerationRequest> requests;
   for (const Json* query : queries) {
     ASSIGN_OR_RETURN(auto request,
-                     RequestOf(spec, *query, *model_.tokenizer, engine->max_model_len(), context));
+                     RequestOf(spec, *query, *loaded.tokenizer, engine->max_model_len(), context));
     requests.push_back(std::move(request));
   }
   ASSIGN_OR_RETURN(const std::vector<engine::Completion> completions,

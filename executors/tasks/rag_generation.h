@@ -12,9 +12,9 @@
 #include "common/json.h"
 #include "common/status.h"
 #include "executors/engine/sampling.h"
-#include "executors/model/causal_lm.h"
 #include "executors/tasks/model_files.h"
 #include "executors/tasks/task_runner.h"
+#include "executors/tasks/warm_model.h"
 
 namespace flowmesh::tasks {
 
@@ -50,11 +50,7 @@ class Generator {
                       const EnvLookup& env);
 
  private:
-  absl::Status Load(const GenerationSpec& spec, at::Device device, const TaskContext& context,
-                    const EnvLookup& env);
-
-  std::string key_;  // of model_: everything that decides it, its files' times included
-  model::LoadedModel model_;
+  WarmModel model_;
 };
 
 }  // namespace flowmesh::tasks

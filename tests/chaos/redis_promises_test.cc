@@ -356,6 +356,8 @@ TEST(Promises, P8_BeatsUnderFullLoadAndWhileDraining) {
   ExpectSteady(loaded, absl::Seconds(2));
   EXPECT_GT(line.redis().Command({"TTL", "worker:w:hb"}), 110);
   ProveRecovery(line, absl::Seconds(30));
+  // Its task has been told to be over, but may still stand in the status.
+  ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
 
   // An executor that stands still holds its task, and the drain, up.
   line.executor("e0").process().Signal(SIGSTOP);
