@@ -16,6 +16,8 @@ namespace {
 
 using google::protobuf::util::TimeUtil;
 
+constexpr char kStopping[] = "the worker is stopping";
+
 std::string TypeOf(const Envelope& envelope) {
   return ToLower(Trim(envelope.task_type.value_or("")));
 }
@@ -203,19 +205,20 @@ bool Worker::Cancel(const std::string& task_id, const std::string& reason) {
         if (task->id() == task_id) active = task;
       }
     }
-    if (active) {
-      active->cancel_reason = reason;
-      active->cancelled = true;
-    }
+    if (active) active->Cancel(reason);
   }
   if (queued) FailQueued(queued, absl::CancelledError(reason));
   if (!active) return queued != nullptr;
   // What is being delivered looks at `cancelled` by itself; the executor then knows no such task.
+  EndOnExecutor(task_id, reason);
+  return true;
+}
+
+void Worker::EndOnExecutor(const std::string& task_id, const std::string& reason) {
   const absl::Duration begin = parts_.clock.Monotonic();
   const absl::StatusOr<bool> ended = parts_.executor.Cancel(task_id, options_.cancel_grace, reason);
   parts_.metrics.ObserveCancel(ended.ok(), parts_.clock.Monotonic() - begin);
   if (!ended.ok()) LogWarning("task {}: cannot be cancelled: {}", task_id, Message(ended.status()));
-  return true;
 }
 
 void Worker::FailQueued(const TaskPtr& task, const absl::Status& status, const Json& details) {
@@ -376,9 +379,13 @@ void Worker::OnEvent(const Task& task, const DeliveryJob& job, const v1::TaskEve
   } else {
     parts_.tasks.AddEvent(task.id(), event);
   }
-  const absl::Duration now = parts_.clock.Monotonic();
-  absl::MutexLock lock(&mutex_);
-  last_event_ = now;
+  {
+    const absl::Duration now = parts_.clock.Monotonic();
+    absl::MutexLock lock(&mutex_);
+    last_event_ = now;
+  }
+  // Whoever cancelled it before the executor had it found nothing to end there.
+  if (event.has_started() && task.cancelled) EndOnExecutor(task.id(), task.cancel_reason);
 }
 
 // The result of an earlier run of the same document (PROTOCOL.md 4.4).
@@ -595,13 +602,13 @@ void Worker::GiveUp() {
     absl::MutexLock lock(&mutex_);
     giving_up_ = true;
     running = running_;
-    if (running) running->cancelled = true;  // should it end well after all, nobody is to get it
-    for (const TaskPtr& task : delivering_) task->cancelled = true;
-    for (const DeliveryPtr& delivery : deliveries_) delivery->task->cancelled = true;
+    if (running) running->Cancel(kStopping);  // should it end well after all, nobody is to get it
+    for (const TaskPtr& task : delivering_) task->Cancel(kStopping);
+    for (const DeliveryPtr& delivery : deliveries_) delivery->task->Cancel(kStopping);
   }
   if (!running) return;
   LogWarning("task {} is given back: it did not end in time", running->id());
-  (void)parts_.executor.Cancel(running->id(), options_.cancel_grace, "the worker is stopping");
+  EndOnExecutor(running->id(), kStopping);
 }
 
 void Worker::Unregister(absl::Duration uptime, const Json& power_summary,

@@ -136,9 +136,15 @@ class Worker {
     bool restored = false;         // from an earlier life
     std::optional<int64_t> reuse;  // entry of an earlier run whose result is delivered again
     std::atomic<bool> cancelled{false};
-    std::string cancel_reason;
+    std::string cancel_reason;  // of the first who did; fixed once `cancelled`
 
     const std::string& id() const { return envelope.task_id; }
+    // With the worker's mutex held.
+    void Cancel(const std::string& reason) {
+      if (cancelled) return;
+      cancel_reason = reason;
+      cancelled = true;
+    }
   };
   using TaskPtr = std::shared_ptr<Task>;
 
@@ -162,6 +168,8 @@ class Worker {
   std::optional<TaskEnd> ReadReusable(const Task& task);
   absl::StatusOr<DeliveryJob> Prepare(const Task& task);
   void OnEvent(const Task& task, const DeliveryJob& job, const v1::TaskEvent& event);
+  // Returns when the executor has ended the task, or does not know it.
+  void EndOnExecutor(const std::string& task_id, const std::string& reason);
   // Journals the end and hands the task to the delivery threads.
   void HandOver(const TaskPtr& task, Ended ended);
   void Deliver(Delivery& delivery);

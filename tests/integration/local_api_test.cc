@@ -8,7 +8,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "clients/cpp/sidecar_client.h"
+#include "common/rpc/server.h"
 #include "common/strings.h"
+#include "flowmesh/v1/executor.grpc.pb.h"
 #include "tests/integration/line.h"
 
 namespace flowmesh::testing {
@@ -67,6 +69,77 @@ TEST(LocalApiTest, MistakesHaveTheCodesOfTheContract) {
   const auto chosen = sidecar.Submit(kEcho, "", "b");
   ASSERT_TRUE(chosen.ok());
   EXPECT_EQ(chosen->worker_id(), "w.b");
+}
+
+// An executor that a cancellation overtakes: the task that it is to end comes later.
+class OvertakenExecutor final : public v1::Executor::Service {
+ public:
+  // Whether it was told so while it had the task.
+  bool was_cancelled() const {
+    absl::MutexLock lock(&mutex_);
+    return cancels_ > 1;
+  }
+
+  grpc::Status Describe(grpc::ServerContext*, const v1::DescribeRequest*,
+                        v1::ExecutorDescription* description) override {
+    description->set_name("overtaken");
+    description->set_instance_id("1");
+    description->add_runnable_task_types("echo");
+    return grpc::Status::OK;
+  }
+  grpc::Status Execute(grpc::ServerContext*, const v1::ExecuteRequest*,
+                       grpc::ServerWriter<v1::TaskEvent>* writer) override {
+    WaitForCancels(1);
+    v1::TaskEvent event;
+    event.mutable_started();
+    writer->Write(event);
+    WaitForCancels(2);
+    event.set_sequence(1);
+    event.mutable_failed()->set_code(v1::TaskFailed::CANCELLED);
+    writer->Write(event);
+    return grpc::Status::OK;
+  }
+  grpc::Status Cancel(grpc::ServerContext*, const v1::CancelRequest*,
+                      v1::CancelResponse* response) override {
+    absl::MutexLock lock(&mutex_);
+    response->set_was_running(++cancels_ > 1);
+    return grpc::Status::OK;
+  }
+
+ private:
+  void WaitForCancels(int count) {
+    const auto came = [&] {
+      mutex_.AssertReaderHeld();
+      return cancels_ >= count;
+    };
+    absl::MutexLock lock(&mutex_);
+    mutex_.AwaitWithTimeout(absl::Condition(&came), absl::Seconds(10));
+  }
+
+  mutable absl::Mutex mutex_;
+  int cancels_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+TEST(LocalApiTest, ACancellationThatOvertakesItsTaskIsNotLost) {
+  TempDir dir;
+  OvertakenExecutor executor;
+  const auto server = RpcServer::Start(
+      {.variable = "test",
+       .listen = ParseEndpoint(absl::StrCat("unix:", (dir / "e").string())).value(),
+       .service_name = "flowmesh.v1.Executor"},
+      executor);
+  ASSERT_TRUE(server.ok()) << server.status();
+  Line line({.executors = {}, .sidecar_env = {{"EXECUTOR_ENDPOINTS", (*server)->target()}}});
+  ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
+  SidecarClient sidecar(line.sidecar_target());
+  const auto accepted = sidecar.Submit(kEcho, "overtaken");
+  ASSERT_TRUE(accepted.ok()) << accepted.status();
+  ASSERT_TRUE(Eventually([&] { return sidecar.Get("overtaken")->state() == v1::RUNNING; }));
+  EXPECT_TRUE(sidecar.Cancel("overtaken").ok());
+  const auto record = sidecar.Watch("overtaken");
+  ASSERT_TRUE(record.ok()) << record.status();
+  EXPECT_EQ(record->state(), v1::FAILED);
+  EXPECT_TRUE(executor.was_cancelled());
 }
 
 TEST(LocalApiTest, DescribesItsWorkers) {
