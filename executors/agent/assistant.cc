@@ -4,9 +4,9 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
-#include "executors/agent/catalogue.h"
 #include "executors/agent/endpoint.h"
-#include "executors/agent/mcp_tools.h"
+#include "executors/agent/tools/catalogue.h"
+#include "executors/agent/tools/mcp_tools.h"
 
 namespace flowmesh::agent {
 

@@ -12,7 +12,7 @@
 #include "common/http.h"
 #include "common/strings.h"
 #include "common/yaml.h"
-#include "executors/agent/check_keys.h"
+#include "executors/agent/tools/check_keys.h"
 
 namespace flowmesh::agent {
 namespace {

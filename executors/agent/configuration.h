@@ -9,29 +9,15 @@
 #include <utility>
 #include <vector>
 
-#include "absl/time/time.h"
 #include "common/env.h"
-#include "common/json.h"
 #include "common/status.h"
 #include "executors/agent/endpoint.h"
-#include "executors/mcp/connection.h"
+#include "executors/agent/tools/catalogue.h"
+#include "executors/agent/tools/mcp_tools.h"
 
 namespace flowmesh::agent {
 
 inline constexpr char kConfigDirVariable[] = "AGENT_CONFIG_DIR";
-
-// A tool that an agent may use, by its name in the catalogue, with its options.
-struct ToolChoice {
-  std::string name;
-  Json options = Json::object();
-  std::string path;  // the field, for errors
-};
-
-// A server of tools that speaks MCP, and which of them the agent may use.
-struct McpServer {
-  mcp::ServerSettings settings;
-  std::vector<std::string> tools;  // empty: all
-};
 
 struct AgentSettings {
   std::string description;  // what a planner is told of it

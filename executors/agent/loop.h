@@ -6,7 +6,7 @@
 #include <string>
 
 #include "executors/agent/chat_model.h"
-#include "executors/agent/toolbox.h"
+#include "executors/agent/tools/toolbox.h"
 #include "executors/agent/transcript.h"
 
 namespace flowmesh::agent {

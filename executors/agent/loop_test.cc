@@ -6,9 +6,10 @@
 #include "absl/strings/str_split.h"
 #include "common/clock.h"
 #include "common/files.h"
+#include "executors/agent/endpoint.h"
 #include "executors/agent/scripted_endpoint.h"
 #include "executors/agent/team.h"
-#include "executors/agent/tool_makers.h"
+#include "executors/agent/tools/tool_makers.h"
 
 namespace flowmesh::agent {
 namespace {

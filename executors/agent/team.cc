@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/field.h"
-#include "executors/agent/tool_makers.h"
+#include "executors/agent/tools/tool_makers.h"
 
 namespace flowmesh::agent {
 namespace {

@@ -8,8 +8,8 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "common/strings.h"
-#include "executors/agent/check_keys.h"
-#include "executors/agent/tool_makers.h"
+#include "executors/agent/tools/check_keys.h"
+#include "executors/agent/tools/tool_makers.h"
 
 namespace flowmesh::agent {
 namespace {

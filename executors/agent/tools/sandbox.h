@@ -9,7 +9,7 @@
 
 #include "absl/time/time.h"
 #include "common/subprocess.h"
-#include "executors/agent/tool.h"
+#include "executors/agent/tools/tool.h"
 
 namespace flowmesh::agent {
 

@@ -1,4 +1,4 @@
-#include "executors/agent/check_keys.h"
+#include "executors/agent/tools/check_keys.h"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "executors/agent/folder.h"
+#include "executors/agent/tools/folder.h"
 
 #include <dirent.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-#include "executors/agent/catalogue.h"
+#include "executors/agent/tools/catalogue.h"
 
 #include <algorithm>
 #include <random>
@@ -11,7 +11,7 @@
 #include "common/redact.h"
 #include "common/retry.h"
 #include "common/strings.h"
-#include "executors/agent/tool_makers.h"
+#include "executors/agent/tools/tool_makers.h"
 
 namespace flowmesh::agent {
 namespace {

@@ -1,4 +1,4 @@
-#include "executors/agent/schema.h"
+#include "executors/agent/tools/schema.h"
 
 #include <gtest/gtest.h>
 

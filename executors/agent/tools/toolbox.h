@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "executors/agent/tool.h"
+#include "executors/agent/tools/tool.h"
 
 namespace flowmesh::agent {
 

@@ -1,4 +1,4 @@
-#include "executors/agent/address_guard.h"
+#include "executors/agent/tools/address_guard.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

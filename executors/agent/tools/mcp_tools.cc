@@ -1,4 +1,4 @@
-#include "executors/agent/mcp_tools.h"
+#include "executors/agent/tools/mcp_tools.h"
 
 #include <algorithm>
 #include <memory>
@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/clock.h"
-#include "executors/agent/tool_makers.h"
+#include "executors/agent/tools/tool_makers.h"
 #include "executors/mcp/client.h"
 
 namespace flowmesh::agent {

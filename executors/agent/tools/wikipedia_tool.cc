@@ -3,8 +3,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/strings.h"
-#include "executors/agent/check_keys.h"
-#include "executors/agent/tool_makers.h"
+#include "executors/agent/tools/check_keys.h"
+#include "executors/agent/tools/tool_makers.h"
 #include "executors/html/html_text.h"
 
 namespace flowmesh::agent {

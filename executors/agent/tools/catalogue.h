@@ -7,10 +7,18 @@
 #include <vector>
 
 #include "common/env.h"
-#include "executors/agent/configuration.h"
-#include "executors/agent/tool.h"
+#include "common/json.h"
+#include "common/status.h"
+#include "executors/agent/tools/tool.h"
 
 namespace flowmesh::agent {
+
+// A tool that an agent may use, by its name in the catalogue, with its options.
+struct ToolChoice {
+  std::string name;
+  Json options = Json::object();
+  std::string path;  // the field, for errors
+};
 
 struct ToolEnvironment {
   EnvLookup env;

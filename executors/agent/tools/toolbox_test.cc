@@ -1,4 +1,4 @@
-#include "executors/agent/toolbox.h"
+#include "executors/agent/tools/toolbox.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,7 +6,7 @@
 #include <stdexcept>
 
 #include "common/clock.h"
-#include "executors/agent/tool_makers.h"
+#include "executors/agent/tools/tool_makers.h"
 
 namespace flowmesh::agent {
 namespace {

@@ -1,4 +1,4 @@
-#include "executors/agent/toolbox.h"
+#include "executors/agent/tools/toolbox.h"
 
 #include <algorithm>
 #include <exception>
@@ -8,7 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "common/clock.h"
 #include "common/strings.h"
-#include "executors/agent/schema.h"
+#include "executors/agent/tools/schema.h"
 
 namespace flowmesh::agent {
 namespace {

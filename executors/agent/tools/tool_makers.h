@@ -7,7 +7,7 @@
 
 #include "common/field.h"
 #include "common/http.h"
-#include "executors/agent/catalogue.h"
+#include "executors/agent/tools/catalogue.h"
 
 namespace flowmesh::agent {
 

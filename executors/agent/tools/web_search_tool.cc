@@ -1,8 +1,8 @@
 // Search on the web through Serper (https://serper.dev).
 #include "absl/strings/str_cat.h"
 #include "common/strings.h"
-#include "executors/agent/check_keys.h"
-#include "executors/agent/tool_makers.h"
+#include "executors/agent/tools/check_keys.h"
+#include "executors/agent/tools/tool_makers.h"
 
 namespace flowmesh::agent {
 namespace {

@@ -11,9 +11,9 @@
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
 #include "common/files.h"
-#include "executors/agent/catalogue.h"
-#include "executors/agent/sandbox.h"
-#include "executors/agent/toolbox.h"
+#include "executors/agent/tools/catalogue.h"
+#include "executors/agent/tools/sandbox.h"
+#include "executors/agent/tools/toolbox.h"
 
 namespace flowmesh::agent {
 namespace {

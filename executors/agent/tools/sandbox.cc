@@ -1,4 +1,4 @@
-#include "executors/agent/sandbox.h"
+#include "executors/agent/tools/sandbox.h"
 
 #include <fcntl.h>
 #include <poll.h>

@@ -5,9 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/strings.h"
-#include "executors/agent/check_keys.h"
-#include "executors/agent/sandbox.h"
-#include "executors/agent/tool_makers.h"
+#include "executors/agent/tools/check_keys.h"
+#include "executors/agent/tools/sandbox.h"
+#include "executors/agent/tools/tool_makers.h"
 
 namespace flowmesh::agent {
 namespace {

@@ -4,9 +4,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
-#include "executors/agent/check_keys.h"
-#include "executors/agent/folder.h"
-#include "executors/agent/tool_makers.h"
+#include "executors/agent/tools/check_keys.h"
+#include "executors/agent/tools/folder.h"
+#include "executors/agent/tools/tool_makers.h"
 #include "executors/html/html_text.h"
 
 namespace flowmesh::agent {

@@ -4,8 +4,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
 #include "common/test_http_server.h"
-#include "executors/agent/catalogue.h"
-#include "executors/agent/toolbox.h"
+#include "executors/agent/tools/catalogue.h"
+#include "executors/agent/tools/toolbox.h"
 
 namespace flowmesh::agent {
 namespace {

@@ -1,16 +1,14 @@
 // Tools of a real MCP server, a program that speaks over its standard input and output.
-#include "executors/agent/mcp_tools.h"
+#include "executors/agent/tools/mcp_tools.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
 
-#include "absl/strings/str_cat.h"
 #include "common/clock.h"
 #include "common/files.h"
-#include "executors/agent/assistant.h"
-#include "executors/agent/scripted_endpoint.h"
+#include "executors/agent/tools/toolbox.h"
 
 namespace flowmesh::agent {
 namespace {
@@ -18,7 +16,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::Not;
 
 constexpr char kServer[] = R"(
 import json, os, sys
@@ -121,26 +118,6 @@ TEST_F(McpToolsTest, AServerThatCannotBeStartedIsNamed) {
   server_.settings.command = "/nonexistent/server";
   EXPECT_THAT(Message(MakeMcpTools(server_, nullptr).status()),
               AllOf(HasSubstr("mcp_servers: local"), HasSubstr("/nonexistent/server")));
-}
-
-TEST_F(McpToolsTest, AnAgentUsesThem) {
-  ScriptedEndpoint endpoint({Calls("local_echo", R"({"text": "canary"})"), Says("done")});
-  std::ofstream(dir_ / "own.yaml")
-      << absl::StrCat("mcp_servers: {local: {command: /usr/bin/python3, args: ['",
-                      (dir_ / "server.py").string(), "'], env: {SUFFIX: '${TOKEN}'}}}");
-  const EnvLookup env =
-      endpoint.Env({{"AGENT_CONFIG_DIR", dir_.path()}, {"TOKEN", "-canary-token"}});
-  const auto configuration = LoadConfiguration("own", env);
-  ASSERT_TRUE(configuration.ok()) << configuration.status();
-  const auto assistant =
-      Assistant::Make(*configuration, env, [](const std::string&) {}, nullptr, {});
-  ASSERT_TRUE(assistant.ok()) << assistant.status();
-  Transcript transcript(dir_ / "said.jsonl", (*assistant)->secrets(), nullptr);
-  const auto answer = (*assistant)->Run("go", {.transcript = &transcript});
-  EXPECT_EQ(answer.value(), "done");
-  EXPECT_EQ(endpoint.body(1)["messages"].back()["content"], "canary***")
-      << "what the environment gave is blanked even for the model";
-  EXPECT_THAT(ReadFile(dir_ / "said.jsonl").value(), Not(HasSubstr("-canary-token")));
 }
 
 }  // namespace
