@@ -13,16 +13,12 @@ namespace flowmesh::agent {
 absl::StatusOr<std::unique_ptr<Toolbox>> Assistant::MakeToolbox(const AgentSettings& settings,
                                                                 const Parts& parts) const {
   auto toolbox = std::make_unique<Toolbox>(parts.configuration.max_tool_answer);
-  const ToolEnvironment environment{
-      .env = parts.env,
-      .allow_private_addresses = parts.configuration.allow_private_addresses,
-      .warn = parts.warn};
   for (const ToolChoice& choice : settings.tools) {
-    ASSIGN_OR_RETURN(const Tools tools, MakeTools(choice, environment));
+    ASSIGN_OR_RETURN(const Tools tools, MakeTools(choice, parts.environment));
     for (const auto& tool : tools) RETURN_IF_ERROR(Annotate(toolbox->Add(tool), choice.path));
   }
   for (const McpServer& server : settings.mcp_servers) {
-    ASSIGN_OR_RETURN(const Tools tools, MakeMcpTools(server, parts.is_stopped));
+    ASSIGN_OR_RETURN(const Tools tools, MakeMcpTools(server, parts.environment.is_stopped));
     for (const auto& tool : tools) {
       RETURN_IF_ERROR(Annotate(toolbox->Add(tool), "mcp_servers." + server.settings.name));
     }
@@ -40,7 +36,8 @@ absl::StatusOr<std::unique_ptr<ChatModel>> Assistant::MakeModel(const ModelOverr
     if (!local.ok()) return Annotate(local.status(), "model.local");
     return local;
   }
-  ASSIGN_OR_RETURN(EndpointSettings endpoint, ReadEndpointSettings(parts.env, settings));
+  ASSIGN_OR_RETURN(EndpointSettings endpoint,
+                   ReadEndpointSettings(parts.environment.env, settings));
   secrets_.push_back(endpoint.api_key);
   return MakeEndpoint(std::move(endpoint));
 }
@@ -71,15 +68,16 @@ absl::StatusOr<Team> Assistant::MakeTeam(const Parts& parts) {
 }
 
 absl::StatusOr<std::unique_ptr<Assistant>> Assistant::Make(const AgentConfiguration& configuration,
-                                                           const EnvLookup& env, const Warn& warn,
-                                                           const std::function<bool()>& is_stopped,
+                                                           ToolEnvironment environment,
                                                            const MakeLocalModel& make_local) {
   auto assistant = absl::WrapUnique(new Assistant());
   assistant->secrets_ = configuration.secrets;
-  for (std::string& secret : ToolSecrets(env)) assistant->secrets_.push_back(std::move(secret));
+  for (std::string& secret : ToolSecrets(environment.env))
+    assistant->secrets_.push_back(std::move(secret));
   const std::string where =
       absl::StrCat("agent configuration '", configuration.name, "' (", configuration.source, ")");
-  const Parts parts{configuration, env, warn, is_stopped, make_local};
+  environment.allow_private_addresses = configuration.allow_private_addresses;
+  const Parts parts{configuration, environment, make_local};
   if (configuration.team) {
     absl::StatusOr<Team> team = assistant->MakeTeam(parts);
     if (!team.ok()) return Annotate(team.status(), where);

@@ -20,13 +20,10 @@ using MakeLocalModel =
 // Runs may go on in several threads at once.
 class Assistant {
  public:
-  using Warn = std::function<void(const std::string&)>;
-
-  // Fails with an error of the configuration, the environment or an MCP server before a model is
-  // asked. `warn` gets what is off on this machine; no function is kept.
+  // Fails with an error of the configuration, the environment, an MCP server or a store before a
+  // model is asked. Which addresses are allowed is the configuration's to say.
   static absl::StatusOr<std::unique_ptr<Assistant>> Make(const AgentConfiguration& configuration,
-                                                         const EnvLookup& env, const Warn& warn,
-                                                         const std::function<bool()>& is_stopped,
+                                                         ToolEnvironment environment,
                                                          const MakeLocalModel& make_local);
 
   // The answer to one task; errors as of RunAgent.
@@ -39,9 +36,7 @@ class Assistant {
   // What a configuration is put together with.
   struct Parts {
     const AgentConfiguration& configuration;
-    const EnvLookup& env;
-    const Warn& warn;
-    const std::function<bool()>& is_stopped;
+    const ToolEnvironment& environment;
     const MakeLocalModel& make_local;
   };
 

@@ -43,8 +43,7 @@ class ConfigurationTest : public ::testing::Test {
   std::string Error(const std::string& yaml) {
     absl::Status status;
     if (const auto configuration = Load(yaml); configuration.ok()) {
-      status =
-          Assistant::Make(*configuration, Env(), [](const std::string&) {}, nullptr, {}).status();
+      status = Assistant::Make(*configuration, {.env = Env()}, {}).status();
     } else {
       status = configuration.status();
     }
@@ -64,8 +63,7 @@ TEST_F(ConfigurationTest, ThoseThatComeWithTheProgramCanBeUsed) {
     const auto configuration = LoadConfiguration(name, Env());
     ASSERT_TRUE(configuration.ok()) << configuration.status();
     EXPECT_EQ(configuration->source, "built in");
-    const auto assistant =
-        Assistant::Make(*configuration, Env(), [](const std::string&) {}, nullptr, {});
+    const auto assistant = Assistant::Make(*configuration, {.env = Env()}, {});
     EXPECT_TRUE(assistant.ok()) << assistant.status();
   }
   EXPECT_THAT(LoadConfiguration("base", Env())->agent.tools, IsEmpty());
@@ -142,7 +140,7 @@ TEST_F(ConfigurationTest, WrongFilesNameTheField) {
        "tools[0]: expected a tool's name, or a map of one name to its options, got 3"},
       {"tools: [ssh]",
        "tools[0]: unknown tool 'ssh'; known are: arxiv, bash, documents, files, python, read_page, "
-       "web_search, wikipedia"},
+       "retrieval, web_search, wikipedia"},
       {"tools: [{arxiv: {results: none}}]",
        "tools[0].arxiv.results: expected an integer from 1 to 50, got \"none\""},
       {"tools: [{files: {folder: x}}]", "tools[0].files.folder: unknown field; there are none"},

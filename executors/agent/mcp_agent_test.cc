@@ -24,8 +24,7 @@ class McpAgentTest : public ::testing::Test {
     const EnvLookup env =
         endpoint.Env({{"AGENT_CONFIG_DIR", dir_.path()}, {"TOKEN", "-canary-token"}});
     ASSIGN_OR_RETURN(const AgentConfiguration configuration, LoadConfiguration("own", env));
-    ASSIGN_OR_RETURN(const auto assistant,
-                     Assistant::Make(configuration, env, [](const auto&) {}, nullptr, {}));
+    ASSIGN_OR_RETURN(const auto assistant, Assistant::Make(configuration, {.env = env}, {}));
     Transcript transcript(dir_ / "said.jsonl", assistant->secrets(), nullptr);
     return assistant->Run("go", {.transcript = &transcript});
   }

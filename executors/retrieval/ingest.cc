@@ -18,7 +18,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kPassagesAtOnce = 128;  // embedded and written together
+constexpr size_t kPassagesAtOnce = 128;   // embedded and written together
+constexpr int64_t kDefaultPassage = 200;  // tokens
 
 struct File {
   fs::path path;      // empty: a page
@@ -53,7 +54,7 @@ absl::Status AddFolder(const fs::path& folder, const std::string& field, std::ve
 absl::StatusOr<std::vector<File>> Files(const IngestOptions& options) {
   std::vector<File> files;
   for (size_t i = 0; i < options.sources.size(); ++i) {
-    const std::string field = absl::StrCat(options.field, "[", i, "]");
+    const std::string field = absl::StrCat(options.field, ".sources[", i, "]");
     if (IsPageUrl(options.sources[i])) {
       files.push_back({{}, field, options.sources[i]});
       continue;
@@ -69,6 +70,20 @@ absl::StatusOr<std::vector<File>> Files(const IngestOptions& options) {
     }
   }
   return files;
+}
+
+absl::Status FitChunking(IngestOptions& options, int64_t most) {
+  ChunkOptions& chunking = options.chunking;
+  if (chunking.size > most) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.field, ".chunking.size: expected at most ", most,
+                     ", the tokens that the model reads, got ", chunking.size));
+  }
+  if (chunking.size == 0) {
+    chunking.size = std::min(most, kDefaultPassage);
+    chunking.overlap = std::min(chunking.overlap, chunking.size - 1);
+  }
+  return absl::OkStatus();
 }
 
 // What decides how a document is cut, as text.
@@ -102,12 +117,15 @@ std::vector<Passage> PassagesOf(const std::vector<Document>& documents, const st
 
 // Adds what is not there yet, and completes the source.
 absl::StatusOr<int64_t> Add(const Source& source, size_t present, std::vector<Passage> passages,
-                            const Embedder& embedder, Store& store) {
+                            const Embedder& embedder, Store& store, const OnIngest& on_progress) {
+  const size_t total = passages.size();
   for (size_t begin = present; begin < passages.size(); begin += kPassagesAtOnce) {
     const size_t end = std::min(begin + kPassagesAtOnce, passages.size());
     std::vector<std::string> texts;
     for (size_t i = begin; i < end; ++i) texts.push_back(passages[i].text);
-    ASSIGN_OR_RETURN(auto vectors, embedder.embed(texts));
+    ASSIGN_OR_RETURN(auto vectors, embedder.embed(texts, [&](size_t done) {
+      return on_progress("embedding passages", begin + done, total);
+    }));
     std::vector<Passage> batch;
     for (size_t i = begin; i < end; ++i) {
       passages[i].vector = std::move(vectors[i - begin]);
@@ -127,7 +145,8 @@ using ReadAll = std::function<absl::StatusOr<std::vector<Document>>()>;
 absl::StatusOr<std::optional<int64_t>> Update(Source source, const std::string& digest,
                                               const std::optional<Source>& old, const ReadAll& read,
                                               const IngestOptions& options,
-                                              const Embedder& embedder, Store& store) {
+                                              const Embedder& embedder, Store& store,
+                                              const OnIngest& on_progress) {
   source.digest = absl::StrCat(digest, " ", Sha256Hex(SettingsOf(options)));
   const bool is_same = old && old->digest == source.digest;
   if (is_same && old->is_complete) {
@@ -138,27 +157,29 @@ absl::StatusOr<std::optional<int64_t>> Update(Source source, const std::string& 
   if (!is_same) RETURN_IF_ERROR(store.Begin(source));
   // Cutting is deterministic: what an interrupted ingestion brought in are the first passages.
   const size_t present = is_same ? static_cast<size_t>(old->passages) : 0;
-  ASSIGN_OR_RETURN(
-      const int64_t added,
-      Add(source, present, PassagesOf(documents, source.name, options, embedder), embedder, store));
+  ASSIGN_OR_RETURN(const int64_t added,
+                   Add(source, present, PassagesOf(documents, source.name, options, embedder),
+                       embedder, store, on_progress));
   return added;
 }
 
 absl::StatusOr<std::optional<int64_t>> IngestFile(const fs::path& path,
                                                   const IngestOptions& options,
-                                                  const Embedder& embedder, Store& store) {
+                                                  const Embedder& embedder, Store& store,
+                                                  const OnIngest& on_progress) {
   const Source source{.name = path.string(), .stamp = StampOf(path, SettingsOf(options))};
   ASSIGN_OR_RETURN(const std::optional<Source> old, store.Find(source.name));
   if (old && old->is_complete && old->stamp == source.stamp) return std::nullopt;
   ASSIGN_OR_RETURN(const std::string digest, Sha256OfFile(path));
   return Update(
       source, digest, old, [&] { return ReadDocuments(path, options.text_column); }, options,
-      embedder, store);
+      embedder, store, on_progress);
 }
 
 absl::StatusOr<std::optional<int64_t>> IngestPage(const std::string& url,
                                                   const IngestOptions& options,
-                                                  const Embedder& embedder, Store& store) {
+                                                  const Embedder& embedder, Store& store,
+                                                  const OnIngest& on_progress) {
   ASSIGN_OR_RETURN(Page page, FetchPage(url, options.is_cancelled));
   // A query may hold a token: it is told by its digest.
   const std::string shown = ShownUrl(url);
@@ -173,22 +194,23 @@ absl::StatusOr<std::optional<int64_t>> IngestPage(const std::string& url,
     if (!document.ok()) return Annotate(document.status(), ShownUrl(url));
     return std::vector<Document>{*std::move(document)};
   };
-  return Update(source, digest, old, read, options, embedder, store);
+  return Update(source, digest, old, read, options, embedder, store, on_progress);
 }
 
 }  // namespace
 
-absl::StatusOr<IngestCounts> Ingest(const IngestOptions& options, const Embedder& embedder,
-                                    Store& store,
-                                    const std::function<bool(size_t done, size_t files)>& on_file) {
+absl::StatusOr<IngestCounts> Ingest(IngestOptions options, const Embedder& embedder, Store& store,
+                                    const OnIngest& on_progress) {
+  RETURN_IF_ERROR(FitChunking(options, embedder.max_tokens));
   ASSIGN_OR_RETURN(const std::vector<File> files, Files(options));
   IngestCounts counts;
   for (const File& file : files) {
-    if (!on_file(static_cast<size_t>(counts.files), files.size())) {
+    if (!on_progress("reading", static_cast<size_t>(counts.files), files.size())) {
       return absl::CancelledError("stopped");
     }
-    const auto added = file.url.empty() ? IngestFile(file.path, options, embedder, store)
-                                        : IngestPage(file.url, options, embedder, store);
+    const auto added = file.url.empty()
+                           ? IngestFile(file.path, options, embedder, store, on_progress)
+                           : IngestPage(file.url, options, embedder, store, on_progress);
     if (absl::IsCancelled(added.status())) return added.status();
     if (!added.ok()) return Annotate(added.status(), file.field);
     ++counts.files;

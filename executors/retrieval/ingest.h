@@ -16,17 +16,21 @@ namespace flowmesh::retrieval {
 
 // What the embedding model gives; the model itself stands behind it.
 struct Embedder {
-  // A vector for each text. Cancelled.
-  std::function<absl::StatusOr<std::vector<std::vector<float>>>(const std::vector<std::string>&)>
+  // A vector for each text. `go_on` gets how many are done and says whether to go on. Cancelled: it
+  // said no.
+  std::function<absl::StatusOr<std::vector<std::vector<float>>>(
+      const std::vector<std::string>& texts, const std::function<bool(size_t done)>& go_on)>
       embed;
   std::function<int64_t(std::string_view word)> count_tokens;
+  int64_t dimension = 0;   // of a vector
+  int64_t max_tokens = 0;  // of a passage; what it has more is not read
 };
 
 struct IngestOptions {
   // Files, folders with all documents below them, and pages by their URL.
   std::vector<std::string> sources;
-  std::string field;  // the list of them, for errors
-  ChunkOptions chunking;
+  std::string field;      // the map that holds `sources` and `chunking`, for errors
+  ChunkOptions chunking;  // a size of 0: the default, or what the model reads where that is less
   std::string text_column = "text";    // of files of rows
   Json metadata = Json::object();      // of every passage
   std::function<bool()> is_cancelled;  // polled during downloads; may be null
@@ -38,11 +42,13 @@ struct IngestCounts {
   int64_t passages = 0;   // that were added
 };
 
+// How far an ingestion is, `reading` of files or `embedding passages` of one; whether to go on.
+using OnIngest = std::function<bool(const std::string& stage, size_t done, size_t total)>;
+
 // A file comes in whole or goes on where an interruption left it; one that is as it was does
-// nothing. `on_file` gets the place of each and their number, and says whether to go on.
-// InvalidArgument, NotFound: a source, by its field and path. Cancelled. Others: of the store.
-absl::StatusOr<IngestCounts> Ingest(const IngestOptions& options, const Embedder& embedder,
-                                    Store& store,
-                                    const std::function<bool(size_t done, size_t files)>& on_file);
+// nothing. InvalidArgument, NotFound: a source, by its field and path, or passages that the model
+// cannot read. Cancelled. Others: of the store.
+absl::StatusOr<IngestCounts> Ingest(IngestOptions options, const Embedder& embedder, Store& store,
+                                    const OnIngest& on_progress);
 
 }  // namespace flowmesh::retrieval

@@ -37,7 +37,7 @@ class IngestTest : public testing::Test {
   IngestTest() {
     fs::create_directories(dir_ / "docs/sub/.hidden");
     options_.sources = {(dir_ / "docs").string()};
-    options_.field = "spec.store.sources";
+    options_.field = "spec.store";
     options_.chunking = {.size = 4, .overlap = 0};
     Open();
   }
@@ -52,16 +52,24 @@ class IngestTest : public testing::Test {
     std::ofstream(dir_ / "docs" / name, std::ios::binary) << text;
   }
   absl::StatusOr<IngestCounts> Run() {
-    const Embedder embedder = {.embed = [this](const std::vector<std::string>& texts)
-                                   -> absl::StatusOr<std::vector<std::vector<float>>> {
-                                 if (budget_ == 0) return absl::CancelledError("stopped");
-                                 --budget_;
-                                 embedded_ += texts.size();
-                                 return std::vector<std::vector<float>>(texts.size(), {1, 0});
-                               },
-                               .count_tokens = [](std::string_view) { return int64_t{1}; }};
+    const Embedder embedder = {
+        .embed = [this](const std::vector<std::string>& texts,
+                        const auto& go_on) -> absl::StatusOr<std::vector<std::vector<float>>> {
+          if (budget_ == 0 || !go_on(texts.size())) return absl::CancelledError("stopped");
+          --budget_;
+          embedded_ += texts.size();
+          return std::vector<std::vector<float>>(texts.size(), {1, 0});
+        },
+        .count_tokens = [](std::string_view) { return int64_t{1}; },
+        .dimension = 2,
+        .max_tokens = 50};
     embedded_ = 0;
-    return Ingest(options_, embedder, *store_, [](size_t, size_t) { return true; });
+    progress_.clear();
+    return Ingest(options_, embedder, *store_,
+                  [this](const std::string& stage, size_t done, size_t total) {
+                    progress_.push_back(absl::StrCat(stage, " ", done, "/", total));
+                    return true;
+                  });
   }
   Json Payloads(const Json& filter) {
     const auto items = store_->Search({.vector = {1, 0}, .limit = 100, .filter = filter});
@@ -78,6 +86,7 @@ class IngestTest : public testing::Test {
   std::unique_ptr<Store> store_;
   int budget_ = 1000;  // calls of the model
   size_t embedded_ = 0;
+  std::vector<std::string> progress_;
 };
 
 TEST_F(IngestTest, EveryKindOfFileBelowAFolder) {

@@ -285,7 +285,6 @@ absl::StatusOr<std::optional<Source>> Store::Find(const std::string& name) {
 }
 
 absl::Status Store::Begin(const Source& source) {
-  Forget();
   return database_->InTransaction([&]() -> absl::Status {
     RETURN_IF_ERROR(database_->CountChange());
     RETURN_IF_ERROR(database_->Run(
@@ -299,7 +298,6 @@ absl::Status Store::Begin(const Source& source) {
 }
 
 absl::Status Store::Append(const std::string& source, const std::vector<Passage>& passages) {
-  Forget();
   return database_->InTransaction([&]() -> absl::Status {
     RETURN_IF_ERROR(database_->CountChange());
     for (const Passage& passage : passages) {
@@ -328,8 +326,14 @@ absl::StatusOr<int64_t> Store::Count() {
 }
 
 absl::Status Store::LoadVectors() {
-  if (!ids_.empty()) return absl::OkStatus();
+  std::string revision;
+  RETURN_IF_ERROR(database_->Run("SELECT value FROM meta WHERE key = 'revision'",
+                                 [&](sqlite3_stmt* s) { revision = Database::Text(s, 0); }));
+  if (revision == revision_) return absl::OkStatus();
+  revision_.clear();
+  ids_.clear();
   vectors_.clear();
+  graph_.reset();
   bool is_whole = true;
   RETURN_IF_ERROR(
       database_->Run("SELECT id, vector FROM passages ORDER BY id", [&](sqlite3_stmt* s) {
@@ -343,27 +347,22 @@ absl::Status Store::LoadVectors() {
         std::memcpy(vectors_.data() + vectors_.size() - dimension_, sqlite3_column_blob(s, 1),
                     bytes);
       }));
-  if (is_whole) return absl::OkStatus();
-  return absl::DataLossError(
-      absl::StrCat(database_->path.string(), ": a vector is not of the store's dimension"));
-}
-
-void Store::Forget() {
-  ids_.clear();
-  graph_.reset();
+  if (!is_whole) {
+    return absl::DataLossError(
+        absl::StrCat(database_->path.string(), ": a vector is not of the store's dimension"));
+  }
+  revision_ = std::move(revision);
+  return absl::OkStatus();
 }
 
 absl::Status Store::LoadGraph() {
   if (graph_ != nullptr) return absl::OkStatus();
-  std::string state;
-  RETURN_IF_ERROR(database_->Run("SELECT value FROM meta WHERE key = 'revision'",
-                                 [&](sqlite3_stmt* s) { state = Database::Text(s, 0); }));
   std::string known;
   RETURN_IF_ERROR(database_->Run("SELECT value FROM meta WHERE key = 'graph'",
                                  [&](sqlite3_stmt* s) { known = Database::Text(s, 0); }));
   const fs::path file = database_->path.string() + ".hnsw";
   const absl::StatusOr<std::string> digest = Sha256OfFile(file);
-  if (digest.ok() && known == absl::StrCat(state, " ", *digest)) {
+  if (digest.ok() && known == absl::StrCat(revision_, " ", *digest)) {
     ASSIGN_OR_RETURN(graph_, GraphIndex::Open(file, dimension_));
     return absl::OkStatus();
   }
@@ -378,7 +377,7 @@ absl::Status Store::LoadGraph() {
     return absl::UnavailableError(absl::StrCat(file.string(), ": ", error.message()));
   }
   return database_->Run("INSERT OR REPLACE INTO meta VALUES ('graph', ?1)", nullptr,
-                        absl::StrCat(state, " ", written));
+                        absl::StrCat(revision_, " ", written));
 }
 
 std::vector<Store::Scored> Store::Nearest(const std::vector<float>& unit,

@@ -81,10 +81,10 @@ class Store {
 
   Store(std::unique_ptr<Database> database, int64_t dimension);
 
+  // Makes vectors_ those of the passages as they are now, which another process may have changed.
   absl::Status LoadVectors();
   // Makes `graph_` that of the passages as they are: from its file beside the store, else anew.
   absl::Status LoadGraph();
-  void Forget();  // what was loaded: it is about to change
   // `allowed`: sorted ids; null: all. Exact among them.
   std::vector<Scored> Nearest(const std::vector<float>& unit, const std::vector<int64_t>* allowed,
                               size_t limit) const;
@@ -97,7 +97,9 @@ class Store {
 
   const std::unique_ptr<Database> database_;
   const int64_t dimension_;
-  // All vectors of length 1, by ids in ascending order; empty ids: not loaded.
+  // What was loaded, of the passages as they were at that count of changes; empty: nothing.
+  std::string revision_;
+  // All vectors of length 1, by ids in ascending order.
   std::vector<int64_t> ids_;
   std::vector<float> vectors_;
   std::unique_ptr<GraphIndex> graph_;  // null: not loaded

@@ -215,6 +215,16 @@ TEST_F(StoreTest, SourcesOutliveTheProcessAndAreReplaced) {
               ElementsAre("A cat", "A red ship"));
 }
 
+TEST_F(StoreTest, WhatAnotherProcessChangesIsFound) {
+  Fill();
+  EXPECT_EQ(Texts({.vector = {1, 0, 0}, .limit = 100}).size(), 4u);
+  const auto other = Store::Open(path(), "m", 3);
+  ASSERT_TRUE(other.ok()) << other.status();
+  ASSERT_TRUE((*other)->Begin({.name = "animals"}).ok());
+  ASSERT_TRUE((*other)->Append("animals", {{"A heron", Json::object(), {1, 0, 0}}}).ok());
+  EXPECT_THAT(Texts({.vector = {1, 0, 0}, .limit = 100}), ElementsAre("A heron", "A red ship"));
+}
+
 TEST_F(StoreTest, AnotherModelOrFileIsRefused) {
   Fill();
   store_.reset();

@@ -40,8 +40,8 @@ absl::StatusOr<absl::Duration> ReadTimeout(const Field& agent) {
 // One run of a task.
 class AgentJob {
  public:
-  AgentJob(const TaskContext& context, const EnvLookup& env, const LocalChatModels& local)
-      : context_(context), env_(env), local_(local), begin_(Clock::Real().Monotonic()) {}
+  AgentJob(const TaskContext& context, const EnvLookup& env, AgentModels* models)
+      : context_(context), env_(env), models_(models), begin_(Clock::Real().Monotonic()) {}
 
   absl::StatusOr<TaskOutcome> Run() {
     absl::StatusOr<TaskOutcome> outcome = Answer();
@@ -61,8 +61,7 @@ class AgentJob {
     const auto configuration = agent::LoadConfiguration(spec_.config_name, env_);
     if (!configuration.ok()) return Annotate(configuration.status(), "spec.configName");
     ASSIGN_OR_RETURN(const std::unique_ptr<agent::Assistant> assistant,
-                     agent::Assistant::Make(*configuration, env_, warn, context_.is_stopped,
-                                            LocalModelsOfTask()));
+                     agent::Assistant::Make(*configuration, Environment(warn), ChatModels()));
     Log(absl::StrCat("loaded configuration ", spec_.config_name));
     RETURN_IF_ERROR(LoadTasks());
 
@@ -99,9 +98,24 @@ class AgentJob {
     return outcome;
   }
 
-  agent::MakeLocalModel LocalModelsOfTask() const {
-    if (!local_) return {};
-    return [this](const agent::ModelOverrides& settings) { return local_(settings, context_); };
+  agent::ToolEnvironment Environment(std::function<void(const std::string&)> warn) const {
+    agent::ToolEnvironment environment{.env = env_,
+                                       .warn = std::move(warn),
+                                       .is_stopped = context_.is_stopped,
+                                       .on_ingest = OnIngestOf(context_)};
+    if (models_ != nullptr) {
+      environment.make_embedder = [this](const std::string& model) {
+        return models_->MakeEmbedder(model, context_);
+      };
+    }
+    return environment;
+  }
+
+  agent::MakeLocalModel ChatModels() const {
+    if (models_ == nullptr) return {};
+    return [this](const agent::ModelOverrides& settings) {
+      return models_->MakeChat(settings, context_);
+    };
   }
 
   // Of an earlier attempt.
@@ -220,7 +234,7 @@ class AgentJob {
 
   const TaskContext& context_;
   const EnvLookup& env_;
-  const LocalChatModels& local_;
+  AgentModels* const models_;
   const absl::Duration begin_;
   AgentSpec spec_;
   std::vector<std::string> tasks_;
@@ -253,7 +267,7 @@ absl::StatusOr<AgentSpec> ReadAgentSpec(const Json& document,
 }
 
 absl::StatusOr<TaskOutcome> AgentRunner::Run(const TaskContext& context) {
-  return AgentJob(context, env_, local_).Run();
+  return AgentJob(context, env_, models_.get()).Run();
 }
 
 }  // namespace flowmesh::tasks

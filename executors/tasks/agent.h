@@ -1,6 +1,7 @@
 // Task type `agent`: tasks in, answers of a model with tools out (TASKS.md 3.9). Needs no libtorch.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,21 +25,32 @@ struct AgentSpec {
 absl::StatusOr<AgentSpec> ReadAgentSpec(const Json& document,
                                         const std::function<void(const std::string&)>& warn);
 
-// Models of this process, for configurations that name them. They outlive the task.
-using LocalChatModels = std::function<absl::StatusOr<std::unique_ptr<agent::ChatModel>>(
-    const agent::ModelOverrides& settings, const TaskContext& context)>;
+// Models of this process, for configurations that name them. What is made must not outlive the
+// task.
+class AgentModels {
+ public:
+  virtual ~AgentModels() = default;
+
+  // A chat with `settings.local`.
+  virtual absl::StatusOr<std::unique_ptr<agent::ChatModel>> MakeChat(
+      const agent::ModelOverrides& settings, const TaskContext& context) = 0;
+  // The encoder of that name, for several threads.
+  virtual absl::StatusOr<retrieval::Embedder> MakeEmbedder(const std::string& model,
+                                                           const TaskContext& context) = 0;
+};
 
 // Keeps nothing between tasks.
 class AgentRunner : public TaskRunner {
  public:
-  explicit AgentRunner(EnvLookup env = SystemEnv(), LocalChatModels local = {})
-      : env_(std::move(env)), local_(std::move(local)) {}
+  // `models`: null where there are none to be had.
+  explicit AgentRunner(EnvLookup env = SystemEnv(), std::shared_ptr<AgentModels> models = nullptr)
+      : env_(std::move(env)), models_(std::move(models)) {}
 
   absl::StatusOr<TaskOutcome> Run(const TaskContext& context) override;
 
  private:
   const EnvLookup env_;
-  const LocalChatModels local_;  // may be empty
+  const std::shared_ptr<AgentModels> models_;
 };
 
 }  // namespace flowmesh::tasks

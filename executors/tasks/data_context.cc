@@ -15,4 +15,11 @@ data::DataContext DataContextOf(const TaskContext& context, const EnvLookup& env
           .is_cancelled = context.is_stopped};
 }
 
+retrieval::OnIngest OnIngestOf(const TaskContext& context) {
+  return [&context](const std::string& stage, size_t done, size_t total) {
+    context.on_progress({.stage = stage, .done = done, .total = total, .unit = "items"});
+    return !context.is_stopped();
+  };
+}
+
 }  // namespace flowmesh::tasks

@@ -11,32 +11,40 @@ constexpr int64_t kReplyTokens = 1024;  // where the configuration gives no max_
 
 }  // namespace
 
-absl::StatusOr<LocalModels::Entry*> LocalModels::Find(const std::string& identifier,
-                                                      const TaskContext& context) {
+template <typename Entry>
+absl::StatusOr<Entry*> LocalModels::Find(std::map<std::string, std::unique_ptr<Entry>>& entries,
+                                         const std::string& identifier,
+                                         const TaskContext& context) {
   ASSIGN_OR_RETURN(const bool enforces_cpu,
                    Field(&context.document, "")["spec"]["enforce_cpu"].BoolOr(false));
   const at::Device device = use_cuda_ && !enforces_cpu ? gpu_ : at::Device(at::kCPU);
   // Those of earlier tasks go first: with them it may not fit.
-  std::erase_if(entries_, [&](const auto& entry) {
+  std::erase_if(entries, [&](const auto& entry) {
     return entry.second->task_id != context.task_id && entry.first != identifier;
   });
-  std::unique_ptr<Entry>& entry = entries_[identifier];
+  std::unique_ptr<Entry>& entry = entries[identifier];
   if (entry == nullptr) entry = std::make_unique<Entry>();
-  // What chats of this task borrow already stays as it is.
+  // What this task borrows already stays as it is.
   if (entry->task_id == context.task_id) return entry.get();
   RETURN_IF_ERROR(entry->model.Load({identifier, "main", ""}, identifier, device, context, env_));
   entry->task_id = context.task_id;
   return entry.get();
 }
 
-absl::StatusOr<std::unique_ptr<agent::ChatModel>> LocalModels::Make(
+absl::StatusOr<std::unique_ptr<agent::ChatModel>> LocalModels::MakeChat(
     const agent::ModelOverrides& settings, const TaskContext& context) {
-  ASSIGN_OR_RETURN(Entry* const entry, Find(settings.local, context));
+  ASSIGN_OR_RETURN(Chat* const entry, Find(chats_, settings.local, context));
   LocalChatOptions options;
   options.params.max_tokens = settings.max_tokens.value_or(kReplyTokens);
   options.params.temperature = settings.temperature.value_or(options.params.temperature);
   options.chat_template = settings.chat_template;
   return LocalChat::Make(&entry->model.loaded(), &entry->turns, std::move(options));
+}
+
+absl::StatusOr<retrieval::Embedder> LocalModels::MakeEmbedder(const std::string& model,
+                                                              const TaskContext& context) {
+  ASSIGN_OR_RETURN(Encoder* const entry, Find(encoders_, model, context));
+  return entry->model.embedder();
 }
 
 }  // namespace flowmesh::tasks

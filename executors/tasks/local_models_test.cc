@@ -1,4 +1,4 @@
-// An agent whose model runs in this process.
+// Agents whose models run in this process.
 #include "executors/tasks/local_models.h"
 
 #include <gmock/gmock.h>
@@ -11,12 +11,15 @@
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/yaml.h"
+#include "executors/agent/scripted_endpoint.h"
+#include "executors/model/golden_encoder.h"
 #include "executors/model/model_goldens.h"
 #include "executors/tasks/test_task.h"
 
 namespace flowmesh::tasks {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
 
@@ -38,10 +41,7 @@ class LocalModelsTest : public TaskTest {
       if (name == "HF_HUB_OFFLINE") return "1";
       return std::nullopt;
     };
-    AgentRunner runner(env, [this](const auto& settings, const TaskContext& context) {
-      return models_.Make(settings, context);
-    });
-    return runner.Run(Context(id));
+    return AgentRunner(env, models_).Run(Context(id));
   }
   std::string Local(const std::string& family, const std::string& rest = "") {
     return absl::StrCat("{local: '", model::ModelGolden(family).string(), "', chat_template: '",
@@ -53,7 +53,8 @@ class LocalModelsTest : public TaskTest {
     });
   }
 
-  LocalModels models_{/*use_cuda=*/false, at::kCPU};
+  const std::shared_ptr<LocalModels> models_ =
+      std::make_shared<LocalModels>(/*use_cuda=*/false, at::kCPU);
 };
 
 TEST_F(LocalModelsTest, AnswersWithoutAnEndpoint) {
@@ -81,6 +82,46 @@ TEST_F(LocalModelsTest, StaysWarmUntilATaskNamesAnother) {
   EXPECT_EQ(Loads(), 1);
   ASSERT_TRUE(Run(Local("llama"), "T4").ok());
   EXPECT_EQ(Loads(), 1) << "it went when another came";
+}
+
+TEST_F(LocalModelsTest, AStoreIsSearchedWithAnEncoderOfThisProcess) {
+  model::MakeGoldenEncoder(dir_ / "encoder");
+  std::filesystem::create_directories(dir_ / "docs");
+  EXPECT_TRUE(WriteFileAtomically(dir_ / "docs/good.md", "# Dogs\ngood dog\n# No\nbad\n").ok());
+  agent::ScriptedEndpoint endpoint([](const Json& body) {
+    const Json& last = body["messages"].back();
+    return last["role"] == "tool"
+               ? agent::Says("done")
+               : agent::Calls("search_passages", DumpJson(Json{{"query", last["content"]}}));
+  });
+  int tasks = 0;
+  const auto found = [&](const std::string& options) {
+    const auto outcome = Run(
+        absl::StrCat("{name: m, base_url: '", endpoint.base_url(),
+                     "'}\ntools: [{retrieval: {path: '", (dir_ / "store.db").string(),
+                     "', model: '", (dir_ / "encoder").string(), "', top_k: 1, ", options, "}}]"),
+        absl::StrCat("T", ++tasks));
+    return outcome.ok() ? endpoint.body(endpoint.count() - 1)["messages"]
+                              .back()["content"]
+                              .get<std::string>()
+                        : Message(outcome.status());
+  };
+  spec_["data"]["items"] = {"# Dogs good dog"};
+  const std::string sources =
+      absl::StrCat("sources: ['", (dir_ / "docs").string(), "'], chunking: {by: headings}");
+  // A passage's own words are the nearest to it.
+  EXPECT_THAT(found(sources), AllOf(HasSubstr("good.md; heading: Dogs; score: 1.000"),
+                                    HasSubstr("# Dogs\ngood dog")));
+  EXPECT_THAT(log_, Contains(HasSubstr("loaded model")));
+  EXPECT_THAT(progress_, Contains(testing::Field(&Progress::stage, "embedding passages")));
+  // Several texts at once, with the store as it is.
+  spec_["data"]["items"] = {"# Dogs good dog", "# No bad", "bad", "dog"};
+  EXPECT_THAT(found(""), HasSubstr("[1] source: "));
+  EXPECT_THAT(log_, Contains(HasSubstr("is warm")));
+  EXPECT_THAT(found("sources: [/nowhere]"),
+              HasSubstr("tools[0].retrieval.sources[0]: no such file or folder: /nowhere"));
+  std::filesystem::remove_all(dir_ / "encoder");
+  EXPECT_THAT(found(""), HasSubstr("tools[0].retrieval.model: "));
 }
 
 TEST_F(LocalModelsTest, MistakesNameTheField) {

@@ -10,14 +10,10 @@
 #include "common/clock.h"
 #include "common/redact.h"
 #include "common/strings.h"
-#include "executors/retrieval/ingest.h"
 #include "executors/tasks/data_context.h"
-#include "executors/tasks/fetch_source.h"
 
 namespace flowmesh::tasks {
 namespace {
-
-constexpr int64_t kDefaultPassage = 200;  // tokens
 
 double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
 
@@ -66,17 +62,15 @@ Search SearchQdrant(const RagSpec& spec, const TaskContext& context) {
 
 Search SearchStore(const RagSpec& spec, retrieval::Store& store) {
   return [&spec, &store](std::string text, std::vector<float> vector) {
-    return store.Search({.vector = std::move(vector),
-                         .text = std::move(text),
-                         .limit = spec.qdrant.limit,
-                         .hybrid = spec.store->hybrid,
-                         .threshold = spec.store->threshold,
-                         .filter = spec.store->filter});
+    retrieval::StoreQuery query = spec.store->search;
+    query.vector = std::move(vector);
+    query.text = std::move(text);
+    return store.Search(query);
   };
 }
 
 Json PlaceOf(const RagSpec& spec) {
-  if (spec.store) return {{"store", {{"type", "embedded"}, {"path", spec.store->path}}}};
+  if (spec.store) return {{"store", {{"type", "embedded"}, {"path", spec.store->place.path}}}};
   return {{"qdrant", {{"collection", spec.qdrant.collection}, {"url", ShownUrl(spec.qdrant.url)}}}};
 }
 
@@ -100,96 +94,30 @@ at::Device RagRunner::DeviceOf(const RagSpec& spec) const {
   return use_cuda_ && !spec.enforce_cpu ? gpu_ : at::Device(at::kCPU);
 }
 
-absl::Status RagRunner::Load(const RagSpec& spec, const TaskContext& context) {
-  ASSIGN_OR_RETURN(const std::filesystem::path folder,
-                   FindByName(spec.embedding, "spec.embedding.model", context, env_));
-  const at::Device device = DeviceOf(spec);
-  std::string key = absl::StrCat(spec.embedding.identifier, "\n", spec.embedding.revision, "\n",
-                                 device.str(), "\n", StampOf(folder));
-  if (key == encoder_key_) {
-    context.on_log(LogLevel::kInfo, absl::StrCat("model ", spec.embedding.identifier, " is warm"));
-    return absl::OkStatus();
-  }
-  // The old one goes first: two may not fit.
-  encoder_key_.clear();
-  encoder_.reset();
-  context.on_progress({.stage = "loading model"});
-  const double begin = Now();
-  auto loaded = model::SentenceEncoder::Load(folder, device);
-  if (!loaded.ok()) return Annotate(loaded.status(), "spec.embedding.model");
-  encoder_ = *std::move(loaded);
-  for (const std::string& warning : encoder_->warnings()) {
-    context.on_log(LogLevel::kWarning, warning);
-  }
-  encoder_key_ = std::move(key);
-  context.on_log(
-      LogLevel::kInfo,
-      absl::StrFormat("loaded model %s in %.2f s: path %s, revision %s, device %s, dimension %d",
-                      spec.embedding.identifier, Now() - begin, folder.string(),
-                      spec.embedding.revision, device.str(), encoder_->dimension()));
-  return absl::OkStatus();
-}
-
 absl::StatusOr<std::vector<std::vector<float>>> RagRunner::Embed(
-    const std::vector<std::string>& texts, const std::string& stage,
-    const TaskContext& context) const {
-  ASSIGN_OR_RETURN(const at::Tensor vectors, encoder_->Embed(texts, [&](size_t done) {
-    context.on_progress({.stage = stage, .done = done, .total = texts.size(), .unit = "items"});
+    const std::vector<std::string>& texts, const TaskContext& context) {
+  return encoder_.embedder().embed(texts, [&](size_t done) {
+    context.on_progress(
+        {.stage = "embedding", .done = done, .total = texts.size(), .unit = "items"});
     return !context.is_stopped();
-  }));
-  std::vector<std::vector<float>> rows(texts.size());
-  const float* row = vectors.const_data_ptr<float>();
-  for (std::vector<float>& out : rows) {
-    out.assign(row, row + vectors.size(1));
-    row += vectors.size(1);
-  }
-  return rows;
+  });
 }
 
 absl::StatusOr<std::unique_ptr<retrieval::Store>> RagRunner::OpenStore(const RagSpec& spec,
                                                                        const TaskContext& context,
-                                                                       Json* ingested) const {
-  auto opened =
-      retrieval::Store::Open(spec.store->path, spec.embedding.identifier, encoder_->dimension());
-  if (!opened.ok()) return Annotate(opened.status(), "spec.store.path");
-  std::unique_ptr<retrieval::Store> store = *std::move(opened);
-  if (spec.store->ingest.sources.empty()) return store;
-  retrieval::IngestOptions options = spec.store->ingest;
-  options.is_cancelled = context.is_stopped;
-  // Two places are the tokens around every text.
-  const int64_t most = std::max<int64_t>(encoder_->max_tokens() - 2, 1);
-  if (options.chunking.size > most) {
-    return absl::InvalidArgumentError(absl::StrCat("spec.store.chunking.size: expected at most ",
-                                                   most, ", the tokens that the model reads, got ",
-                                                   options.chunking.size));
-  }
-  if (options.chunking.size == 0) {
-    options.chunking.size = std::min(most, kDefaultPassage);
-    options.chunking.overlap = std::min(options.chunking.overlap, options.chunking.size - 1);
-  }
-  const retrieval::Embedder embedder = {
-      .embed =
-          [&](const std::vector<std::string>& texts) {
-            return Embed(texts, "embedding passages", context);
-          },
-      .count_tokens =
-          [&](std::string_view word) {
-            return static_cast<int64_t>(
-                encoder_->tokenizer().Encode(word, /*add_special_tokens=*/false).size());
-          }};
-  ASSIGN_OR_RETURN(
-      const retrieval::IngestCounts counts,
-      retrieval::Ingest(options, embedder, *store, [&](size_t done, size_t files) {
-        context.on_progress({.stage = "reading", .done = done, .total = files, .unit = "files"});
-        return !context.is_stopped();
-      }));
+                                                                       Json* ingested) {
+  ASSIGN_OR_RETURN(retrieval::OpenedStore opened,
+                   retrieval::OpenStore(spec.store->place, spec.embedding.identifier,
+                                        encoder_.embedder(), OnIngestOf(context)));
+  if (!opened.ingested) return std::move(opened.store);
+  const retrieval::IngestCounts& counts = *opened.ingested;
   *ingested = {
       {"files", counts.files}, {"unchanged", counts.unchanged}, {"passages", counts.passages}};
   context.on_log(
       LogLevel::kInfo,
       absl::StrFormat("store %s: %d files, %d of them unchanged, %d passages added",
-                      spec.store->path, counts.files, counts.unchanged, counts.passages));
-  return store;
+                      spec.store->place.path, counts.files, counts.unchanged, counts.passages));
+  return std::move(opened.store);
 }
 
 absl::StatusOr<TaskOutcome> RagRunner::Answer(const RagSpec& spec, const TaskContext& context) {
@@ -205,7 +133,7 @@ absl::StatusOr<TaskOutcome> RagRunner::Answer(const RagSpec& spec, const TaskCon
   }
   std::vector<std::vector<float>> vectors(queries.size());
   if (!spec.by_server) {
-    ASSIGN_OR_RETURN(vectors, Embed(queries, "embedding", context));
+    ASSIGN_OR_RETURN(vectors, Embed(queries, context));
   }
   const Search search = store ? SearchStore(spec, *store) : SearchQdrant(spec, context);
 
@@ -252,7 +180,7 @@ absl::StatusOr<TaskOutcome> RagRunner::Answer(const RagSpec& spec, const TaskCon
   context.on_log(LogLevel::kInfo,
                  absl::StrFormat("%s %s, model %s: %d queries, %d results in %.2f s",
                                  store ? "store" : "collection",
-                                 store ? spec.store->path : spec.qdrant.collection,
+                                 store ? spec.store->place.path : spec.qdrant.collection,
                                  spec.embedding.identifier, queries.size(), total, seconds));
   return outcome;
 }
@@ -262,7 +190,10 @@ absl::StatusOr<TaskOutcome> RagRunner::Run(const TaskContext& context) {
                      context.on_log(LogLevel::kWarning, text);
                    }));
   RETURN_IF_ERROR(LoadQueries(spec, context, env_));
-  if (!spec.by_server) RETURN_IF_ERROR(Load(spec, context));
+  if (!spec.by_server) {
+    RETURN_IF_ERROR(
+        encoder_.Load(spec.embedding, "spec.embedding.model", DeviceOf(spec), context, env_));
+  }
   return Answer(spec, context);
 }
 

@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "common/env.h"
-#include "executors/model/sentence_encoder.h"
-#include "executors/retrieval/store.h"
+#include "executors/retrieval/embedded_store.h"
 #include "executors/tasks/rag_generation.h"
 #include "executors/tasks/rag_spec.h"
 #include "executors/tasks/task_runner.h"
+#include "executors/tasks/warm_encoder.h"
 
 namespace flowmesh::tasks {
 
@@ -26,15 +26,12 @@ class RagRunner : public TaskRunner {
   absl::StatusOr<TaskOutcome> Run(const TaskContext& context) override;
 
  private:
-  // Makes `encoder_` the one that the spec asks for.
-  absl::Status Load(const RagSpec& spec, const TaskContext& context);
   absl::StatusOr<std::vector<std::vector<float>>> Embed(const std::vector<std::string>& texts,
-                                                        const std::string& stage,
-                                                        const TaskContext& context) const;
+                                                        const TaskContext& context);
   // The store that the spec names, with its sources brought in; what came in goes into `ingested`.
   absl::StatusOr<std::unique_ptr<retrieval::Store>> OpenStore(const RagSpec& spec,
                                                               const TaskContext& context,
-                                                              Json* ingested) const;
+                                                              Json* ingested);
   absl::StatusOr<TaskOutcome> Answer(const RagSpec& spec, const TaskContext& context);
 
   at::Device DeviceOf(const RagSpec& spec) const;
@@ -42,8 +39,7 @@ class RagRunner : public TaskRunner {
   const bool use_cuda_;
   const at::Device gpu_;
   const EnvLookup env_;
-  std::string encoder_key_;  // of encoder_: everything that decides it, its files' times included
-  std::unique_ptr<model::SentenceEncoder> encoder_;
+  WarmEncoder encoder_;
   Generator generator_;
 };
 

@@ -15,7 +15,6 @@ namespace {
 using Warn = std::function<void(const std::string&)>;
 
 constexpr int64_t kMostPoints = 10000;
-constexpr int64_t kMostTokens = 1 << 20;  // of a passage
 
 // Trimmed; empty when absent.
 absl::StatusOr<std::string> ReadName(const Field& field, std::string_view fallback = "") {
@@ -42,50 +41,15 @@ absl::StatusOr<retrieval::QdrantOptions> ReadQdrant(const Field& spec) {
   return options;
 }
 
-absl::StatusOr<retrieval::ChunkOptions> ReadChunking(const Field& block) {
-  using By = retrieval::ChunkOptions::By;
-  RETURN_IF_ERROR(block.CheckMap());
-  retrieval::ChunkOptions options;
-  ASSIGN_OR_RETURN(const std::string by, ReadName(block["by"], "tokens"));
-  if (by == "sentences") {
-    options.by = By::kSentences;
-  } else if (by == "headings") {
-    options.by = By::kHeadings;
-  } else if (by != "tokens") {
-    return block["by"].Expected("tokens, sentences or headings");
-  }
-  // 0: as the model allows.
-  ASSIGN_OR_RETURN(options.size, block["size"].IntOr(0, 1, kMostTokens));
-  ASSIGN_OR_RETURN(options.overlap, block["overlap"].IntOr(0, 0, kMostTokens));
-  if (options.size > 0 && options.overlap >= options.size) {
-    return block["overlap"].Expected(absl::StrCat("less than the size ", options.size));
-  }
-  return options;
-}
-
 absl::StatusOr<StoreSpec> ReadStore(const Field& spec) {
-  const Field block = spec["store"], search = spec["search"];
+  const Field block = spec["store"];
   RETURN_IF_ERROR(block.CheckMap());
   if (spec["qdrant"].present()) return block.Error("excludes spec.qdrant");
-  StoreSpec store;
   ASSIGN_OR_RETURN(const std::string type, block["type"].NonEmptyString());
   if (type != "embedded") return block["type"].Expected("embedded");
-  ASSIGN_OR_RETURN(store.path, block["path"].NonEmptyString());
-  store.ingest.field = block["sources"].path();
-  if (block["sources"].present()) {
-    ASSIGN_OR_RETURN(store.ingest.sources, block["sources"].StringList());
-  }
-  ASSIGN_OR_RETURN(store.ingest.chunking, ReadChunking(block["chunking"]));
-  ASSIGN_OR_RETURN(store.ingest.text_column, ReadName(block["text_column"], "text"));
-  RETURN_IF_ERROR(block["metadata"].CheckMap());
-  if (block["metadata"].present()) store.ingest.metadata = block["metadata"].json();
-  ASSIGN_OR_RETURN(store.hybrid, search["hybrid"].BoolOr(false));
-  if (search["score_threshold"].present()) {
-    ASSIGN_OR_RETURN(store.threshold, search["score_threshold"].Number());
-  }
-  const Field filter = search["filter"];
-  RETURN_IF_ERROR(retrieval::CheckFilter(filter.json(), filter.path()));
-  if (filter.present()) store.filter = filter.json();
+  StoreSpec store;
+  ASSIGN_OR_RETURN(store.place, retrieval::ReadStoreOptions(block));
+  ASSIGN_OR_RETURN(store.search, retrieval::ReadSearchOptions(spec["search"]));
   return store;
 }
 
@@ -106,7 +70,8 @@ absl::Status ReadPlace(const Field& spec, RagSpec* result) {
 
 absl::Status ReadEmbedding(const Field& block, RagSpec* result) {
   RETURN_IF_ERROR(block.CheckMap());
-  ASSIGN_OR_RETURN(result->embedding.identifier, ReadName(block["model"], kDefaultEmbeddingModel));
+  ASSIGN_OR_RETURN(result->embedding.identifier,
+                   ReadName(block["model"], retrieval::kDefaultEmbeddingModel));
   ASSIGN_OR_RETURN(result->embedding.revision, ReadName(block["revision"], "main"));
   ASSIGN_OR_RETURN(result->embedding.download_dir, ReadName(block["download_dir"]));
   ASSIGN_OR_RETURN(const std::string mode, ReadName(block["mode"], "local"));

@@ -12,7 +12,7 @@
 #include "common/json.h"
 #include "common/status.h"
 #include "executors/data/prompts.h"
-#include "executors/retrieval/ingest.h"
+#include "executors/retrieval/embedded_store.h"
 #include "executors/retrieval/qdrant.h"
 #include "executors/tasks/model_files.h"
 #include "executors/tasks/rag_generation.h"
@@ -30,18 +30,12 @@ struct RagUnit {
 // `spec.store`: passages in a file of this machine instead of a Qdrant server.
 //   store:
 //     type: embedded
-//     path: ./handbook.db          # made when it is not there
-//     sources: [./handbook]        # files, folders, URLs that are brought in first; none: as it is
-//     chunking: {by: headings, size: 200, overlap: 20}   # or tokens (the default), sentences
-//     text_column: text            # of files of rows
-//     metadata: {lang: en}         # of every passage
+//     path: ./handbook.db
+//     sources: [./handbook]        # these and more: retrieval::StoreOptions
 //   search: {top_k: 5, hybrid: true, score_threshold: 0.3, filter: {year: {gte: 2020}}}
 struct StoreSpec {
-  std::string path;
-  retrieval::IngestOptions ingest;  // a chunking size of 0: the default
-  bool hybrid = false;
-  std::optional<double> threshold;
-  Json filter = Json::object();
+  retrieval::StoreOptions place;
+  retrieval::StoreQuery search;  // what is the same in all queries
 };
 
 struct RagSpec {
@@ -53,8 +47,6 @@ struct RagSpec {
   bool enforce_cpu = false;    // even where there is a GPU
   std::vector<RagUnit> units;  // the task first, then its children in their order
 };
-
-inline constexpr char kDefaultEmbeddingModel[] = "sentence-transformers/all-MiniLM-L6-v2";
 
 // `document`: TASKS.md 1.1. `warn` gets what is not an error: skipped children, and keys that
 // nobody reads. InvalidArgument names the field, and the child where there is one.

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "executors/model/golden_encoder.h"
 #include "executors/model/model_goldens.h"
 #include "executors/retrieval/fake_qdrant.h"
 #include "executors/tasks/test_task.h"
@@ -24,28 +25,16 @@ using ::testing::Not;
 
 constexpr char kKey[] = "canary-key-40172";
 
-const Json& Golden() {
-  static const auto& golden = *new Json(model::ReadModelGolden("../embeddings/cases.json"));
-  return golden;
-}
-
 class RagTest : public TaskTest {
  protected:
   // The collection holds the golden's own texts with sentence-transformers' vectors.
   RagTest() {
-    const Json& golden = Golden()["cases"][0];
     encoder_ = (dir_ / "encoder").string();
-    fs::copy(model::ModelGolden("../encoders/" + golden["encoder"].get<std::string>()), encoder_);
-    for (const auto& [name, content] : golden["files"].items()) {
-      const fs::path path = fs::path(encoder_) / name;
-      fs::create_directories(path.parent_path());
-      std::ofstream(path) << content.dump();
-    }
+    const model::GoldenEncoder golden = model::MakeGoldenEncoder(encoder_);
     retrieval::FakeQdrant::Collection& collection = qdrant_.collections["handbook"];
     collection.size = 32;
-    for (size_t i = 0; i < golden["embeddings"].size(); ++i) {
-      collection.points.push_back(
-          {i, golden["embeddings"][i].get<std::vector<float>>(), {{"text", Golden()["texts"][i]}}});
+    for (size_t i = 0; i < golden.texts.size(); ++i) {
+      collection.points.push_back({i, golden.embeddings[i], {{"text", golden.texts[i]}}});
     }
     spec_ = {{"taskType", "rag"},
              {"qdrant", {{"url", qdrant_.url()}, {"collection", "handbook"}}},

@@ -35,11 +35,8 @@ std::map<std::string, std::unique_ptr<TaskRunner>> MakeTaskRunners(const RankOpt
   if (options.threads > 0) at::set_num_threads(options.threads);
   const at::Device gpu(at::kCUDA, static_cast<at::DeviceIndex>(options.local_rank));
   std::map<std::string, std::unique_ptr<TaskRunner>> runners;
-  const auto local = std::make_shared<LocalModels>(options.use_cuda, gpu);
   runners["agent"] = std::make_unique<AgentRunner>(
-      SystemEnv(), [local](const agent::ModelOverrides& settings, const TaskContext& context) {
-        return local->Make(settings, context);
-      });
+      SystemEnv(), std::make_shared<LocalModels>(options.use_cuda, gpu));
   runners["inference"] = std::make_unique<InferenceRunner>(options.use_cuda, gpu);
   runners["rag"] = std::make_unique<RagRunner>(options.use_cuda, gpu);
   const TrainingDevice device = {options.use_cuda, gpu};

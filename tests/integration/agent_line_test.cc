@@ -4,7 +4,10 @@
 
 #include <filesystem>
 
+#include "absl/strings/str_cat.h"
+#include "common/files.h"
 #include "executors/agent/scripted_endpoint.h"
+#include "executors/model/golden_encoder.h"
 #include "tests/integration/line.h"
 
 namespace flowmesh::testing {
@@ -92,6 +95,46 @@ TEST(AgentLineTest, AFailureLeavesItsRecordAndTheWorkerServesOn) {
   EXPECT_THAT((*third)["error"].get<std::string>(),
               HasSubstr("unknown agent configuration 'orchestra'; known are: base, default"));
   EXPECT_THAT(AllFiles(line.dir()), Not(HasSubstr(kKey)));
+}
+
+// What a rag task has brought into a store, an agent's tool finds.
+TEST(AgentLineTest, AStoreIsSearched) {
+  const TempDir dir;
+  model::MakeGoldenEncoder(dir / "encoder");
+  ASSERT_TRUE(WriteFileAtomically(dir / "good.md", "# Dogs\ngood dog\n# Answers\nkind\n").ok());
+  ASSERT_TRUE(
+      WriteFileAtomically(dir / "keeper.yaml",
+                          absl::StrCat("tools: [{retrieval: {path: '", (dir / "store.db").string(),
+                                       "', model: '", (dir / "encoder").string(), "', top_k: 1}}]"))
+          .ok());
+  ScriptedEndpoint endpoint(
+      {Calls("search_passages", R"({"query": "# Dogs good dog"})"), Says("A good one.")});
+  LineOptions options = Options(endpoint);
+  options.executor_env["AGENT_CONFIG_DIR"] = dir.path();
+  Line line(options);
+  const Json agent = {{"taskType", "agent"}, {"configName", "keeper"}, {"task", "Which dog?"}};
+  const auto early = line.events().WaitForTerminal(line.Dispatch(agent));
+  ASSERT_TRUE(early);
+  EXPECT_THAT((*early)["error"].get<std::string>(),
+              HasSubstr("tools[0].retrieval.path: no store at"));
+  const std::string filled = line.Dispatch({{"taskType", "rag"},
+                                            {"store",
+                                             {{"type", "embedded"},
+                                              {"path", (dir / "store.db").string()},
+                                              {"sources", {(dir / "good.md").string()}},
+                                              {"chunking", {{"by", "headings"}}}}},
+                                            {"embedding", {{"model", (dir / "encoder").string()}}},
+                                            {"query", "kind"}});
+  const auto first = line.events().WaitForTerminal(filled);
+  ASSERT_TRUE(first);
+  ASSERT_EQ((*first)["type"], "TASK_SUCCEEDED") << DumpJson(*first);
+  const std::string id = line.Dispatch(agent);
+  const auto done = line.events().WaitForTerminal(id);
+  ASSERT_TRUE(done);
+  ASSERT_EQ((*done)["type"], "TASK_SUCCEEDED") << DumpJson(*done);
+  EXPECT_EQ(line.ResultFile(id)["items"][0]["output"], "A good one.");
+  EXPECT_THAT(endpoint.body(1)["messages"].back()["content"].get<std::string>(),
+              HasSubstr("heading: Dogs; score: 1.000\n# Dogs\ngood dog"));
 }
 
 }  // namespace

@@ -3,9 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <fstream>
-
 #include "absl/strings/str_replace.h"
+#include "executors/model/golden_encoder.h"
 #include "executors/retrieval/fake_qdrant.h"
 #include "tests/integration/line.h"
 
@@ -21,19 +20,11 @@ constexpr char kKey[] = "canary-key-58231";
 class RagLineTest : public ::testing::Test {
  protected:
   RagLineTest() {
-    const std::filesystem::path goldens = GoldenModel("").parent_path().parent_path();
-    const Json golden = Json::parse(ReadFile(goldens / "embeddings/cases.json").value());
-    const Json& layout = golden["cases"][0];
-    std::filesystem::copy(goldens / "encoders" / layout["encoder"].get<std::string>(), encoder());
-    for (const auto& [name, content] : layout["files"].items()) {
-      std::filesystem::create_directories((encoder() / name).parent_path());
-      std::ofstream(encoder() / name) << content.dump();
-    }
+    const model::GoldenEncoder golden = model::MakeGoldenEncoder(encoder());
     retrieval::FakeQdrant::Collection& collection = qdrant_.collections["handbook"];
     collection.size = 32;
-    for (size_t i = 0; i < layout["embeddings"].size(); ++i) {
-      collection.points.push_back(
-          {i, layout["embeddings"][i].get<std::vector<float>>(), {{"text", golden["texts"][i]}}});
+    for (size_t i = 0; i < golden.texts.size(); ++i) {
+      collection.points.push_back({i, golden.embeddings[i], {{"text", golden.texts[i]}}});
     }
     qdrant_.api_key = kKey;
   }

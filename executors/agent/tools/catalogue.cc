@@ -24,14 +24,10 @@ constexpr size_t kExcerpt = 20000;       // bytes
 using Maker = absl::StatusOr<Tools> (*)(const Field&, const ToolEnvironment&);
 
 const std::map<std::string, Maker>& Makers() {
-  static const auto* const kMakers = new std::map<std::string, Maker>{{"web_search", MakeWebSearch},
-                                                                      {"read_page", MakeReadPage},
-                                                                      {"arxiv", MakeArxiv},
-                                                                      {"wikipedia", MakeWikipedia},
-                                                                      {"files", MakeFiles},
-                                                                      {"documents", MakeDocuments},
-                                                                      {"bash", MakeBash},
-                                                                      {"python", MakePython}};
+  static const auto* const kMakers = new std::map<std::string, Maker>{
+      {"web_search", MakeWebSearch}, {"read_page", MakeReadPage}, {"arxiv", MakeArxiv},
+      {"wikipedia", MakeWikipedia},  {"files", MakeFiles},        {"documents", MakeDocuments},
+      {"retrieval", MakeRetrieval},  {"bash", MakeBash},          {"python", MakePython}};
   return *kMakers;
 }
 
@@ -82,6 +78,14 @@ std::vector<std::string> ToolSecrets(const EnvLookup& env) {
 
 std::shared_ptr<Tool> MakeTool(chat::ToolSpec spec, ToolFunction function) {
   return std::make_shared<FunctionTool>(std::move(spec), std::move(function));
+}
+
+bool IsToolName(std::string_view name) {
+  return !name.empty() && name.size() <= kLongestToolName &&
+         std::all_of(name.begin(), name.end(), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                  c == '_' || c == '-';
+         });
 }
 
 Json Parameters(std::initializer_list<Parameter> parameters) {

@@ -10,6 +10,7 @@
 #include "common/json.h"
 #include "common/status.h"
 #include "executors/agent/tools/tool.h"
+#include "executors/retrieval/ingest.h"
 
 namespace flowmesh::agent {
 
@@ -20,10 +21,18 @@ struct ToolChoice {
   std::string path;  // the field, for errors
 };
 
+// The encoder of that name, loaded, for as long as the task lasts; its calls may come from several
+// threads.
+using MakeEmbedder = std::function<absl::StatusOr<retrieval::Embedder>(const std::string& model)>;
+
+// What tools are made with. All but `env` may be empty; only `make_embedder`'s results are kept.
 struct ToolEnvironment {
   EnvLookup env;
-  bool allow_private_addresses = false;  // in URLs that a model chooses
-  std::function<void(const std::string&)> warn;
+  bool allow_private_addresses = false;          // in URLs that a model chooses
+  std::function<void(const std::string&)> warn;  // gets what is off on this machine
+  std::function<bool()> is_stopped;              // polled
+  MakeEmbedder make_embedder;                    // empty: there are no encoders to be had
+  retrieval::OnIngest on_ingest;                 // as documents come into a store
 };
 
 using Tools = std::vector<std::shared_ptr<Tool>>;

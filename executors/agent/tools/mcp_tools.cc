@@ -14,15 +14,12 @@ namespace flowmesh::agent {
 namespace {
 
 constexpr absl::Duration kStartTime = absl::Seconds(60);  // some are fetched before they start
-constexpr size_t kLongestName = 64;                       // that endpoints take
 
 // With what endpoints take in names.
 std::string NameOf(const std::string& server, const std::string& tool) {
-  std::string name = absl::StrCat(server, "_", tool).substr(0, kLongestName);
+  std::string name = absl::StrCat(server, "_", tool).substr(0, kLongestToolName);
   for (char& c : name) {
-    const bool is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                          (c >= '0' && c <= '9') || c == '_' || c == '-';
-    if (!is_plain) c = '_';
+    if (!IsToolName(std::string_view(&c, 1))) c = '_';
   }
   return name;
 }

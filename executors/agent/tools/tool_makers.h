@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "common/field.h"
 #include "common/http.h"
@@ -18,6 +19,7 @@ absl::StatusOr<Tools> MakeArxiv(const Field& options, const ToolEnvironment& env
 absl::StatusOr<Tools> MakeWikipedia(const Field& options, const ToolEnvironment& environment);
 absl::StatusOr<Tools> MakeFiles(const Field& options, const ToolEnvironment& environment);
 absl::StatusOr<Tools> MakeDocuments(const Field& options, const ToolEnvironment& environment);
+absl::StatusOr<Tools> MakeRetrieval(const Field& options, const ToolEnvironment& environment);
 absl::StatusOr<Tools> MakeBash(const Field& options, const ToolEnvironment& environment);
 absl::StatusOr<Tools> MakePython(const Field& options, const ToolEnvironment& environment);
 
@@ -25,6 +27,10 @@ using ToolFunction =
     std::function<absl::StatusOr<std::string>(const Json& arguments, const ToolContext& context)>;
 
 std::shared_ptr<Tool> MakeTool(chat::ToolSpec spec, ToolFunction function);
+
+// Whether endpoints take a tool of that name.
+inline constexpr size_t kLongestToolName = 64;
+bool IsToolName(std::string_view name);
 
 struct Parameter {
   std::string name, type, description;
