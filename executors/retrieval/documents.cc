@@ -9,6 +9,7 @@
 #include <limits>
 #include <memory>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/strings.h"
@@ -35,7 +36,10 @@ Kind KindOf(const fs::path& path) {
 }
 
 absl::StatusOr<Document> ReadPdf(const std::string& bytes) {
-  poppler::set_debug_error_function([](const std::string&, void*) {}, nullptr);
+  static const bool is_quiet [[maybe_unused]] = [] {
+    poppler::set_debug_error_function([](const std::string&, void*) {}, nullptr);
+    return true;
+  }();
   if (bytes.size() > static_cast<size_t>(std::numeric_limits<int>::max())) {
     return absl::ResourceExhaustedError("too large for a PDF");
   }
@@ -48,8 +52,9 @@ absl::StatusOr<Document> ReadPdf(const std::string& bytes) {
     const std::unique_ptr<poppler::page> page(pdf->create_page(i));
     if (page == nullptr) continue;
     const poppler::byte_array text = page->text().to_utf8();
+    // Each page ends with a form feed.
     absl::StrAppend(&document.text, document.text.empty() ? "" : "\n\n",
-                    std::string(text.data(), text.size()));
+                    absl::StripTrailingAsciiWhitespace({text.data(), text.size()}));
   }
   const poppler::byte_array title = pdf->get_title().to_utf8();
   if (!title.empty()) document.metadata["title"] = std::string(title.data(), title.size());
@@ -79,7 +84,7 @@ absl::StatusOr<std::vector<Document>> ReadRows(const fs::path& path,
 absl::StatusOr<Document> ReadOne(Kind kind, std::string bytes) {
   if (kind == Kind::kPdf) return ReadPdf(bytes);
   if (!IsValidUtf8(bytes)) return absl::InvalidArgumentError("expected text in UTF-8");
-  if (kind == Kind::kText) return Document{std::move(bytes), Json::object()};
+  if (kind != Kind::kHtml) return Document{std::move(bytes), Json::object()};
   ASSIGN_OR_RETURN(html::Page page, html::ReadHtml(bytes));
   Document document{std::move(page.text), Json::object()};
   if (!page.title.empty()) document.metadata["title"] = page.title;

@@ -26,8 +26,8 @@ bool IsDocument(const std::filesystem::path& path);
 absl::StatusOr<std::vector<Document>> ReadDocuments(const std::filesystem::path& path,
                                                     const std::string& text_column);
 
-// The document in `content`, of one of those endings that is of no rows. Errors as above, without a
-// name.
+// The document in `content`, which is HTML, a PDF, or text with whatever other ending. Errors as
+// above, without a name. Any thread.
 absl::StatusOr<Document> ReadDocument(std::string content, const std::string& ending);
 
 }  // namespace flowmesh::retrieval

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/test_http_server.h"
+#include "executors/retrieval/test_pdf.h"
 
 namespace flowmesh::retrieval {
 namespace {
@@ -18,19 +19,6 @@ namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
-
-// The smallest PDF with a text: objects without a cross-reference table, which readers repair.
-std::string Pdf(const std::string& text) {
-  const std::string content = absl::StrCat("BT /F1 24 Tf 72 700 Td (", text, ") Tj ET");
-  return absl::StrCat(
-      "%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
-      "2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
-      "3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 4 0 R/Resources<</Font<</F1 "
-      "5 0 R>>>>>>endobj\n4 0 obj<</Length ",
-      content.size(), ">>stream\n", content,
-      "\nendstream endobj\n5 0 obj<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>endobj\n"
-      "trailer<</Root 1 0 R>>\n");
-}
 
 class IngestTest : public testing::Test {
  protected:
@@ -93,7 +81,7 @@ TEST_F(IngestTest, EveryKindOfFileBelowAFolder) {
   Write("a.txt", "one two three four five");
   Write("b.md", "# Leave\nbook it");
   Write("c.html", "<title>Page</title><h1>Travel</h1><p>by train</p><script>no</script>");
-  Write("d.pdf", Pdf("printed words"));
+  Write("d.pdf", TestPdf("printed words"));
   Write("sub/e.jsonl", "{\"text\": \"first row\", \"year\": 1990}\n{\"text\": \"second row\"}\n");
   Write("sub/.hidden/f.txt", "hidden");
   Write("g.bin", "binary");

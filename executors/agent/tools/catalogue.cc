@@ -12,6 +12,7 @@
 #include "common/retry.h"
 #include "common/strings.h"
 #include "executors/agent/tools/tool_makers.h"
+#include "executors/retrieval/documents.h"
 
 namespace flowmesh::agent {
 namespace {
@@ -149,6 +150,13 @@ std::string UrlEscape(std::string_view text) {
 // The JSON writer replaces them.
 std::string ValidUtf8(std::string text) {
   return IsValidUtf8(text) ? text : ParseJson(DumpJson(text)).value().get<std::string>();
+}
+
+absl::StatusOr<std::string> TextOfDocument(std::string content, const std::string& ending) {
+  ASSIGN_OR_RETURN(const retrieval::Document document,
+                   retrieval::ReadDocument(std::move(content), ending));
+  const std::string title = document.metadata.value("title", "");
+  return ValidUtf8(title.empty() ? document.text : absl::StrCat(title, "\n\n", document.text));
 }
 
 std::string Excerpt(const std::string& text, int64_t start) {

@@ -7,12 +7,13 @@
 #include "executors/agent/tools/check_keys.h"
 #include "executors/agent/tools/folder.h"
 #include "executors/agent/tools/tool_makers.h"
-#include "executors/html/html_text.h"
+#include "executors/retrieval/documents.h"
 
 namespace flowmesh::agent {
 namespace {
 
-constexpr uint64_t kMaxFile = 16u << 20;  // bytes
+constexpr uint64_t kMaxFile = 16u << 20;      // bytes
+constexpr uint64_t kMaxDocument = 64u << 20;  // a PDF has pictures
 constexpr size_t kMaxEntries = 1000;
 
 std::string PathArgument(const Json& arguments) {
@@ -58,14 +59,13 @@ absl::StatusOr<std::string> Edit(const Json& arguments, const ToolContext& conte
   return absl::StrCat("changed ", path);
 }
 
-// The text of a document, HTML without its tags.
 absl::StatusOr<std::string> ReadDocument(const std::filesystem::path& root,
                                          const std::string& path) {
   ASSIGN_OR_RETURN(const Folder folder, Folder::Open(root));
-  ASSIGN_OR_RETURN(std::string text, folder.ReadText(path, kMaxFile));
-  if (!path.ends_with(".html") && !path.ends_with(".htm")) return text;
-  ASSIGN_OR_RETURN(html::Page page, html::ReadHtml(text));
-  return page.title.empty() ? page.text : absl::StrCat(page.title, "\n\n", page.text);
+  ASSIGN_OR_RETURN(std::string content, folder.Read(path, kMaxDocument));
+  auto text = TextOfDocument(std::move(content), std::filesystem::path(path).extension());
+  if (!text.ok()) return Annotate(text.status(), path);
+  return text;
 }
 
 const Parameter kPath = {"path", "string", "the file's path, relative to the folder"};
@@ -123,7 +123,7 @@ absl::StatusOr<Tools> MakeDocuments(const Field& options, const ToolEnvironment&
                  return List(root, PathArgument(arguments));
                }),
       MakeTool({.name = "read_document",
-                .description = "Reads a document: text, Markdown or HTML.",
+                .description = "Reads a document: text, Markdown, HTML or PDF.",
                 .parameters = Parameters({kPath, kStart})},
                [root](const Json& arguments, const ToolContext&) -> absl::StatusOr<std::string> {
                  ASSIGN_OR_RETURN(const std::string text,

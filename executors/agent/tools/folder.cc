@@ -106,7 +106,7 @@ absl::StatusOr<UniqueFd> Folder::OpenFolder(const std::vector<std::string>& part
   return at;
 }
 
-absl::StatusOr<std::string> Folder::ReadText(const std::string& path, uint64_t max_bytes) const {
+absl::StatusOr<std::string> Folder::Read(const std::string& path, uint64_t max_bytes) const {
   ASSIGN_OR_RETURN(const std::vector<std::string> parts, Parts(path));
   if (parts.empty()) return absl::FailedPreconditionError(absl::StrCat(path, ": is the folder"));
   ASSIGN_OR_RETURN(const UniqueFd folder, OpenFolder(parts, 1, /*make=*/false));
@@ -114,7 +114,11 @@ absl::StatusOr<std::string> Folder::ReadText(const std::string& path, uint64_t m
   const UniqueFd file(
       ::openat(folder.get(), parts.back().c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   if (!file.valid()) return Failure(path);
-  ASSIGN_OR_RETURN(std::string content, ReadAll(file.get(), path, max_bytes));
+  return ReadAll(file.get(), path, max_bytes);
+}
+
+absl::StatusOr<std::string> Folder::ReadText(const std::string& path, uint64_t max_bytes) const {
+  ASSIGN_OR_RETURN(std::string content, Read(path, max_bytes));
   if (IsValidUtf8(content)) return content;
   return absl::FailedPreconditionError(absl::StrCat(path, ": is no text in UTF-8"));
 }

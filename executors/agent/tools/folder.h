@@ -20,7 +20,9 @@ class Folder {
  public:
   static absl::StatusOr<Folder> Open(std::filesystem::path root);
 
-  // UTF-8 text only. ResourceExhausted: larger than `max_bytes`.
+  // ResourceExhausted: larger than `max_bytes`.
+  absl::StatusOr<std::string> Read(const std::string& path, uint64_t max_bytes) const;
+  // The same of a text. FailedPrecondition: it is not in UTF-8.
   absl::StatusOr<std::string> ReadText(const std::string& path, uint64_t max_bytes) const;
 
   // Makes the folders that are missing; an older file is replaced.

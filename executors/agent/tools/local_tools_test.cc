@@ -14,6 +14,7 @@
 #include "executors/agent/tools/catalogue.h"
 #include "executors/agent/tools/sandbox.h"
 #include "executors/agent/tools/toolbox.h"
+#include "executors/retrieval/test_pdf.h"
 
 namespace flowmesh::agent {
 namespace {
@@ -92,6 +93,17 @@ TEST_F(LocalToolsTest, DocumentsAreReadOnly) {
   EXPECT_EQ(Call("read_document", {{"path", "a.md"}}), "# A");
   EXPECT_EQ(Call("read_document", {{"path", "b.html"}}), "B\n\ntext");
   EXPECT_THAT(Call("read_document", {{"path", "../secret.txt"}}), StartsWith("error: "));
+  std::ofstream(dir_ / "docs/c.PDF") << retrieval::TestPdf("printed words");
+  EXPECT_EQ(Call("read_document", {{"path", "c.PDF"}}), "printed words");
+  EXPECT_EQ(Call("read_document", {{"path", "c.PDF"}, {"start", 8}}),
+            "words\n[bytes 8 to 13 of 13]");
+  std::ofstream(dir_ / "docs/d.pdf") << "this is no PDF";
+  EXPECT_EQ(Call("read_document", {{"path", "d.pdf"}}),
+            "error: d.pdf: expected a PDF, got something else");
+  std::ofstream(dir_ / "docs/e.csv") << "a,b\n";
+  EXPECT_EQ(Call("read_document", {{"path", "e.csv"}}), "a,b\n");
+  std::ofstream(dir_ / "docs/f.txt") << "\xff";
+  EXPECT_EQ(Call("read_document", {{"path", "f.txt"}}), "error: f.txt: expected text in UTF-8");
 }
 
 // The sandbox's own tests. Where the kernel does not let bubblewrap work, the tools are off, and

@@ -50,6 +50,7 @@ std::string ToUtf8(const std::string& text, const std::string& charset) {
 
 absl::StatusOr<std::string> TextOfPage(const HttpResponse& response, const std::string& url) {
   const std::string type = ToLower(response.Header("content-type"));
+  if (absl::StartsWith(type, "application/pdf")) return TextOfDocument(response.body, ".pdf");
   const std::string body = ToUtf8(response.body, CharsetOf(type));
   const bool is_html = type.empty() || absl::StrContains(type, "html");
   if (!is_html) {
@@ -57,7 +58,7 @@ absl::StatusOr<std::string> TextOfPage(const HttpResponse& response, const std::
                          absl::StrContains(type, "xml") || absl::StrContains(type, "yaml");
     if (is_text) return body;
     return absl::FailedPreconditionError(
-        absl::StrCat("the page is ", type.substr(0, 100), "; HTML and text can be read"));
+        absl::StrCat("the page is ", type.substr(0, 100), "; HTML, text and PDFs can be read"));
   }
   ASSIGN_OR_RETURN(const html::Page page, html::ReadHtml(body, {.url = url}));
   return page.title.empty() ? page.text : absl::StrCat(page.title, "\n\n", page.text);
@@ -97,7 +98,7 @@ absl::StatusOr<Tools> MakeReadPage(const Field& options, const ToolEnvironment& 
   ASSIGN_OR_RETURN(reader.jina_url, options["jina_url"].StringOr("https://r.jina.ai"));
   return Tools{MakeTool(
       {.name = "read_page",
-       .description = "Reads a page of the web as text.",
+       .description = "Reads a page of the web, or a PDF there, as text.",
        .parameters = Parameters(
            {{"url", "string", "the page's address"},
             {"start", "integer", "the byte of its text to read from; 0 when left out", false}})},

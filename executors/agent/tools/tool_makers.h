@@ -50,6 +50,9 @@ std::string UrlEscape(std::string_view text);
 // `text` with U+FFFD for bytes that are no UTF-8.
 std::string ValidUtf8(std::string text);
 
+// What is written in a document, behind its title; `ending`: as of retrieval::ReadDocument, `.pdf`.
+absl::StatusOr<std::string> TextOfDocument(std::string content, const std::string& ending);
+
 // As much of `text` from byte `start` on as fits into one answer, and how to read on.
 std::string Excerpt(const std::string& text, int64_t start);
 

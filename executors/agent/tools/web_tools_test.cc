@@ -6,6 +6,7 @@
 #include "common/test_http_server.h"
 #include "executors/agent/tools/catalogue.h"
 #include "executors/agent/tools/toolbox.h"
+#include "executors/retrieval/test_pdf.h"
 
 namespace flowmesh::agent {
 namespace {
@@ -93,6 +94,10 @@ TEST_F(WebToolsTest, APageIsReadAsText) {
     if (request.path == "/image") return reply.set_content("x", "image/png");
     if (request.path == "/long") return reply.set_content(std::string(25000, 'x'), "text/plain");
     if (request.path == "/once") return reply.set_content("{\"a\": 1}", "application/json");
+    if (request.path == "/paper") {
+      return reply.set_content(retrieval::TestPdf("printed words"), "application/pdf");
+    }
+    if (request.path == "/broken") return reply.set_content("no PDF", "application/pdf");
     if (request.path != "/page") {
       reply.status = 404;
       return;
@@ -108,7 +113,9 @@ TEST_F(WebToolsTest, APageIsReadAsText) {
   EXPECT_EQ(read("/moved"), page);
   EXPECT_EQ(read("/latin"), "caf\xC3\xA9");
   EXPECT_EQ(read("/once"), "{\"a\": 1}");
-  EXPECT_EQ(read("/image"), "error: the page is image/png; HTML and text can be read");
+  EXPECT_EQ(read("/image"), "error: the page is image/png; HTML, text and PDFs can be read");
+  EXPECT_EQ(read("/paper"), "printed words");
+  EXPECT_EQ(read("/broken"), "error: expected a PDF, got something else");
   EXPECT_THAT(read("/none"), HasSubstr("HTTP 404"));
   EXPECT_THAT(read("/long"), HasSubstr("[bytes 0 to 20000 of 25000; read on with start 20000]"));
   const std::string rest = Call("read_page", {{"url", server.url("/long")}, {"start", 20000}});
