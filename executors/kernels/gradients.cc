@@ -6,6 +6,7 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/rsqrt.h>
+#include <ATen/ops/sparse_coo_tensor.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -67,7 +68,13 @@ class EmbeddingFunction : public Function<EmbeddingFunction> {
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
     const variable_list saved = ctx->get_saved_variables();
-    GradientOf(saved[0]).index_add_(0, saved[1], gradients[0]);
+    at::Tensor& gradient = GradientOf(saved[0]);
+    if (gradient.is_sparse()) {
+      gradient = gradient + at::sparse_coo_tensor(saved[1].reshape({1, -1}), Flat(gradients[0]),
+                                                  gradient.sizes(), gradient.options());
+    } else {
+      gradient.index_add_(0, saved[1], gradients[0]);
+    }
     return {{}, {}};
   }
 };

@@ -149,6 +149,18 @@ TEST_F(GradientsTest, OfEmbedding) {
              [&](const auto& in) { return at::embedding(in[0], ids); }, {at::randn({5, 4})});
 }
 
+TEST_F(GradientsTest, OfEmbeddingStaySparseIfTheyAre) {
+  const at::Tensor ids = at::tensor({3, 0, 3, 1}, at::kLong), weights = at::randn({4, 4});
+  at::Tensor dense = at::randn({5, 4}).requires_grad_(true);
+  at::Tensor sparse = dense.detach().clone().requires_grad_(true);
+  sparse.mutable_grad() = at::zeros({5, 4}, at::TensorOptions().layout(at::kSparse));
+  for (const at::Tensor& table : {dense, sparse}) {
+    for (int pass = 0; pass < 2; ++pass) (TrainedEmbedding(table, ids) * weights).sum().backward();
+  }
+  ASSERT_TRUE(sparse.grad().is_sparse());
+  EXPECT_LT(MaxDifference(sparse.grad().to_dense(), dense.grad()), 1e-6);
+}
+
 TEST_F(GradientsTest, OfRmsNorm) {
   for (const auto form : {NormWeight::kPlain, NormWeight::kOnePlus}) {
     ExpectSame([&](const auto& in) { return RmsNorm(in[0], in[1], 1e-5, form); },

@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/native/Resize.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -144,6 +145,16 @@ LayerHooks TrainedWeights::hooks() {
     hooks.before_forward = with([this](Unit& unit) { Gather(unit); });
     hooks.after_forward = with([this](Unit& unit) { Release(unit); });
   }
+  if (options_.zero_stage < 2 && world_ > 1 && has_outer_ && !unit_of_layer_.empty()) {
+    const int last = static_cast<int>(unit_of_layer_.size()) - 1;
+    hooks.before_forward = [this, last](int layer) {
+      if (layer == last && at::GradMode::is_enabled()) ++forwards_;
+    };
+    // After several forward passes its gradients would go on.
+    hooks.before_backward = [this, last](int layer) {
+      if (layer == last && is_last_pass_ && forwards_ == 1) ExchangeOuterEarly();
+    };
+  }
   if (options_.zero_stage >= 2) {
     hooks.before_backward = with([this](Unit& unit) {
       Gather(unit);
@@ -196,6 +207,45 @@ void TrainedWeights::ExchangeGradients(Unit& unit) {
   unsettled_ = &unit;
 }
 
+void TrainedWeights::ExchangeOuterEarly() {
+  Unit& outer = *units_[0];
+  ExchangeGradients(outer);
+  outer_is_early_ = true;
+  for (const Unit::Slot& slot : outer.slots) {
+    if (slot.shape.size() != 2) continue;
+    slot.tensor->mutable_grad() =
+        at::zeros(slot.shape, outer.gradient.options().layout(at::kSparse));
+  }
+}
+
+void TrainedWeights::ExchangeLookups(Unit& unit) {
+  Note(unit.exchange.Wait());
+  for (const Unit::Slot& slot : unit.slots) {
+    const at::Tensor sparse = slot.tensor->grad();
+    if (!sparse.is_sparse()) continue;
+    const at::Tensor gradient = unit.View(unit.gradient, slot);
+    slot.tensor->mutable_grad() = gradient;
+    if (!status_.ok()) continue;
+    // Ranks have looked up unlike numbers of rows: each sends as many as the one with the most.
+    const int64_t count = sparse._nnz(), width = slot.shape[1];
+    const auto longs = gradient.options().dtype(at::kLong);
+    const at::Tensor counts = at::empty({world_}, longs);
+    Note(options_.group->AllGather(counts, at::full({1}, count, longs)).Wait());
+    if (!status_.ok()) continue;
+    const int64_t most = counts.max().item<int64_t>();
+    if (most == 0) continue;
+    const at::Tensor ids = at::zeros({most}, longs);
+    const at::Tensor rows = at::zeros({most * width}, gradient.options());
+    ids.narrow(0, 0, count).copy_(sparse._indices()[0]);
+    rows.narrow(0, 0, count * width).copy_(sparse._values().view({-1}));
+    const at::Tensor all_ids = at::empty({world_ * most}, longs);
+    const at::Tensor all_rows = at::empty({world_ * most * width}, gradient.options());
+    Note(options_.group->AllGather(all_ids, ids).Wait());
+    Note(options_.group->AllGather(all_rows, rows).Wait());
+    if (status_.ok()) gradient.index_add_(0, all_ids, all_rows.view({-1, width}));
+  }
+}
+
 void TrainedWeights::Settle() {
   if (unsettled_ == nullptr) return;
   const at::NoGradGuard no_grad;
@@ -221,6 +271,7 @@ void TrainedWeights::BeginStep() {
 
 absl::Status TrainedWeights::BeginPass(bool is_last) {
   is_last_pass_ = is_last;
+  forwards_ = 0;
   if (has_outer_) {
     Gather(*units_[0]);
     MakeGradients(*units_[0]);
@@ -230,8 +281,13 @@ absl::Status TrainedWeights::BeginPass(bool is_last) {
 
 absl::Status TrainedWeights::EndPass() {
   if (has_outer_) {
-    ExchangeGradients(*units_[0]);
-    Release(*units_[0]);
+    Unit& outer = *units_[0];
+    if (std::exchange(outer_is_early_, false)) {
+      ExchangeLookups(outer);
+    } else {
+      ExchangeGradients(outer);
+    }
+    Release(outer);
   }
   Settle();
   if (is_last_pass_) {

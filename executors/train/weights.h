@@ -96,6 +96,11 @@ class TrainedWeights {
   void Release(Unit& unit);        // stage 3
   void MakeGradients(Unit& unit);  // stages 2 and 3
   void ExchangeGradients(Unit& unit);
+  // Stages 0 and 1: what is in no layer, a vocabulary's head above all, has its gradients when the
+  // layers' backward pass begins, but for the rows of embeddings that were looked up. Its exchange
+  // begins then, and those rows follow as sparse gradients.
+  void ExchangeOuterEarly();
+  void ExchangeLookups(Unit& unit);
   void Settle();  // stages 2 and 3: the last exchange's result into its shard
   void Note(const absl::Status& status) { status_.Update(status); }
 
@@ -106,6 +111,8 @@ class TrainedWeights {
   std::vector<int> unit_of_layer_;   // its place in units_, or -1
   std::vector<WeightShard> shards_;  // one for each unit
   bool is_last_pass_ = false;
+  int forwards_ = 0;  // of this pass, with gradients
+  bool outer_is_early_ = false;
   Unit* unsettled_ = nullptr;
   absl::Status status_;  // the first error, from hooks too
 };

@@ -1,6 +1,8 @@
 """Training by TRL and PEFT on the rows of train_bench: its peer. Prints the same lines.
 
 peer_trl.py MODEL.gguf sft|lora|dpo|ppo ROWS LENGTH BATCH STEPS THREADS fp32|bf16
+
+LENGTH: of each row, in tokens; or `8-256` (sft only): log-uniform between the two.
 """
 import resource
 import sys
@@ -19,14 +21,17 @@ from peer_transformers import load
 
 
 class Clock(transformers.TrainerCallback):
-    """Times the steps after the first."""
+    """Times the steps after the first, and counts their tokens without padding, as `tokens_of(trainer)` says."""
 
-    def __init__(self):
-        self.begin, self.end = None, None
+    def __init__(self, tokens_of):
+        self.trainer, self.tokens_of, self.steps = None, tokens_of, []
 
     def on_step_end(self, args, state, control, **_):
-        self.end = time.perf_counter()
-        self.begin = self.begin or self.end
+        self.steps.append((time.perf_counter(), self.tokens_of(self.trainer)))
+
+    def tokens_per_second(self):
+        (begin, before), (end, after) = self.steps[0], self.steps[-1]
+        return (after - before) / (end - begin)
 
 
 class PreparedDpo(trl.DPOTrainer):
@@ -42,6 +47,10 @@ def tokenizer():
 
 def row(i, length):
     return [1000 + (i * 7919 + j * 104729) % 50000 for j in range(length)]
+
+
+def length_of(i, shortest, longest):
+    return round(shortest * (longest / shortest) ** (i * 0.6180339887 % 1))
 
 
 class ValueModel(torch.nn.Module):
@@ -88,7 +97,8 @@ def ppo(path, model, rows, length, batch, updates):
 
 def main():
     path, method = sys.argv[1:3]
-    rows, length, batch, steps, threads = map(int, sys.argv[3:8])
+    shortest, length = map(int, (sys.argv[4] if "-" in sys.argv[4] else f"{sys.argv[4]}-{sys.argv[4]}").split("-"))
+    rows, batch, steps, threads = (int(sys.argv[i]) for i in (3, 5, 6, 7))
     bf16 = sys.argv[8] == "bf16"
     torch.set_num_threads(threads)
     model = load(path)
@@ -101,25 +111,25 @@ def main():
     common = dict(output_dir=tempfile.mkdtemp(), use_cpu=True, per_device_train_batch_size=batch, max_steps=steps,
                   learning_rate=1e-5, gradient_checkpointing=method != "lora", save_strategy="no", report_to="none",
                   logging_steps=steps, disable_tqdm=True, bf16=False, fp16=False)
-    clock = Clock()
     if method == "dpo":
+        clock = Clock(lambda trainer: trainer.state.global_step * batch * 2 * length)
         data = Dataset.from_list([{
             "prompt_input_ids": row(i, length // 2), "chosen_input_ids": row(i, length)[length // 2:],
             "rejected_input_ids": row(i + rows, length - length // 2)} for i in range(rows)])
         trainer = PreparedDpo(model=model, args=trl.DPOConfig(**common), train_dataset=data, processing_class=tokenizer(),
                               callbacks=[clock])
-        per_row = 2 * length
     else:
-        data = Dataset.from_list([{"input_ids": row(i, length)} for i in range(rows)])
+        clock = Clock(lambda trainer: trainer._total_train_tokens)
+        data = Dataset.from_list([{"input_ids": row(i, length_of(i, shortest, length))} for i in range(rows)])
         config = None
         if method == "lora":
             config = peft.LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, task_type="CAUSAL_LM",
                                      target_modules=["q_proj", "k_proj", "v_proj", "o_proj"])
         trainer = trl.SFTTrainer(model=model, args=trl.SFTConfig(**common, max_length=1024), train_dataset=data,
                                  processing_class=tokenizer(), peft_config=config, callbacks=[clock])
-        per_row = length
+    clock.trainer = trainer
     result = trainer.train()
-    print(f"tokens per second\t{(steps - 1) * batch * per_row / (clock.end - clock.begin):.1f}")
+    print(f"tokens per second\t{clock.tokens_per_second():.1f}")
     print(f"loss\t{result.training_loss:.4f}")
     print(f"memory\t{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
 

@@ -7,9 +7,12 @@
 // exchanges take by themselves.
 //
 //   train_bench MODEL sft|lora|dpo|ppo ROWS LENGTH BATCH STEPS THREADS fp32|bf16 [packed LENGTH]
+//
+// LENGTH: of each row, in tokens; or `8-256` (sft only): log-uniform between the two.
 #include <ATen/Parallel.h>
 #include <sys/resource.h>
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -34,7 +37,7 @@ namespace {
 
 struct Arguments {
   std::string model, method;
-  int64_t rows, length, batch, steps;
+  int64_t rows, shortest, length, batch, steps;
   at::ScalarType dtype;
   int64_t packed_length;  // 0: not packed
 };
@@ -48,16 +51,24 @@ Ids Row(int64_t i, int64_t length) {
   return ids;
 }
 
+// Of row i; peer_trl.py has the same.
+int64_t LengthOf(const Arguments& a, int64_t i) {
+  const double place = std::fmod(static_cast<double>(i) * 0.6180339887, 1.0);
+  return std::llround(static_cast<double>(a.shortest) *
+                      std::pow(static_cast<double>(a.length) / a.shortest, place));
+}
+
 std::vector<SftRow> SftRows(const Arguments& a) {
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < a.rows; ++i) lengths.push_back(LengthOf(a, i));
   std::vector<SftRow> rows;
   if (a.packed_length == 0) {
-    for (int64_t i = 0; i < a.rows; ++i) rows.push_back({Row(i, a.length)});
+    for (int64_t i = 0; i < a.rows; ++i) rows.push_back({Row(i, lengths[i])});
     return rows;
   }
-  const std::vector<int64_t> lengths(static_cast<size_t>(a.rows), a.length);
   for (const auto& packed : PackBestFit(lengths, a.packed_length)) {
     SftRow& row = rows.emplace_back();
-    for (const int64_t i : packed) row.push_back(Row(i, a.length));
+    for (const int64_t i : packed) row.push_back(Row(i, lengths[i]));
   }
   return rows;
 }
@@ -231,11 +242,13 @@ int main(int argc, char** argv) {
   }
   at::set_num_threads(std::atoi(argv[7]));
   flowmesh::train::KeepFreedMemory();  // as the tasks do
+  const std::string length = argv[4];
   const flowmesh::train::Arguments arguments = {
       .model = argv[1],
       .method = argv[2],
       .rows = std::atoll(argv[3]),
-      .length = std::atoll(argv[4]),
+      .shortest = std::atoll(length.c_str()),
+      .length = std::atoll(length.substr(length.find('-') + 1).c_str()),
       .batch = std::atoll(argv[5]),
       .steps = std::atoll(argv[6]),
       .dtype = std::string(argv[8]) == "bf16" ? at::kBFloat16 : at::kFloat,
