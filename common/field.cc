@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -59,6 +60,24 @@ std::string IntRange(int64_t min, int64_t max) {
 
 }  // namespace
 
+bool NumberBounds::Hold(double value) const {
+  return (!at_least || value >= *at_least) && (!above || value > *above) &&
+         (!at_most || value <= *at_most) && (!below || value < *below);
+}
+
+std::string NumberBounds::ToString() const {
+  std::string text = "a number";
+  const char* before = " ";
+  const auto add = [&](const char* word, const std::optional<double>& bound) {
+    if (bound) absl::StrAppend(&text, std::exchange(before, " and "), word, *bound);
+  };
+  add("of at least ", at_least);
+  add("above ", above);
+  add("at most ", at_most);
+  add("below ", below);
+  return text;
+}
+
 Field Field::operator[](std::string_view key) const {
   std::string path = path_.empty() ? std::string(key) : absl::StrCat(path_, ".", ToAbsl(key));
   if (!present() || !value_->is_object()) return Field(nullptr, std::move(path));
@@ -108,9 +127,9 @@ absl::StatusOr<int64_t> Field::Int(int64_t min, int64_t max) const {
   return *number;
 }
 
-absl::StatusOr<double> Field::Number() const {
+absl::StatusOr<double> Field::Number(const NumberBounds& bounds) const {
   const std::optional<double> number = present() ? ReadNumber(*value_) : std::nullopt;
-  if (!number) return Expected("a number");
+  if (!number || !bounds.Hold(*number)) return Expected(bounds.ToString());
   return *number;
 }
 
@@ -151,9 +170,9 @@ absl::StatusOr<int64_t> Field::IntOr(int64_t fallback, int64_t min, int64_t max)
   return Int(min, max);
 }
 
-absl::StatusOr<double> Field::NumberOr(double fallback) const {
+absl::StatusOr<double> Field::NumberOr(double fallback, const NumberBounds& bounds) const {
   if (!present()) return fallback;
-  return Number();
+  return Number(bounds);
 }
 
 absl::StatusOr<bool> Field::BoolOr(bool fallback) const {

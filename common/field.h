@@ -16,6 +16,15 @@
 
 namespace flowmesh {
 
+// What a number may be; each bound may be left out. At most one of the first two and of the last
+// two.
+struct NumberBounds {
+  std::optional<double> at_least, above, at_most, below;
+
+  bool Hold(double value) const;
+  std::string ToString() const;  // `a number above 0 and at most 1`
+};
+
 // A view: the document must outlive it. Absent fields are Fields too (`present()` is false), so
 // chains such as `spec["model"]["source"]["identifier"]` need no checks between. Copyable,
 // thread-compatible.
@@ -47,7 +56,7 @@ class Field {
   absl::StatusOr<std::string> NonEmptyString() const;  // trimmed (paths and ids)
   absl::StatusOr<int64_t> Int(int64_t min = std::numeric_limits<int64_t>::min(),
                               int64_t max = std::numeric_limits<int64_t>::max()) const;
-  absl::StatusOr<double> Number() const;  // finite
+  absl::StatusOr<double> Number(const NumberBounds& bounds = {}) const;  // finite
   absl::StatusOr<bool> Bool() const;
   absl::StatusOr<std::vector<std::string>> StringList() const;
 
@@ -55,7 +64,7 @@ class Field {
   absl::StatusOr<std::string> StringOr(std::string_view fallback) const;
   absl::StatusOr<int64_t> IntOr(int64_t fallback, int64_t min = std::numeric_limits<int64_t>::min(),
                                 int64_t max = std::numeric_limits<int64_t>::max()) const;
-  absl::StatusOr<double> NumberOr(double fallback) const;
+  absl::StatusOr<double> NumberOr(double fallback, const NumberBounds& bounds = {}) const;
   absl::StatusOr<bool> BoolOr(bool fallback) const;
 
   // `<path>: expected <what>, got <found>`.

@@ -131,6 +131,16 @@ TEST_F(FieldTest, Numbers) {
   EXPECT_EQ(ErrorOf(Of("\"1,5\"").Number()), "spec.v: expected a number, got \"1,5\"");
 }
 
+TEST_F(FieldTest, NumbersWithinBounds) {
+  EXPECT_EQ(Of("0").Number({.at_least = 0, .below = 1}).value(), 0);
+  EXPECT_EQ(Of("1").Number({.above = 0, .at_most = 1}).value(), 1);
+  EXPECT_EQ(Field(nullptr, "spec.v").NumberOr(-1, {.above = 0}).value(), -1);
+  EXPECT_EQ(ErrorOf(Of("1").Number({.at_least = 0, .below = 1})),
+            "spec.v: expected a number of at least 0 and below 1, got 1");
+  EXPECT_EQ(ErrorOf(Of("0").NumberOr(5, {.above = 0, .at_most = 0.5})),
+            "spec.v: expected a number above 0 and at most 0.5, got 0");
+}
+
 TEST_F(FieldTest, Booleans) {
   for (const char* yes : {"true", "\"true\"", "\"YES\"", "\" On \"", "\"1\"", "1", "1.0"}) {
     EXPECT_TRUE(Of(yes).Bool().value()) << yes;

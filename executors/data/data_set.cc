@@ -169,9 +169,8 @@ absl::StatusOr<Headers> ReadHeaders(const Field& field) {
 }
 
 absl::StatusOr<absl::Duration> ReadTimeout(const Field& field) {
-  const absl::StatusOr<double> seconds = field.NumberOr(60);
-  if (!seconds.ok() || *seconds <= 0) return field.Expected("a number above 0");
-  return absl::Seconds(*seconds);
+  ASSIGN_OR_RETURN(const double seconds, field.NumberOr(60, {.above = 0}));
+  return absl::Seconds(seconds);
 }
 
 absl::StatusOr<DataSet> ReadDataSet(const Field& data, const Field& name,

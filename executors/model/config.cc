@@ -37,18 +37,6 @@ absl::StatusOr<c10::ScalarType> ParseDtype(const Field& root) {
   return field.Expected("float32, bfloat16 or float16");
 }
 
-absl::StatusOr<double> PositiveOr(const Field& field, double fallback) {
-  ASSIGN_OR_RETURN(const double value, field.NumberOr(fallback));
-  if (!(value > 0)) return field.Expected("a positive number");
-  return value;
-}
-
-absl::StatusOr<double> ShareOr(const Field& field, double fallback) {
-  ASSIGN_OR_RETURN(const double value, field.NumberOr(fallback));
-  if (value < 0 || value >= 1) return field.Expected("a number of at least 0 and below 1");
-  return value;
-}
-
 // The `rope_scaling` map, into `rope`.
 absl::Status ParseRopeScaling(const Field& field, int64_t max_positions, RopeConfig* rope) {
   RETURN_IF_ERROR(field.CheckMap());
@@ -139,15 +127,18 @@ absl::StatusOr<ModelConfig> ParseGpt2(const Field& root, ModelConfig c) {
   ASSIGN_OR_RETURN(c.num_heads, root["n_head"].IntOr(12, 1, kMaxSize));
   ASSIGN_OR_RETURN(c.max_positions, root["n_positions"].IntOr(1024, 1, kMaxSize));
   ASSIGN_OR_RETURN(c.intermediate_size, root["n_inner"].IntOr(4 * c.hidden_size, 1, kMaxSize));
-  ASSIGN_OR_RETURN(c.norm_eps, PositiveOr(root["layer_norm_epsilon"], 1e-5));
+  ASSIGN_OR_RETURN(c.norm_eps, root["layer_norm_epsilon"].NumberOr(1e-5, {.above = 0}));
   ASSIGN_OR_RETURN(c.activation,
                    ParseActivation(root["activation_function"], Activation::kGeluTanh));
   ASSIGN_OR_RETURN(c.tie_word_embeddings, root["tie_word_embeddings"].BoolOr(true));
   ASSIGN_OR_RETURN(c.scale_by_layer, root["scale_attn_by_inverse_layer_idx"].BoolOr(false));
   ASSIGN_OR_RETURN(const bool scaled, root["scale_attn_weights"].BoolOr(true));
-  ASSIGN_OR_RETURN(c.dropout.embedding, ShareOr(root["embd_pdrop"], 0.1));
-  ASSIGN_OR_RETURN(c.dropout.attention, ShareOr(root["attn_pdrop"], 0.1));
-  ASSIGN_OR_RETURN(c.dropout.residual, ShareOr(root["resid_pdrop"], 0.1));
+  ASSIGN_OR_RETURN(c.dropout.embedding,
+                   root["embd_pdrop"].NumberOr(0.1, {.at_least = 0, .below = 1}));
+  ASSIGN_OR_RETURN(c.dropout.attention,
+                   root["attn_pdrop"].NumberOr(0.1, {.at_least = 0, .below = 1}));
+  ASSIGN_OR_RETURN(c.dropout.residual,
+                   root["resid_pdrop"].NumberOr(0.1, {.at_least = 0, .below = 1}));
   if (c.hidden_size % c.num_heads != 0) {
     return root["n_head"].Expected(absl::StrCat("a divisor of n_embd ", c.hidden_size));
   }
@@ -212,13 +203,13 @@ absl::Status ParseSizes(const Field& root, ModelConfig* c) {
 
 absl::Status ParseRope(const Field& root, ModelConfig* c) {
   const double theta = c->family == Family::kGemma3 ? 1e6 : 1e4;
-  ASSIGN_OR_RETURN(c->rope.theta, PositiveOr(root["rope_theta"], theta));
+  ASSIGN_OR_RETURN(c->rope.theta, root["rope_theta"].NumberOr(theta, {.above = 0}));
   RETURN_IF_ERROR(ParseRopeScaling(root["rope_scaling"], c->max_positions, &c->rope));
   if (c->rope.scaling == RopeConfig::Scaling::kDynamic) {
     c->max_positions = static_cast<int64_t>(static_cast<double>(c->max_positions) * c->rope.factor);
   }
   if (c->family == Family::kGemma3) {
-    ASSIGN_OR_RETURN(c->local_rope.theta, PositiveOr(root["rope_local_base_freq"], 1e4));
+    ASSIGN_OR_RETURN(c->local_rope.theta, root["rope_local_base_freq"].NumberOr(1e4, {.above = 0}));
   }
   return absl::OkStatus();
 }
@@ -243,14 +234,13 @@ absl::Status ParseBiases(const Field& root, ModelConfig* c) {
 }
 
 absl::Status ParseGemma(const Field& root, ModelConfig* c) {
-  ASSIGN_OR_RETURN(const double scalar, PositiveOr(root["query_pre_attn_scalar"], 256));
+  ASSIGN_OR_RETURN(const double scalar, root["query_pre_attn_scalar"].NumberOr(256, {.above = 0}));
   c->attention_scale = static_cast<float>(1.0 / std::sqrt(scalar));
   const bool capped = c->family == Family::kGemma2;
   const auto soft_cap = [&](std::string_view key, double fallback) -> absl::StatusOr<float> {
     // An explicit null means none; an absent key the default.
     if (root.json().contains(std::string(key)) && !root[key].present()) return 0.0f;
-    ASSIGN_OR_RETURN(const double value, root[key].NumberOr(fallback));
-    if (value < 0) return root[key].Expected("a positive number");
+    ASSIGN_OR_RETURN(const double value, root[key].NumberOr(fallback, {.at_least = 0}));
     return static_cast<float>(value);
   };
   ASSIGN_OR_RETURN(c->attention_soft_cap, soft_cap("attn_logit_softcapping", capped ? 50 : 0));
@@ -324,7 +314,7 @@ absl::StatusOr<ModelConfig> ParseConfig(const Field& root) {
     c.eos_ids.insert(c.eos_ids.end(), ids.begin(), ids.end());
   }
   RETURN_IF_ERROR(ParseSizes(text, &c));
-  ASSIGN_OR_RETURN(c.norm_eps, PositiveOr(text["rms_norm_eps"], 1e-6));
+  ASSIGN_OR_RETURN(c.norm_eps, text["rms_norm_eps"].NumberOr(1e-6, {.above = 0}));
   c.attention_scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
   ASSIGN_OR_RETURN(c.activation,
                    IsGemma(c.family)

@@ -37,8 +37,7 @@ absl::StatusOr<EncoderConfig> ParseBert(const Field& root, EncoderConfig c) {
   ASSIGN_OR_RETURN(c.num_heads, root["num_attention_heads"].IntOr(12, 1, kMaxSize));
   ASSIGN_OR_RETURN(c.types, root["type_vocab_size"].IntOr(2, 1, kMaxSize));
   ASSIGN_OR_RETURN(c.activation, ParseActivation(root["hidden_act"], Activation::kGelu));
-  ASSIGN_OR_RETURN(c.norm_eps, root["layer_norm_eps"].NumberOr(1e-12));
-  if (!(c.norm_eps > 0)) return root["layer_norm_eps"].Expected("a positive number");
+  ASSIGN_OR_RETURN(c.norm_eps, root["layer_norm_eps"].NumberOr(1e-12, {.above = 0}));
   ASSIGN_OR_RETURN(const std::string positions,
                    root["position_embedding_type"].StringOr("absolute"));
   if (positions != "absolute") return root["position_embedding_type"].Expected("absolute");

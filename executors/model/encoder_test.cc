@@ -96,7 +96,7 @@ TEST_F(BadFolderTest, Configurations) {
   EXPECT_THAT(Error(), HasSubstr("position_embedding_type: expected absolute, got"));
   SetConfig("position_embedding_type", "absolute");
   SetConfig("layer_norm_eps", 0);
-  EXPECT_THAT(Error(), HasSubstr("layer_norm_eps: expected a positive number, got 0"));
+  EXPECT_THAT(Error(), HasSubstr("layer_norm_eps: expected a number above 0, got 0"));
   SetConfig("layer_norm_eps", 1e-12);
   SetConfig("hidden_act", "swoosh");
   EXPECT_THAT(Error(), HasSubstr("hidden_act: expected silu, gelu"));

@@ -28,12 +28,9 @@ struct DpoSpec {
 
 absl::StatusOr<DpoSpec> ReadDpo(const Field& training) {
   DpoSpec spec;
-  ASSIGN_OR_RETURN(spec.options.beta, ReadNumber(training["beta"], 0.1, "a number > 0",
-                                                 [](double value) { return value > 0; }));
-  ASSIGN_OR_RETURN(
-      spec.options.label_smoothing,
-      ReadNumber(training["label_smoothing"], 0, "a number of at least 0 and below 0.5",
-                 [](double value) { return value >= 0 && value < 0.5; }));
+  ASSIGN_OR_RETURN(spec.options.beta, training["beta"].NumberOr(0.1, {.above = 0}));
+  ASSIGN_OR_RETURN(spec.options.label_smoothing,
+                   training["label_smoothing"].NumberOr(0, {.at_least = 0, .below = 0.5}));
   ASSIGN_OR_RETURN(spec.limits.max_prompt_length, training["max_prompt_length"].IntOr(512, 1));
   ASSIGN_OR_RETURN(spec.limits.max_length, training["max_length"].IntOr(1024, 2));
   const absl::StatusOr<std::string> loss = training["loss_type"].StringOr("sigmoid");

@@ -101,10 +101,7 @@ absl::StatusOr<ModelSpec> ReadModel(const Field& spec, bool has_cuda, bool enfor
     result.max_model_len_path = limit.path();
   }
   const Field share = blocks["gpu_memory_utilization"];
-  ASSIGN_OR_RETURN(result.gpu_memory_utilization, share.NumberOr(0.9));
-  if (result.gpu_memory_utilization <= 0 || result.gpu_memory_utilization > 1) {
-    return share.Expected("a number above 0 and at most 1");
-  }
+  ASSIGN_OR_RETURN(result.gpu_memory_utilization, share.NumberOr(0.9, {.above = 0, .at_most = 1}));
   const Field parallel = blocks["tensor_parallel_size"];
   ASSIGN_OR_RETURN(const int64_t devices, parallel.IntOr(1, 1));
   if (devices > 1) {
@@ -131,36 +128,20 @@ absl::StatusOr<std::vector<std::string>> ReadStop(const Field& field) {
   return stop;
 }
 
-// A number for which `is_valid`, else an error that expected `what`.
-template <typename Predicate>
-absl::StatusOr<double> ReadNumber(const Field& field, double fallback, std::string_view what,
-                                  Predicate is_valid) {
-  const absl::StatusOr<double> value = field.NumberOr(fallback);
-  if (!value.ok() || !is_valid(*value)) return field.Expected(what);
-  return value;
-}
-
 absl::StatusOr<engine::SamplingParams> ReadSampling(const Field& spec, bool use_cuda) {
   const Field block = spec["inference"];
   RETURN_IF_ERROR(block.CheckMap());
-  const auto any = [](double) { return true; };
   engine::SamplingParams params;
   const Field max_tokens = use_cuda ? block.FirstOf({"max_tokens", "max_new_tokens"})
                                     : block.FirstOf({"max_new_tokens", "max_tokens"});
   ASSIGN_OR_RETURN(params.max_tokens, max_tokens.IntOr(512, 1));
-  ASSIGN_OR_RETURN(params.temperature,
-                   ReadNumber(block["temperature"], 0.7, "a number of at least 0",
-                              [](double t) { return t >= 0; }));
-  ASSIGN_OR_RETURN(params.top_p, ReadNumber(block["top_p"], 0.95, "a number above 0 and at most 1",
-                                            [](double p) { return p > 0 && p <= 1; }));
+  ASSIGN_OR_RETURN(params.temperature, block["temperature"].NumberOr(0.7, {.at_least = 0}));
+  ASSIGN_OR_RETURN(params.top_p, block["top_p"].NumberOr(0.95, {.above = 0, .at_most = 1}));
   ASSIGN_OR_RETURN(params.top_k, block["top_k"].IntOr(use_cuda ? -1 : 50));
   ASSIGN_OR_RETURN(params.repetition_penalty,
-                   ReadNumber(block["repetition_penalty"], 1.0, "a number above 0",
-                              [](double p) { return p > 0; }));
-  ASSIGN_OR_RETURN(params.presence_penalty,
-                   ReadNumber(block["presence_penalty"], 0.0, "a number", any));
-  ASSIGN_OR_RETURN(params.frequency_penalty,
-                   ReadNumber(block["frequency_penalty"], 0.0, "a number", any));
+                   block["repetition_penalty"].NumberOr(1.0, {.above = 0}));
+  ASSIGN_OR_RETURN(params.presence_penalty, block["presence_penalty"].NumberOr(0.0));
+  ASSIGN_OR_RETURN(params.frequency_penalty, block["frequency_penalty"].NumberOr(0.0));
   ASSIGN_OR_RETURN(const bool do_sample, block["do_sample"].BoolOr(true));
   params.greedy = !do_sample;
   ASSIGN_OR_RETURN(params.stop, ReadStop(block["stop"]));

@@ -20,10 +20,9 @@ absl::StatusOr<model::LoraConfig> ReadLora(const Field& lora) {
   model::LoraConfig config;
   ASSIGN_OR_RETURN(config.r, lora["r"].IntOr(16, 1));
   ASSIGN_OR_RETURN(config.alpha, lora.FirstOf({"alpha", "lora_alpha"}).NumberOr(32));
-  ASSIGN_OR_RETURN(config.dropout,
-                   ReadNumber(lora.FirstOf({"dropout", "lora_dropout"}), 0.05,
-                              "a number of at least 0 and below 1",
-                              [](double value) { return value >= 0 && value < 1; }));
+  ASSIGN_OR_RETURN(
+      config.dropout,
+      lora.FirstOf({"dropout", "lora_dropout"}).NumberOr(0.05, {.at_least = 0, .below = 1}));
   const absl::StatusOr<std::string> bias = lora["bias"].StringOr("none");
   if (bias.ok() && *bias == "all") {
     config.bias = model::LoraBias::kAll;

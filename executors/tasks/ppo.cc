@@ -47,19 +47,6 @@ struct PpoSpec {
   std::optional<RewardSpec> reward;  // none: the value head scores
 };
 
-// A number in [0, 1].
-absl::StatusOr<double> Share(const Field& field, double fallback) {
-  ASSIGN_OR_RETURN(const double value, field.NumberOr(fallback));
-  if (value < 0 || value > 1) return field.Expected("a number from 0 to 1");
-  return value;
-}
-
-absl::StatusOr<double> AtLeastZero(const Field& field, double fallback) {
-  ASSIGN_OR_RETURN(const double value, field.NumberOr(fallback));
-  if (value < 0) return field.Expected("a number >= 0");
-  return value;
-}
-
 absl::Status ReadGeneration(const Field& spec, const TrainingJob& job, PpoSpec* result) {
   const Field generation = spec["generation"], training = spec["training"];
   RETURN_IF_ERROR(generation.CheckMap());
@@ -73,7 +60,7 @@ absl::Status ReadGeneration(const Field& spec, const TrainingJob& job, PpoSpec* 
       generation["temperature"].present() ? generation["temperature"] : training["temperature"];
   ASSIGN_OR_RETURN(result->options.temperature, temperature.NumberOr(kDefaultTemperature));
   if (result->options.temperature <= 0) {
-    job.Warn(absl::StrCat(temperature.path(), ": expected a number > 0: ", kDefaultTemperature,
+    job.Warn(absl::StrCat(temperature.path(), ": expected a number above 0: ", kDefaultTemperature,
                           " is used"));
     result->options.temperature = kDefaultTemperature;
   }
@@ -121,20 +108,25 @@ absl::Status ReadMethod(const Field& training, const TrainingJob& job, train::Pp
   if (training["steps"].present()) {
     ASSIGN_OR_RETURN(options->steps, training["steps"].Int(1));
   }
-  ASSIGN_OR_RETURN(const double kl_coef, AtLeastZero(training["kl_coef"], 0.05));
+  ASSIGN_OR_RETURN(const double kl_coef, training["kl_coef"].NumberOr(0.05, {.at_least = 0}));
   if (kl_coef > 0) {
     options->estimate.kl_coef = kl_coef;
   } else {
     job.Warn(absl::StrCat(training["kl_coef"].path(), ": 0 keeps the default, ",
                           options->estimate.kl_coef));
   }
-  ASSIGN_OR_RETURN(options->estimate.gamma, Share(training["gamma"], options->estimate.gamma));
-  ASSIGN_OR_RETURN(options->estimate.lam, Share(training["lam"], options->estimate.lam));
+  ASSIGN_OR_RETURN(
+      options->estimate.gamma,
+      training["gamma"].NumberOr(options->estimate.gamma, {.at_least = 0, .at_most = 1}));
+  ASSIGN_OR_RETURN(options->estimate.lam,
+                   training["lam"].NumberOr(options->estimate.lam, {.at_least = 0, .at_most = 1}));
   ASSIGN_OR_RETURN(options->estimate.whiten_rewards, training["whiten_rewards"].BoolOr(false));
-  ASSIGN_OR_RETURN(options->cliprange, AtLeastZero(training["cliprange"], options->cliprange));
+  ASSIGN_OR_RETURN(options->cliprange,
+                   training["cliprange"].NumberOr(options->cliprange, {.at_least = 0}));
   ASSIGN_OR_RETURN(options->cliprange_value,
-                   AtLeastZero(training["cliprange_value"], options->cliprange_value));
-  ASSIGN_OR_RETURN(options->vf_coef, AtLeastZero(training["vf_coef"], options->vf_coef));
+                   training["cliprange_value"].NumberOr(options->cliprange_value, {.at_least = 0}));
+  ASSIGN_OR_RETURN(options->vf_coef,
+                   training["vf_coef"].NumberOr(options->vf_coef, {.at_least = 0}));
   ASSIGN_OR_RETURN(options->missing_eos_penalty, training["missing_eos_penalty"].NumberOr(0));
   return absl::OkStatus();
 }

@@ -17,19 +17,6 @@ namespace {
 
 using Warn = std::function<void(const std::string&)>;
 
-absl::StatusOr<double> Positive(const Field& field, double fallback) {
-  return ReadNumber(field, fallback, "a number > 0", [](double value) { return value > 0; });
-}
-
-absl::StatusOr<double> NotNegative(const Field& field, double fallback) {
-  return ReadNumber(field, fallback, "a number >= 0", [](double value) { return value >= 0; });
-}
-
-absl::StatusOr<double> Share(const Field& field, double fallback) {
-  return ReadNumber(field, fallback, "a number of at least 0 and below 1",
-                    [](double value) { return value >= 0 && value < 1; });
-}
-
 // The word of a field that knows some, in lower case; empty when it holds none.
 std::string WordOf(const Field& field, const char* fallback) {
   const absl::StatusOr<std::string> given = field.StringOr(fallback);
@@ -148,26 +135,25 @@ absl::Status ReadModel(const Field& spec, const TrainingDefaults& defaults, Trai
 absl::Status ReadOptimizer(const Field& training, const TrainingDefaults& defaults,
                            train::TrainerOptions* options) {
   ASSIGN_OR_RETURN(options->schedule.learning_rate,
-                   Positive(training["learning_rate"], defaults.learning_rate));
+                   training["learning_rate"].NumberOr(defaults.learning_rate, {.above = 0}));
   ASSIGN_OR_RETURN(options->schedule.kind, ReadSchedule(training["lr_scheduler_type"]));
   ASSIGN_OR_RETURN(options->schedule.warmup_steps, training["warmup_steps"].IntOr(0, 0));
   ASSIGN_OR_RETURN(options->schedule.warmup_ratio,
-                   ReadNumber(training["warmup_ratio"], 0, "a number from 0 to 1",
-                              [](double value) { return value >= 0 && value <= 1; }));
+                   training["warmup_ratio"].NumberOr(0, {.at_least = 0, .at_most = 1}));
   train::AdamWOptions& adam = options->optimizer;
-  ASSIGN_OR_RETURN(adam.weight_decay, NotNegative(training["weight_decay"], 0));
+  ASSIGN_OR_RETURN(adam.weight_decay, training["weight_decay"].NumberOr(0, {.at_least = 0}));
   ASSIGN_OR_RETURN(adam.max_grad_norm,
-                   NotNegative(training["max_grad_norm"], defaults.max_grad_norm));
-  ASSIGN_OR_RETURN(adam.beta1, Share(training["adam_beta1"], 0.9));
-  ASSIGN_OR_RETURN(adam.beta2, Share(training["adam_beta2"], 0.999));
-  ASSIGN_OR_RETURN(adam.epsilon, Positive(training["adam_epsilon"], 1e-8));
+                   training["max_grad_norm"].NumberOr(defaults.max_grad_norm, {.at_least = 0}));
+  ASSIGN_OR_RETURN(adam.beta1, training["adam_beta1"].NumberOr(0.9, {.at_least = 0, .below = 1}));
+  ASSIGN_OR_RETURN(adam.beta2, training["adam_beta2"].NumberOr(0.999, {.at_least = 0, .below = 1}));
+  ASSIGN_OR_RETURN(adam.epsilon, training["adam_epsilon"].NumberOr(1e-8, {.above = 0}));
   return absl::OkStatus();
 }
 
 absl::Status ReadLoop(const Field& training, const DeepSpeed& deepspeed,
                       const TrainingDefaults& defaults, TrainingSpec* result) {
   train::BatchOptions& batches = result->trainer.batches;
-  ASSIGN_OR_RETURN(batches.epochs, Positive(training["num_train_epochs"], 1.0));
+  ASSIGN_OR_RETURN(batches.epochs, training["num_train_epochs"].NumberOr(1.0, {.above = 0}));
   const Field own_batch_size =
       defaults.per_device_first
           ? training.FirstOf({"per_device_train_batch_size", "batch_size", "per_device_batch_size"})
@@ -263,13 +249,6 @@ void WarnOfUnreadKeys(const Field& spec, const TrainingDefaults& defaults, const
 }
 
 }  // namespace
-
-absl::StatusOr<double> ReadNumber(const Field& field, double fallback, std::string_view what,
-                                  bool (*fits)(double)) {
-  absl::StatusOr<double> value = field.NumberOr(fallback);
-  if (!value.ok() || !fits(*value)) return field.Expected(what);
-  return value;
-}
 
 const char* TrainingSpec::precision() const {
   if (compute == c10::ScalarType::BFloat16) return "bf16";

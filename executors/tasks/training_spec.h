@@ -55,10 +55,6 @@ struct TrainingSpec {
   const char* precision() const;  // `fp32`, `bf16`, `fp16`
 };
 
-// A number that `fits`, `fallback` where none is given; `what` it must be, for the error.
-absl::StatusOr<double> ReadNumber(const Field& field, double fallback, std::string_view what,
-                                  bool (*fits)(double));
-
 // `use_cuda`: the rank computes on a GPU. `warn` gets what is not an error. InvalidArgument names
 // the field.
 absl::StatusOr<TrainingSpec> ReadTrainingSpec(const Field& spec, const TrainingDefaults& defaults,

@@ -70,8 +70,7 @@ absl::Status ParseHttp(const Field& destination, OutputSpec& output) {
   }
   RETURN_IF_ERROR(ParseHeaders(destination["headers"], output));
   const Field timeout = destination["timeoutSec"];
-  ASSIGN_OR_RETURN(const double seconds, timeout.NumberOr(0));
-  if (seconds < 0) return timeout.Expected("a number of at least 0");
+  ASSIGN_OR_RETURN(const double seconds, timeout.NumberOr(0, {.at_least = 0}));
   if (seconds > 0) output.timeout = absl::Seconds(seconds);
   return absl::OkStatus();
 }
