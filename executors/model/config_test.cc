@@ -118,7 +118,7 @@ TEST(ConfigTest, ValuesThatCannotBe) {
       HasSubstr("num_key_value_heads: expected a divisor of num_attention_heads 32, got 5"));
   EXPECT_THAT(ErrorOf(with(R"("head_dim": 7)")), HasSubstr("head_dim: must be even"));
   EXPECT_THAT(ErrorOf(with(R"("rms_norm_eps": -1)")),
-              HasSubstr("rms_norm_eps: expected a positive"));
+              HasSubstr("rms_norm_eps: expected a number above 0"));
   EXPECT_THAT(ErrorOf(with(R"("hidden_act": "mish")")),
               HasSubstr("hidden_act: expected silu, gelu"));
   EXPECT_THAT(ErrorOf(with(R"("torch_dtype": "int4")")),

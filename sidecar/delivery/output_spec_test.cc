@@ -130,7 +130,7 @@ TEST(OutputSpecTest, MistakesNameTheFieldAndWhatWasFound) {
   EXPECT_EQ(DestinationError(R"({"type":"http","url":3})"),
             "spec.output.destination.url: expected a string, got 3");
   EXPECT_EQ(DestinationError(R"({"type":"http","timeoutSec":"soon"})"),
-            "spec.output.destination.timeoutSec: expected a number, got \"soon\"");
+            "spec.output.destination.timeoutSec: expected a number of at least 0, got \"soon\"");
   EXPECT_EQ(DestinationError(R"({"type":"http","timeoutSec":-1})"),
             "spec.output.destination.timeoutSec: expected a number of at least 0, got -1");
   EXPECT_EQ(DestinationError(R"({"type":"http","method":"GET /"})"),
