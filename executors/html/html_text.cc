@@ -75,6 +75,8 @@ bool IsLeftOut(GumboTag tag) {
   }
 }
 
+bool IsHeading(GumboTag tag) { return tag >= GUMBO_TAG_H1 && tag <= GUMBO_TAG_H6; }
+
 const GumboVector* Children(const GumboNode& node) {
   if (node.type == GUMBO_NODE_ELEMENT) return &node.v.element.children;
   if (node.type == GUMBO_NODE_DOCUMENT) return &node.v.document.children;
@@ -126,11 +128,12 @@ class PageWriter {
  public:
   explicit PageWriter(const HtmlOptions& options) : options_(options) {}
 
-  std::string Write(const GumboNode& root) {
+  void Write(const GumboNode& root, Page* page) {
     Walk(
         root, [this](const GumboNode& node) { return Enter(node); },
         [this](const GumboNode& node) { Leave(node); });
-    return out_.Take();
+    page->text = out_.Take();
+    page->headings = std::move(headings_);
   }
 
  private:
@@ -150,7 +153,7 @@ class PageWriter {
     if (const int breaks = BreaksAround(tag)) out_.Break(breaks);
     if (tag == GUMBO_TAG_PRE) ++pre_;
     if (tag == GUMBO_TAG_LI) mark_ = "- ";
-    if (tag >= GUMBO_TAG_H1 && tag <= GUMBO_TAG_H6) {
+    if (IsHeading(tag)) {
       mark_ = std::string(static_cast<size_t>(tag - GUMBO_TAG_H1) + 1, '#') + " ";
     }
     if (tag == GUMBO_TAG_A) links_.push_back({LinkOf(node.v.element), false});
@@ -166,6 +169,10 @@ class PageWriter {
     }
     if (tag == GUMBO_TAG_PRE) --pre_;
     if (tag == GUMBO_TAG_TR) cell_ = false;
+    if (IsHeading(tag) && title_begin_ > 0) {
+      headings_.back().title = Trim(out_.text().substr(title_begin_));
+      title_begin_ = 0;
+    }
     if (BreaksAround(tag) > 0) mark_.clear();
     if (const int breaks = BreaksAround(tag)) out_.Break(breaks);
   }
@@ -175,6 +182,10 @@ class PageWriter {
     if (cell_) out_.Mark(" | ", /*glue=*/true);
     cell_ = false;
     if (!mark_.empty()) out_.Mark(mark_, /*glue=*/true);
+    if (mark_.starts_with('#')) {
+      title_begin_ = out_.text().size();
+      headings_.push_back({title_begin_ - mark_.size(), ""});
+    }
     mark_.clear();
     if (!links_.empty() && !links_.back().is_open && !links_.back().url.empty()) {
       if (!text.empty() && Trim(text.substr(0, 1)).empty()) out_.Text(" ", false);
@@ -198,6 +209,8 @@ class PageWriter {
   bool cell_ = false;  // the same of a table's cells
   int pre_ = 0;
   std::vector<Link> links_;
+  std::vector<Heading> headings_;
+  size_t title_begin_ = 0;  // of the last heading, while it is open; 0: none is
 };
 
 }  // namespace
@@ -206,7 +219,7 @@ absl::StatusOr<Page> ReadHtml(std::string_view html, const HtmlOptions& options)
   ASSIGN_OR_RETURN(const std::unique_ptr<Tree> tree,
                    Tree::Parse(html, options.max_tree, options.max_time));
   Page page{.title = TitleOf(tree->root())};
-  page.text = PageWriter(options).Write(tree->root());
+  PageWriter(options).Write(tree->root(), &page);
   return page;
 }
 

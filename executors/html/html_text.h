@@ -3,15 +3,22 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "common/status.h"
 
 namespace flowmesh::html {
 
+struct Heading {
+  size_t begin = 0;  // of its line in the text, in bytes
+  std::string title;
+};
+
 struct Page {
   std::string title;
   std::string text;  // blocks apart by empty lines; `# ` headings, `- ` list items, `[text](URL)`
+  std::vector<Heading> headings;
 };
 
 struct HtmlOptions {

@@ -39,6 +39,18 @@ word.</p>Loose<ul><li>x<li>y <i>z</i></ul>
             "  keep\n this\n\na\nb");
 }
 
+TEST(HtmlTextTest, HeadingsSayWhereTheyBegin) {
+  const auto page =
+      ReadHtml("<p>a<h1>One <i>two</i></h1><pre># no heading</pre><h2></h2><li><h3>Three</h3>b");
+  ASSERT_TRUE(page.ok()) << page.status();
+  EXPECT_EQ(page->text, "a\n\n# One two\n\n# no heading\n\n### Three\n\nb");
+  ASSERT_EQ(page->headings.size(), 2u);
+  EXPECT_EQ(page->headings[0].title, "One two");
+  EXPECT_EQ(page->headings[0].begin, page->text.find("# One"));
+  EXPECT_EQ(page->headings[1].title, "Three");
+  EXPECT_EQ(page->headings[1].begin, page->text.find("### Three"));
+}
+
 TEST(HtmlTextTest, LinksLeadWhereTheyLead) {
   const std::string html =
       R"(See <a href="../b?x=1"><b>the</b> page</a>, <a href="#top">top</a> <a href="mailto:a@b.c">m</a> <a>n</a>

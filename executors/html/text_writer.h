@@ -18,8 +18,7 @@ class TextWriter {
   // The next text begins at least `newlines` newlines further down.
   void Break(int newlines);
 
-  // Whether text was written after the position that size() once gave.
-  size_t size() const { return out_.size(); }
+  std::string_view text() const { return out_; }  // so far
   std::string Take() { return std::move(out_); }
 
  private:

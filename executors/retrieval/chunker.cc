@@ -1,9 +1,8 @@
 #include "executors/retrieval/chunker.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
-
-#include "common/strings.h"
 
 namespace flowmesh::retrieval {
 namespace {
@@ -59,28 +58,6 @@ std::vector<Piece> Sentences(std::string_view text, const std::vector<Piece>& wo
   return pieces;
 }
 
-struct Section {
-  size_t begin = 0, end = 0;
-  std::string heading;
-};
-
-// The document as the parts that begin with a heading each; the first may have none.
-std::vector<Section> Sections(std::string_view text) {
-  std::vector<Section> sections = {{}};
-  for (size_t line = 0; line < text.size();) {
-    const size_t end = std::min(text.find('\n', line), text.size());
-    if (text[line] == '#') {
-      sections.back().end = line;
-      std::string_view heading = text.substr(line, end - line);
-      heading.remove_prefix(std::min(heading.find_first_not_of('#'), heading.size()));
-      sections.push_back({.begin = line, .heading = std::string(Trim(heading))});
-    }
-    line = end + 1;
-  }
-  sections.back().end = text.size();
-  return sections;
-}
-
 // Packs pieces of one section into as few passages as fit.
 void Pack(std::string_view text, const std::vector<Piece>& pieces, const ChunkOptions& options,
           const std::function<std::string(size_t)>& heading_at, std::vector<Chunk>& out) {
@@ -108,17 +85,15 @@ void Pack(std::string_view text, const std::vector<Piece>& pieces, const ChunkOp
 
 }  // namespace
 
-std::vector<Chunk> ChunkText(std::string_view document, const ChunkOptions& options,
+std::vector<Chunk> ChunkText(std::string_view document, const std::vector<Heading>& headings,
+                             const ChunkOptions& options,
                              const std::function<int64_t(std::string_view)>& count_tokens) {
   std::vector<Chunk> chunks;
-  const std::vector<Section> sections = Sections(document);
   const auto heading_at = [&](size_t at) {
-    std::string heading;
-    for (const Section& section : sections) {
-      if (section.begin > at) break;
-      heading = section.heading;
-    }
-    return heading;
+    const auto next =
+        std::upper_bound(headings.begin(), headings.end(), at,
+                         [](size_t place, const Heading& one) { return place < one.begin; });
+    return next == headings.begin() ? "" : std::prev(next)->title;
   };
   const auto pack = [&](size_t begin, size_t end) {
     std::vector<Piece> pieces = Words(document, begin, end, count_tokens);
@@ -127,11 +102,14 @@ std::vector<Chunk> ChunkText(std::string_view document, const ChunkOptions& opti
     }
     Pack(document, pieces, options, heading_at, chunks);
   };
-  if (options.by != ChunkOptions::By::kHeadings) {
-    pack(0, document.size());
-    return chunks;
+  size_t begin = 0;
+  if (options.by == ChunkOptions::By::kHeadings) {
+    for (const Heading& heading : headings) {
+      pack(begin, heading.begin);
+      begin = heading.begin;
+    }
   }
-  for (const Section& section : sections) pack(section.begin, section.end);
+  pack(begin, document.size());
   return chunks;
 }
 

@@ -11,7 +11,7 @@ namespace flowmesh::retrieval {
 
 struct ChunkOptions {
   // Where a passage may end: behind any word, behind a sentence, or, so that no passage reaches
-  // into the next section, at a heading (a line that begins with `#`).
+  // into the next section, at a heading.
   enum class By { kTokens, kSentences, kHeadings };
 
   By by = By::kTokens;
@@ -19,13 +19,21 @@ struct ChunkOptions {
   int64_t overlap = 20;  // tokens at most that a passage repeats of the one before; below `size`
 };
 
+// Where a section of a document begins.
+struct Heading {
+  size_t begin = 0;  // of its line, in bytes
+  std::string title;
+};
+
 struct Chunk {
   std::string text;     // as it stands in the document
   std::string heading;  // the last one that begins no later; empty: none
 };
 
-// `count_tokens`: of a word. Passages in the order of the document, none of them blank.
-std::vector<Chunk> ChunkText(std::string_view document, const ChunkOptions& options,
+// `headings`: in their order. `count_tokens`: of a word. Passages in the order of the document,
+// none of them blank.
+std::vector<Chunk> ChunkText(std::string_view document, const std::vector<Heading>& headings,
+                             const ChunkOptions& options,
                              const std::function<int64_t(std::string_view)>& count_tokens);
 
 }  // namespace flowmesh::retrieval

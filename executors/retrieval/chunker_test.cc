@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 namespace flowmesh::retrieval {
 namespace {
 
@@ -11,10 +13,21 @@ using testing::IsEmpty;
 
 using By = ChunkOptions::By;
 
+// The lines that begin with `#`.
+std::vector<Heading> Headings(std::string_view text) {
+  std::vector<Heading> headings;
+  for (size_t at = 0; at < text.size(); at = std::min(text.find('\n', at), text.size() - 1) + 1) {
+    if (text[at] != '#') continue;
+    const std::string_view line = text.substr(at, text.find('\n', at) - at);
+    headings.push_back({at, std::string(line.substr(line.find(' ') + 1))});
+  }
+  return headings;
+}
+
 // One token for each character of a word.
 std::vector<std::string> Cut(std::string_view text, const ChunkOptions& options) {
   std::vector<std::string> texts;
-  for (const Chunk& chunk : ChunkText(text, options, [](std::string_view word) {
+  for (const Chunk& chunk : ChunkText(text, Headings(text), options, [](std::string_view word) {
          return static_cast<int64_t>(word.size());
        })) {
     texts.push_back(chunk.text);
@@ -47,7 +60,7 @@ TEST(ChunkerTest, SentencesStayWhole) {
 
 TEST(ChunkerTest, NoPassageReachesIntoTheNextSection) {
   const std::string text = "intro\n# One\naa bb\n## Two\ncc";
-  const auto chunks = ChunkText(text, {.by = By::kHeadings, .size = 100},
+  const auto chunks = ChunkText(text, Headings(text), {.by = By::kHeadings, .size = 100},
                                 [](std::string_view) { return int64_t{1}; });
   ASSERT_EQ(chunks.size(), 3u);
   EXPECT_EQ(chunks[0].text, "intro");

@@ -15,6 +15,7 @@
 #include "common/strings.h"
 #include "executors/data/read_table.h"
 #include "executors/html/html_text.h"
+#include "executors/retrieval/markdown.h"
 
 namespace flowmesh::retrieval {
 namespace {
@@ -23,13 +24,12 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kMostBytes = 512u << 20;  // of a file that is not of rows
 
-enum class Kind { kNone, kText, kHtml, kPdf, kRows };
+enum class Kind { kNone, kText, kMarkdown, kHtml, kPdf, kRows };
 
 Kind KindOf(const fs::path& path) {
   const std::string ending = ToLower(path.extension().string());
-  if (ending == ".txt" || ending == ".text" || ending == ".md" || ending == ".markdown") {
-    return Kind::kText;
-  }
+  if (ending == ".txt" || ending == ".text") return Kind::kText;
+  if (ending == ".md" || ending == ".markdown") return Kind::kMarkdown;
   if (ending == ".html" || ending == ".htm") return Kind::kHtml;
   if (ending == ".pdf") return Kind::kPdf;
   return data::FormatOfName(path.string()) ? Kind::kRows : Kind::kNone;
@@ -47,7 +47,7 @@ absl::StatusOr<Document> ReadPdf(const std::string& bytes) {
       poppler::document::load_from_raw_data(bytes.data(), static_cast<int>(bytes.size())));
   if (pdf == nullptr) return absl::InvalidArgumentError("expected a PDF, got something else");
   if (pdf->is_locked()) return absl::InvalidArgumentError("the PDF wants a password");
-  Document document{.metadata = Json::object()};
+  Document document;
   for (int i = 0; i < pdf->pages(); ++i) {
     const std::unique_ptr<poppler::page> page(pdf->create_page(i));
     if (page == nullptr) continue;
@@ -71,7 +71,7 @@ absl::StatusOr<std::vector<Document>> ReadRows(const fs::path& path,
   }
   std::vector<Document> documents;
   for (size_t i = 0; i < table.rows.size(); ++i) {
-    Document document{.text = JsonToText(table.At(i, text_column)), .metadata = Json::object()};
+    Document document{.text = JsonToText(table.At(i, text_column))};
     for (const std::string& column : table.columns) {
       if (column != text_column) document.metadata[column] = table.At(i, column);
     }
@@ -84,10 +84,23 @@ absl::StatusOr<std::vector<Document>> ReadRows(const fs::path& path,
 absl::StatusOr<Document> ReadOne(Kind kind, std::string bytes) {
   if (kind == Kind::kPdf) return ReadPdf(bytes);
   if (!IsValidUtf8(bytes)) return absl::InvalidArgumentError("expected text in UTF-8");
-  if (kind != Kind::kHtml) return Document{std::move(bytes), Json::object()};
-  ASSIGN_OR_RETURN(html::Page page, html::ReadHtml(bytes));
-  Document document{std::move(page.text), Json::object()};
-  if (!page.title.empty()) document.metadata["title"] = page.title;
+  if (kind != Kind::kHtml && kind != Kind::kMarkdown) return Document{.text = std::move(bytes)};
+  Document document;
+  std::string title;
+  if (kind == Kind::kMarkdown) {
+    MarkdownText markdown = ReadMarkdown(bytes);
+    document.text = std::move(markdown.text);
+    document.headings = std::move(markdown.headings);
+    title = std::move(markdown.title);
+  } else {
+    ASSIGN_OR_RETURN(html::Page page, html::ReadHtml(bytes));
+    document.text = std::move(page.text);
+    for (html::Heading& heading : page.headings) {
+      document.headings.push_back({heading.begin, std::move(heading.title)});
+    }
+    title = std::move(page.title);
+  }
+  if (!title.empty()) document.metadata["title"] = std::move(title);
   return document;
 }
 

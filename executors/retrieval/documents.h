@@ -7,12 +7,14 @@
 
 #include "common/json.h"
 #include "common/status.h"
+#include "executors/retrieval/chunker.h"
 
 namespace flowmesh::retrieval {
 
 struct Document {
-  std::string text;  // headings begin with `#`
-  Json metadata;     // a map: a page's `title`, a row's other columns and its `row`
+  std::string text;
+  Json metadata = Json::object();  // a page's `title`, a row's other columns and its `row`
+  std::vector<Heading> headings;   // of Markdown and HTML
 };
 
 // Whether a file is one that is read, by its ending.

@@ -104,7 +104,8 @@ std::vector<Passage> PassagesOf(const std::vector<Document>& documents, const st
                                 const IngestOptions& options, const Embedder& embedder) {
   std::vector<Passage> passages;
   for (const Document& document : documents) {
-    for (Chunk& chunk : ChunkText(document.text, options.chunking, embedder.count_tokens)) {
+    for (Chunk& chunk :
+         ChunkText(document.text, document.headings, options.chunking, embedder.count_tokens)) {
       Json metadata = {{"source", source}};
       metadata.update(document.metadata);
       if (!chunk.heading.empty()) metadata["heading"] = chunk.heading;

@@ -96,7 +96,7 @@ TEST_F(IngestTest, EveryKindOfFileBelowAFolder) {
   };
   EXPECT_EQ(of("a.txt")[0]["text"], "one two three four");
   EXPECT_EQ(of("a.txt")[1]["text"], "five");
-  EXPECT_EQ(of("b.md")[0], (Json{{"text", "# Leave\nbook it"},
+  EXPECT_EQ(of("b.md")[0], (Json{{"text", "# Leave\n\nbook it"},
                                  {"source", (dir_ / "docs/b.md").string()},
                                  {"heading", "Leave"},
                                  {"lang", "en"}}));
@@ -105,6 +105,22 @@ TEST_F(IngestTest, EveryKindOfFileBelowAFolder) {
   EXPECT_EQ(of("d.pdf")[0]["text"], "printed words");
   EXPECT_EQ(of("sub/e.jsonl")[0]["year"], 1990);
   EXPECT_EQ(of("sub/e.jsonl")[1]["row"], 2);
+}
+
+TEST_F(IngestTest, SectionsAreThoseOfTheFormat) {
+  Write("a.md", "Setext\n===\n\n```\n# code\n```\n\n[more](http://x) &amp; more\n");
+  Write("b.html", "<h2>Two</h2><pre># code</pre>");
+  Write("c.txt", "# plain");
+  options_.chunking = {.by = ChunkOptions::By::kHeadings, .size = 50, .overlap = 0};
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(*store_->Count(), 3);
+  const auto of = [&](const std::string& name) {
+    return Payloads({{"source", (dir_ / "docs" / name).string()}})[0];
+  };
+  EXPECT_EQ(of("a.md")["text"], "# Setext\n\n# code\n\nmore & more");
+  EXPECT_EQ(of("a.md")["heading"], "Setext");
+  EXPECT_EQ(of("b.html")["heading"], "Two");
+  EXPECT_FALSE(of("c.txt").contains("heading"));
 }
 
 TEST_F(IngestTest, WhatIsAsItWasDoesNothing) {

@@ -111,7 +111,7 @@ TEST_F(LocalModelsTest, AStoreIsSearchedWithAnEncoderOfThisProcess) {
       absl::StrCat("sources: ['", (dir_ / "docs").string(), "'], chunking: {by: headings}");
   // A passage's own words are the nearest to it.
   EXPECT_THAT(found(sources), AllOf(HasSubstr("good.md; heading: Dogs; score: 1.000"),
-                                    HasSubstr("# Dogs\ngood dog")));
+                                    HasSubstr("# Dogs\n\ngood dog")));
   EXPECT_THAT(log_, Contains(HasSubstr("loaded model")));
   EXPECT_THAT(progress_, Contains(testing::Field(&Progress::stage, "embedding passages")));
   // Several texts at once, with the store as it is.

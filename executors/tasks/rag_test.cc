@@ -238,7 +238,7 @@ TEST_F(RagStoreTest, WhatIsBroughtInIsFound) {
   result = Result();
   EXPECT_EQ(result["ingested"], (Json{{"files", 2}, {"unchanged", 2}, {"passages", 0}}));
   const Json& best = result["queries"][0]["items"][0];
-  EXPECT_EQ(best["payload"], (Json{{"text", "# Dogs\ngood dog"},
+  EXPECT_EQ(best["payload"], (Json{{"text", "# Dogs\n\ngood dog"},
                                    {"source", (dir_ / "docs/good.md").string()},
                                    {"heading", "Dogs"}}));
   EXPECT_NEAR(best["score"].get<double>(), 1.0, 1e-5);

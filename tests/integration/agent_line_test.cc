@@ -134,7 +134,7 @@ TEST(AgentLineTest, AStoreIsSearched) {
   ASSERT_EQ((*done)["type"], "TASK_SUCCEEDED") << DumpJson(*done);
   EXPECT_EQ(line.ResultFile(id)["items"][0]["output"], "A good one.");
   EXPECT_THAT(endpoint.body(1)["messages"].back()["content"].get<std::string>(),
-              HasSubstr("heading: Dogs; score: 1.000\n# Dogs\ngood dog"));
+              HasSubstr("heading: Dogs; score: 1.000\n# Dogs\n\ngood dog"));
 }
 
 }  // namespace

@@ -102,7 +102,7 @@ TEST_F(RetrievalToolTest, BringsDocumentsInAndFindsPassages) {
   EXPECT_THAT(
       Ask(*tools, "gibbons"),
       AllOf(StartsWith(absl::StrCat("[1] source: ", zoo, "; heading: Apes; lang: en; score: 0.")),
-            HasSubstr("\n# Apes\na gibbon\n\n[2] source: ")));
+            HasSubstr("\n# Apes\n\na gibbon\n\n[2] source: ")));
   EXPECT_THAT(Ask(*tools, "the crab"), HasSubstr("\na crab"));
   EXPECT_EQ(Ask(*tools, " "), "error: query: expected a text");
 }
