@@ -47,4 +47,52 @@ inline ServerSettings ScriptedServer(const std::filesystem::path& folder, const 
   return settings;
 }
 
+// Serves over HTTP at the port of its argument, or at a free one, and says it. `add` tells the sum
+// and the Authorization that came with the call; `die` streams half an answer and ends the process.
+// It knows the sessions only that it has begun itself.
+inline constexpr char kHttpServer[] = R"PY(
+import http.server, json, os, sys, uuid
+TOOLS = [{"name": "add", "description": "Adds.", "inputSchema": {"type": "object", "properties": {
+             "a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a", "b"]}},
+         {"name": "die"}]
+SESSION = uuid.uuid4().hex
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+    def do_POST(self):
+        message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        method, params = message.get("method"), message.get("params") or {}
+        if method != "initialize" and self.headers.get("Mcp-Session-Id") != SESSION:
+            return self.send_error(404)
+        if method == "initialize":
+            result = {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}},
+                      "serverInfo": {"name": "t", "version": "1"}}
+        elif method == "tools/list":
+            result = {"tools": TOOLS}
+        elif method == "tools/call":
+            result = {"content": [{"type": "text", "text": self.call(**params)}]}
+        else:
+            self.send_response(202)
+            return self.end_headers()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Mcp-Session-Id", SESSION)
+        self.end_headers()
+        answer = {"jsonrpc": "2.0", "id": message["id"], "result": result}
+        self.wfile.write(json.dumps(answer).encode())
+    def call(self, name, arguments):
+        if name == "add":
+            sum = arguments["a"] + arguments["b"]
+            return str(sum) + " for " + self.headers.get("Authorization", "nobody")
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        self.wfile.write(b'data: {"jsonrpc": "2.0", "id": ')
+        self.wfile.flush()
+        os._exit(3)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+)PY";
+
 }  // namespace flowmesh::mcp
