@@ -36,6 +36,9 @@ else
   targets="[q_proj, v_proj]"
 fi
 
+bold= plain=
+if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); fi
+jq() { command jq --arg bold "$bold" --arg plain "$plain" "$@"; }
 bin=$PWD/build/release/bin
 work=$(mktemp -d "${TMPDIR:-/tmp}/flowmesh-demo-XXXXXX")
 pids=()
@@ -127,7 +130,7 @@ tasks=$(curl -fsS "$url/api/v1/tasks")
 echo
 for stage in ask follow-up; do
   echo "Stage $stage:"
-  result_of $stage | jq -r '.result.items[] | "  \(.prompt | gsub("\n"; "\n  "))\u001b[1m\(.output)\u001b[0m\n"'
+  result_of $stage | jq -r '.result.items[] | "  \(.prompt | gsub("\n"; "\n  "))\($bold)\(.output)\($plain)\n"'
 done
 echo "Stage report, through the echo task:"
 result_of report | jq -c '.result.echo.data.items'
@@ -153,7 +156,7 @@ wait_for "the end of the last stage" sh -c "$bin/flowmeshctl show $(task_of afte
 echo
 jq -rn --slurpfile before <(result_of before) --slurpfile after <(result_of after) '
   [$before[0].result.items, $after[0].result.items] | transpose[] |
-  "  \(.[0].prompt | sub("\nAnswer:$"; ""))\n    \(.[0].output + " " * 24 | .[:24]) -> \u001b[1m\(.[1].output)\u001b[0m\n"'
+  "  \(.[0].prompt | sub("\nAnswer:$"; ""))\n    \(.[0].output + " " * 24 | .[:24]) -> \($bold)\(.[1].output)\($plain)\n"'
 first_loss=$(head -n 1 "$work/results_worker/$(task_of train)/artifacts/metrics.jsonl" | jq .loss)
 result_of train | jq -r --argjson first "$first_loss" '.result | "Trained: \(.global_steps) steps, \(.num_tokens) tokens in " +
   "\(.training_time_seconds | round) s, loss \($first * 100 | round / 100) to \(.metrics.loss * 100 | round / 100)\n" +

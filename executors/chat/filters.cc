@@ -142,7 +142,7 @@ class FilterCall {
     form.sort_keys = args[3].IsTrue();
     if (args[1].is_integral()) {
       form.indent = static_cast<int>(std::clamp<int64_t>(args[1].integral(), 0, 64));
-      form.item_separator = ",";
+      form.item_separator = ',';
     }
     if (args[2].is_list()) {
       const std::vector<Value>& separators = args[2].list();

@@ -194,7 +194,7 @@ struct Store::Database {
   absl::Status Run(const std::string& sql, const Row& row, const Values&... values) const {
     return RunBound(
         sql,
-        [&](sqlite3_stmt* s) {
+        [&]([[maybe_unused]] sqlite3_stmt* s) {  // without values
           int at = 0;
           (BindOne(s, ++at, values), ...);
         },
