@@ -246,6 +246,22 @@ TEST_F(CliTest, SpeaksToAnOrchestrator) {
   EXPECT_EQ(server.Record(envelope["task_id"])["status"], "DISPATCHED");
 }
 
+TEST_F(CliTest, FailFastDoesNotWaitForAnotherWorker) {
+  orchestrator::RedisServer redis;
+  orchestrator::TestOrchestrator server(redis);
+  orchestrator::ScriptedWorker worker(redis, "w");
+  worker.Register({{"cpu", {{"logical_cores", 4}}}});
+  Subprocess waiting = Start({"submit", Write("one.yaml", "spec: {taskType: echo}"), "--wait",
+                              "--fail-fast", "--orchestrator", server.url()});
+  const std::string id = worker.TakeEnvelope()["task_id"];
+  worker.Fail(id, "no such model");
+  const Outcome outcome = Finish(std::move(waiting));
+  EXPECT_EQ(outcome.exit, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("failed: "));
+  EXPECT_THAT(outcome.err, HasSubstr("no such model"));
+  EXPECT_EQ(server.Record(id)["status"], "PENDING");
+}
+
 TEST_F(CliTest, RunHandsResultsFromStageToStage) {
   FakeSidecar fake;
   const std::string flow = Write("flow.yaml", R"(

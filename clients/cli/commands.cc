@@ -51,22 +51,31 @@ std::string RecordLine(const Json& record) {
   return line;
 }
 
+// Also of a task that waits for another try.
+bool HasFailed(const Json& record) {
+  return record.value("status", "") == "FAILED" ||
+         record.value("last_failed_worker", Json()).is_string();
+}
+
 // Follows tasks of an orchestrator to their end; exit status 0 when all are DONE.
 absl::StatusOr<int> FollowRecords(OrchestratorClient& orchestrator,
                                   const std::vector<std::string>& ids, const Options& options,
                                   bool show, Interrupt& interrupt) {
   ProgressLine line;
   size_t over = 0;
+  std::string failed;  // what options.fail_fast stops at
   const auto on_change = [&](const Json& record) {
     over += client::IsOver(record) ? 1 : 0;
+    if (options.fail_fast && HasFailed(record)) failed = RecordLine(record);
     if (options.json || !show) return;
     line.Print(RecordLine(record));
     line.Show(absl::StrCat(Bar(static_cast<double>(over) / ids.size(), 24), " ", over, "/",
                            ids.size(), " tasks"));
   };
   const absl::StatusOr<std::vector<Json>> records =
-      orchestrator.Wait(ids, on_change, [&] { return interrupt.requested(); });
+      orchestrator.Wait(ids, on_change, [&] { return interrupt.requested() || !failed.empty(); });
   line.Clear();
+  if (!failed.empty()) return absl::FailedPreconditionError(absl::StrCat("failed: ", failed));
   if (absl::IsCancelled(records.status())) {
     line.Print("no longer watching; the tasks go on");
     return kExitInterrupted;

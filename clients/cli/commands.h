@@ -22,6 +22,7 @@ struct Options {
   std::string task_id;  // watch, show, cancel
   bool wait = false;
   bool watch = false;
+  bool fail_fast = false;
   uint32_t limit = 0;
   std::string device = "auto";  // run
   std::string results;          // run: folder of task folders

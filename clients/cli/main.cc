@@ -96,6 +96,9 @@ class Cli {
     submit_->add_option("FILE", options_.file, "YAML document; - for stdin")->required();
     submit_->add_flag("--wait", options_.wait, "wait for the end");
     submit_->add_flag("--watch", options_.watch, "wait for the end and show progress");
+    submit_->add_flag("--fail-fast", options_.fail_fast,
+                      "with these, to an orchestrator: end when a task fails, though it may be "
+                      "tried again on another worker");
     run_ = app_.add_subcommand("run", "run a document on this machine, stages one after the other");
     run_->add_option("FILE", options_.file, "YAML document; - for stdin")->required();
     run_->add_option("--device", options_.device, "auto, cpu, or GPU places such as 0,1 [auto]");

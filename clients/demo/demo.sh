@@ -124,7 +124,7 @@ fi
 echo "Line:  $url -> Redis :$redis_port -> sidecar -> executor -> rank"
 echo
 echo "== First act: three stages of answers"
-ctl submit "$(filled workflow.yaml)" --orchestrator "$url" --watch
+ctl submit "$(filled workflow.yaml)" --orchestrator "$url" --watch --fail-fast
 
 tasks=$(curl -fsS "$url/api/v1/tasks")
 echo
