@@ -1,7 +1,6 @@
 #include "executors/retrieval/chunker.h"
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 namespace flowmesh::retrieval {
@@ -9,108 +8,106 @@ namespace {
 
 constexpr std::string_view kBlank = " \t\r\n\v\f";
 
-// A part of the document that is not cut further.
-struct Piece {
-  size_t begin = 0, end = 0;  // bytes
-  int64_t tokens = 0;
-};
-
-std::vector<Piece> Words(std::string_view text, size_t begin, size_t end,
-                         const std::function<int64_t(std::string_view)>& count_tokens) {
-  std::vector<Piece> words;
-  text = text.substr(0, end);
-  for (size_t at = text.find_first_not_of(kBlank, begin); at != std::string_view::npos;) {
-    const size_t stop = std::min(text.find_first_of(kBlank, at), end);
-    words.push_back({at, stop, count_tokens(text.substr(at, stop - at))});
-    at = text.find_first_not_of(kBlank, stop);
-  }
-  return words;
-}
-
-bool EndsSentence(std::string_view word) {
-  while (!word.empty() && (word.back() == '"' || word.back() == '\'' || word.back() == ')')) {
-    word.remove_suffix(1);
-  }
-  return !word.empty() && (word.back() == '.' || word.back() == '!' || word.back() == '?');
-}
-
-// Words put together into sentences, which end at a full stop or an empty line. What has more than
-// `most` tokens stays as words.
-std::vector<Piece> Sentences(std::string_view text, const std::vector<Piece>& words, int64_t most) {
-  std::vector<Piece> pieces;
-  size_t first = 0;
-  int64_t tokens = 0;
-  for (size_t i = 0; i < words.size(); ++i) {
-    tokens += words[i].tokens;
-    const size_t next = i + 1 < words.size() ? words[i + 1].begin : words[i].end;
-    const std::string_view gap = text.substr(words[i].end, next - words[i].end);
-    const bool is_paragraph = gap.find('\n') != gap.rfind('\n');
-    const std::string_view word = text.substr(words[i].begin, words[i].end - words[i].begin);
-    if (i + 1 < words.size() && !is_paragraph && !EndsSentence(word)) continue;
-    if (tokens > most) {
-      pieces.insert(pieces.end(), words.begin() + first, words.begin() + i + 1);
-    } else {
-      pieces.push_back({words[first].begin, words[i].end, tokens});
-    }
-    first = i + 1;
-    tokens = 0;
-  }
-  return pieces;
-}
-
-// Packs pieces of one section into as few passages as fit.
-void Pack(std::string_view text, const std::vector<Piece>& pieces, const ChunkOptions& options,
-          const std::function<std::string(size_t)>& heading_at, std::vector<Chunk>& out) {
-  size_t first = 0;
-  while (first < pieces.size()) {
-    size_t last = first;  // behind the passage
-    int64_t tokens = 0;
-    while (last < pieces.size() &&
-           (last == first || tokens + pieces[last].tokens <= options.size)) {
-      tokens += pieces[last++].tokens;
-    }
-    const size_t begin = pieces[first].begin;
-    out.push_back(
-        {std::string(text.substr(begin, pieces[last - 1].end - begin)), heading_at(begin)});
-    if (last == pieces.size()) return;
-    // Back as far as the overlap allows, but always forward over all.
-    size_t next = last;
-    int64_t repeated = 0;
-    while (next > first + 1 && repeated + pieces[next - 1].tokens <= options.overlap) {
-      repeated += pieces[--next].tokens;
-    }
-    first = next;
-  }
-}
-
 }  // namespace
 
-std::vector<Chunk> ChunkText(std::string_view document, const std::vector<Heading>& headings,
-                             const ChunkOptions& options,
-                             const std::function<int64_t(std::string_view)>& count_tokens) {
-  std::vector<Chunk> chunks;
-  const auto heading_at = [&](size_t at) {
-    const auto next =
-        std::upper_bound(headings.begin(), headings.end(), at,
-                         [](size_t place, const Heading& one) { return place < one.begin; });
-    return next == headings.begin() ? "" : std::prev(next)->title;
-  };
-  const auto pack = [&](size_t begin, size_t end) {
-    std::vector<Piece> pieces = Words(document, begin, end, count_tokens);
-    if (options.by == ChunkOptions::By::kSentences) {
-      pieces = Sentences(document, pieces, options.size);
+Chunker::Chunker(std::string_view document, const std::vector<Heading>& headings,
+                 const ChunkOptions& options, CountTokens count_tokens)
+    : document_(document),
+      headings_(headings),
+      options_(options),
+      count_tokens_(std::move(count_tokens)) {}
+
+std::string_view Chunker::TextOf(const Piece& piece) const {
+  return document_.substr(piece.begin, piece.end - piece.begin);
+}
+
+bool Chunker::NextSection() {
+  if (section_end_ == document_.size()) return false;
+  at_ = section_end_;
+  section_end_ = document_.size();
+  if (options_.by != ChunkOptions::By::kHeadings) return true;
+  while (next_section_ < headings_.size() && headings_[next_section_].begin <= at_) {
+    ++next_section_;
+  }
+  if (next_section_ < headings_.size()) section_end_ = headings_[next_section_].begin;
+  return true;
+}
+
+std::optional<Chunker::Piece> Chunker::NextWord() {
+  const std::string_view text = document_.substr(0, section_end_);
+  const size_t begin = text.find_first_not_of(kBlank, at_);
+  if (begin == std::string_view::npos) {
+    at_ = section_end_;
+    return std::nullopt;
+  }
+  at_ = std::min(text.find_first_of(kBlank, begin), section_end_);
+  return Piece{begin, at_, count_tokens_(text.substr(begin, at_ - begin))};
+}
+
+// At a full stop or an empty line, and at the end of the section.
+bool Chunker::EndsSentence(const Piece& word) const {
+  const std::string_view rest = document_.substr(word.end, section_end_ - word.end);
+  const size_t next = rest.find_first_not_of(kBlank);
+  if (next == std::string_view::npos) return true;
+  const std::string_view gap = rest.substr(0, next);
+  if (gap.find('\n') != gap.rfind('\n')) return true;
+  std::string_view text = TextOf(word);
+  while (!text.empty() && (text.back() == '"' || text.back() == '\'' || text.back() == ')')) {
+    text.remove_suffix(1);
+  }
+  return !text.empty() && (text.back() == '.' || text.back() == '!' || text.back() == '?');
+}
+
+void Chunker::FindPiece() {
+  if (!pieces_.empty()) return;
+  int64_t tokens = 0;
+  while (const std::optional<Piece> word = NextWord()) {
+    pieces_.push_back(*word);
+    if (options_.by != ChunkOptions::By::kSentences) return;
+    tokens += word->tokens;
+    const bool is_end = EndsSentence(*word);
+    // The words of a sentence that is too long for a passage stay by themselves.
+    if (is_in_long_sentence_ || tokens > options_.size) {
+      is_in_long_sentence_ = !is_end;
+      return;
     }
-    Pack(document, pieces, options, heading_at, chunks);
-  };
-  size_t begin = 0;
-  if (options.by == ChunkOptions::By::kHeadings) {
-    for (const Heading& heading : headings) {
-      pack(begin, heading.begin);
-      begin = heading.begin;
+    if (is_end) {
+      pieces_ = {{pieces_.front().begin, word->end, tokens}};
+      return;
     }
   }
-  pack(begin, document.size());
-  return chunks;
+}
+
+void Chunker::Drop() {
+  window_tokens_ -= window_.front().tokens;
+  window_.pop_front();
+}
+
+std::optional<Chunk> Chunker::Next() {
+  FindPiece();
+  while (pieces_.empty()) {
+    if (!NextSection()) return std::nullopt;
+    window_.clear();
+    window_tokens_ = 0;
+    FindPiece();
+  }
+  // What is repeated makes room for what is new.
+  while (!window_.empty() && window_tokens_ + pieces_.front().tokens > options_.size) Drop();
+  for (; !pieces_.empty(); FindPiece()) {
+    const Piece& piece = pieces_.front();
+    if (!window_.empty() && window_tokens_ + piece.tokens > options_.size) break;
+    window_tokens_ += piece.tokens;
+    window_.push_back(piece);
+    pieces_.pop_front();
+  }
+  const size_t begin = window_.front().begin;
+  while (heading_ < headings_.size() && headings_[heading_].begin <= begin) ++heading_;
+  Chunk chunk{std::string(document_.substr(begin, window_.back().end - begin)),
+              heading_ == 0 ? "" : headings_[heading_ - 1].title};
+  // The next one repeats what the overlap allows, but never all.
+  Drop();
+  while (window_tokens_ > options_.overlap) Drop();
+  return chunk;
 }
 
 }  // namespace flowmesh::retrieval

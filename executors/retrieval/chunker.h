@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,10 +32,45 @@ struct Chunk {
   std::string heading;  // the last one that begins no later; empty: none
 };
 
-// `headings`: in their order. `count_tokens`: of a word. Passages in the order of the document,
-// none of them blank.
-std::vector<Chunk> ChunkText(std::string_view document, const std::vector<Heading>& headings,
-                             const ChunkOptions& options,
-                             const std::function<int64_t(std::string_view)>& count_tokens);
+// Gives the passages in the order of the document, none of them blank. Holds no more than a passage
+// and a sentence at a time. Not thread-safe.
+class Chunker {
+ public:
+  using CountTokens = std::function<int64_t(std::string_view word)>;
+
+  // Borrows the document and its headings, which stand in their order.
+  Chunker(std::string_view document, const std::vector<Heading>& headings,
+          const ChunkOptions& options, CountTokens count_tokens);
+
+  std::optional<Chunk> Next();  // nothing: that was all
+
+ private:
+  // A part of the document that is not cut further: a word or a sentence.
+  struct Piece {
+    size_t begin = 0, end = 0;  // bytes
+    int64_t tokens = 0;
+  };
+
+  bool NextSection();  // false: there is none
+  std::optional<Piece> NextWord();
+  bool EndsSentence(const Piece& word) const;
+  // Makes pieces_ hold the next of the section, if there is one.
+  void FindPiece();
+  std::string_view TextOf(const Piece& piece) const;
+  void Drop();  // the first piece of the window
+
+  const std::string_view document_;
+  const std::vector<Heading>& headings_;
+  const ChunkOptions options_;
+  const CountTokens count_tokens_;
+
+  size_t next_section_ = 0;  // in headings_, where sections are cut
+  size_t heading_ = 0;       // how many of headings_ begin no later than the passage
+  size_t at_ = 0, section_end_ = 0;
+  bool is_in_long_sentence_ = false;
+  std::deque<Piece> pieces_;  // found, and in no passage yet
+  std::deque<Piece> window_;  // of the passage, or what the next one repeats
+  int64_t window_tokens_ = 0;
+};
 
 }  // namespace flowmesh::retrieval

@@ -26,12 +26,11 @@ std::vector<Heading> Headings(std::string_view text) {
 
 // One token for each character of a word.
 std::vector<std::string> Cut(std::string_view text, const ChunkOptions& options) {
+  const std::vector<Heading> headings = Headings(text);
+  Chunker chunker(text, headings, options,
+                  [](std::string_view word) { return static_cast<int64_t>(word.size()); });
   std::vector<std::string> texts;
-  for (const Chunk& chunk : ChunkText(text, Headings(text), options, [](std::string_view word) {
-         return static_cast<int64_t>(word.size());
-       })) {
-    texts.push_back(chunk.text);
-  }
+  while (const auto chunk = chunker.Next()) texts.push_back(chunk->text);
   return texts;
 }
 
@@ -42,6 +41,8 @@ TEST(ChunkerTest, WordsFillAPassageAndTheNextRepeatsSome) {
   EXPECT_THAT(Cut(text, {.size = 5, .overlap = 3}),
               ElementsAre("aa bb", "bb cc", "cc\n\ndd", "dd  ee"));
   EXPECT_THAT(Cut(text, {.size = 100}), ElementsAre(text));
+  // What is repeated gives way to what is new.
+  EXPECT_THAT(Cut("a b c dddd e", {.size = 5, .overlap = 3}), ElementsAre("a b c", "c dddd", "e"));
   EXPECT_THAT(Cut(" \n\t ", {}), IsEmpty());
   // A word that is longer than a passage is one by itself.
   EXPECT_THAT(Cut("a longest b", {.size = 3, .overlap = 2}), ElementsAre("a", "longest", "b"));
@@ -60,8 +61,11 @@ TEST(ChunkerTest, SentencesStayWhole) {
 
 TEST(ChunkerTest, NoPassageReachesIntoTheNextSection) {
   const std::string text = "intro\n# One\naa bb\n## Two\ncc";
-  const auto chunks = ChunkText(text, Headings(text), {.by = By::kHeadings, .size = 100},
-                                [](std::string_view) { return int64_t{1}; });
+  const std::vector<Heading> headings = Headings(text);
+  Chunker chunker(text, headings, {.by = By::kHeadings, .size = 100},
+                  [](std::string_view) { return int64_t{1}; });
+  std::vector<Chunk> chunks;
+  while (auto chunk = chunker.Next()) chunks.push_back(*std::move(chunk));
   ASSERT_EQ(chunks.size(), 3u);
   EXPECT_EQ(chunks[0].text, "intro");
   EXPECT_EQ(chunks[0].heading, "");

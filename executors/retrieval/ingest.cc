@@ -99,44 +99,64 @@ std::string StampOf(const fs::path& path, const std::string& settings) {
                       fs::last_write_time(path, ignored).time_since_epoch().count(), " ", settings);
 }
 
-// The passages of documents, without vectors.
-std::vector<Passage> PassagesOf(const std::vector<Document>& documents, const std::string& source,
-                                const IngestOptions& options, const Embedder& embedder) {
-  std::vector<Passage> passages;
-  for (const Document& document : documents) {
-    for (Chunk& chunk :
-         ChunkText(document.text, document.headings, options.chunking, embedder.count_tokens)) {
-      Json metadata = {{"source", source}};
-      metadata.update(document.metadata);
-      if (!chunk.heading.empty()) metadata["heading"] = chunk.heading;
-      metadata.update(options.metadata);
-      passages.push_back({.text = std::move(chunk.text), .metadata = std::move(metadata)});
-    }
-  }
-  return passages;
-}
+// Adds passages to a source, as many at a time as are embedded together.
+class Adding {
+ public:
+  // The first `present` passages are there already.
+  Adding(const Source& source, size_t present, const IngestOptions& options,
+         const Embedder& embedder, Store& store, const OnIngest& on_progress)
+      : source_(source),
+        present_(present),
+        options_(options),
+        embedder_(embedder),
+        store_(store),
+        on_progress_(on_progress) {}
 
-// Adds what is not there yet, and completes the source.
-absl::StatusOr<int64_t> Add(const Source& source, size_t present, std::vector<Passage> passages,
-                            const Embedder& embedder, Store& store, const OnIngest& on_progress) {
-  const size_t total = passages.size();
-  for (size_t begin = present; begin < passages.size(); begin += kPassagesAtOnce) {
-    const size_t end = std::min(begin + kPassagesAtOnce, passages.size());
-    std::vector<std::string> texts;
-    for (size_t i = begin; i < end; ++i) texts.push_back(passages[i].text);
-    ASSIGN_OR_RETURN(auto vectors, embedder.embed(texts, [&](size_t done) {
-      return on_progress("embedding passages", begin + done, total);
-    }));
-    std::vector<Passage> batch;
-    for (size_t i = begin; i < end; ++i) {
-      passages[i].vector = std::move(vectors[i - begin]);
-      batch.push_back(std::move(passages[i]));
+  absl::Status Add(const Document& document) {
+    Chunker chunker(document.text, document.headings, options_.chunking, embedder_.count_tokens);
+    while (std::optional<Chunk> chunk = chunker.Next()) {
+      if (seen_++ < present_) continue;
+      Json metadata = {{"source", source_.name}};
+      metadata.update(document.metadata);
+      if (!chunk->heading.empty()) metadata["heading"] = std::move(chunk->heading);
+      metadata.update(options_.metadata);
+      passages_.push_back({.text = std::move(chunk->text), .metadata = std::move(metadata)});
+      if (passages_.size() == kPassagesAtOnce) RETURN_IF_ERROR(Write());
     }
-    RETURN_IF_ERROR(store.Append(source.name, batch));
+    return absl::OkStatus();
   }
-  RETURN_IF_ERROR(store.Complete(source.name, source.stamp));
-  return static_cast<int64_t>(passages.size() - std::min(present, passages.size()));
-}
+
+  // Returns how many passages were added.
+  absl::StatusOr<int64_t> Finish() {
+    if (!passages_.empty()) RETURN_IF_ERROR(Write());
+    RETURN_IF_ERROR(store_.Complete(source_.name, source_.stamp));
+    return added_;
+  }
+
+ private:
+  absl::Status Write() {
+    std::vector<std::string> texts;
+    for (const Passage& passage : passages_) texts.push_back(passage.text);
+    ASSIGN_OR_RETURN(auto vectors, embedder_.embed(texts, [&](size_t done) {
+      return on_progress_("embedding passages", static_cast<size_t>(added_) + done, 0);
+    }));
+    for (size_t i = 0; i < passages_.size(); ++i) passages_[i].vector = std::move(vectors[i]);
+    RETURN_IF_ERROR(store_.Append(source_.name, passages_));
+    added_ += static_cast<int64_t>(passages_.size());
+    passages_.clear();
+    return absl::OkStatus();
+  }
+
+  const Source& source_;
+  const size_t present_;
+  const IngestOptions& options_;
+  const Embedder& embedder_;
+  Store& store_;
+  const OnIngest& on_progress_;
+  size_t seen_ = 0;
+  int64_t added_ = 0;
+  std::vector<Passage> passages_;
+};
 
 // What is read only when the source is another one than the store has.
 using ReadAll = std::function<absl::StatusOr<std::vector<Document>>()>;
@@ -157,10 +177,10 @@ absl::StatusOr<std::optional<int64_t>> Update(Source source, const std::string& 
   ASSIGN_OR_RETURN(const std::vector<Document> documents, read());
   if (!is_same) RETURN_IF_ERROR(store.Begin(source));
   // Cutting is deterministic: what an interrupted ingestion brought in are the first passages.
-  const size_t present = is_same ? static_cast<size_t>(old->passages) : 0;
-  ASSIGN_OR_RETURN(const int64_t added,
-                   Add(source, present, PassagesOf(documents, source.name, options, embedder),
-                       embedder, store, on_progress));
+  Adding adding(source, is_same ? static_cast<size_t>(old->passages) : 0, options, embedder, store,
+                on_progress);
+  for (const Document& document : documents) RETURN_IF_ERROR(adding.Add(document));
+  ASSIGN_OR_RETURN(const int64_t added, adding.Finish());
   return added;
 }
 

@@ -42,7 +42,8 @@ struct IngestCounts {
   int64_t passages = 0;   // that were added
 };
 
-// How far an ingestion is, `reading` of files or `embedding passages` of one; whether to go on.
+// How far an ingestion is, `reading` of files or `embedding passages` of one, which are as many as
+// there will be (a total of 0); whether to go on.
 using OnIngest = std::function<bool(const std::string& stage, size_t done, size_t total)>;
 
 // A file comes in whole or goes on where an interruption left it; one that is as it was does

