@@ -43,6 +43,9 @@ std::string RecordLine(const Json& record) {
   if (record.value("assigned_worker", Json()).is_string()) {
     absl::StrAppend(&line, " on ", record["assigned_worker"].get<std::string>());
   }
+  if (record.value("waiting_for", Json()).is_string()) {
+    absl::StrAppend(&line, ", waits for ", record["waiting_for"].get<std::string>());
+  }
   for (const char* key : {"error", "last_error"}) {
     if (record.value(key, Json()).is_string()) {
       absl::StrAppend(&line, ": ", record[key].get<std::string>());

@@ -103,10 +103,10 @@ absl::StatusOr<std::vector<Json>> OrchestratorClient::Wait(
       if (absl::IsUnavailable(record.status()) && clock.Monotonic() - heard < kAwayLimit) break;
       if (!record.ok()) return record.status();
       heard = clock.Monotonic();
-      const auto shown = [](const Json& r) {
-        return r.is_object() ? Json{r.value("status", Json()), r.value("assigned_worker", Json()),
-                                    r.value("attempts", Json())}
-                             : Json();
+      const auto shown = [](const Json& r) -> Json {
+        if (!r.is_object()) return Json();
+        return Json{r.value("status", Json()), r.value("assigned_worker", Json()),
+                    r.value("attempts", Json()), r.value("waiting_for", Json()).is_null()};
       };
       const bool changed = shown(records[i]) != shown(*record);
       records[i] = *std::move(record);

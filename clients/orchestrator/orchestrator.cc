@@ -18,6 +18,18 @@ std::vector<std::string> DeclaredArtifacts(const Json& document) {
   return names.ok() ? *names : std::vector<std::string>{};
 }
 
+// What a task waits for that none of the candidates may take.
+std::string WhyNobody(const Json& document, const std::vector<Candidate>& candidates,
+                      const std::string& excluded) {
+  std::string text = "an idle worker that fits";
+  if (!excluded.empty()) absl::StrAppend(&text, ", other than ", excluded, ", where it failed");
+  for (const Candidate& candidate : candidates) {
+    const std::string lacking = Lacking(document, candidate.hardware);
+    if (!lacking.empty()) absl::StrAppend(&text, "; ", candidate.id, " has no ", lacking);
+  }
+  return text;
+}
+
 }  // namespace
 
 Orchestrator::Orchestrator(Config config, const Clock& clock)
@@ -346,12 +358,7 @@ Orchestrator::Outcome Orchestrator::TryDispatch(const TaskRecord& record,
   }
   const std::optional<size_t> choice =
       ChooseWorker(*document, candidates, record.last_failed_worker);
-  if (!choice) {
-    return wait(record.last_failed_worker.empty()
-                    ? "an idle worker that fits"
-                    : absl::StrCat("an idle worker that fits, other than ",
-                                   record.last_failed_worker, ", where it failed"));
-  }
+  if (!choice) return wait(WhyNobody(*document, candidates, record.last_failed_worker));
   Dispatch dispatch;
   dispatch.task_id = record.task_id;
   dispatch.worker = candidates[*choice].id;

@@ -70,7 +70,8 @@ TEST_F(OrchestratorTest, ATaskThatFitsNowhereDelaysNoOther) {
   worker.Register();
   EXPECT_EQ(worker.TakeEnvelope()["task_id"], small);
   EXPECT_EQ(orchestrator.Record(large)["status"], "PENDING");
-  EXPECT_EQ(orchestrator.Record(large)["waiting_for"], "an idle worker that fits");
+  EXPECT_EQ(orchestrator.Record(large)["waiting_for"],
+            "an idle worker that fits; w has no gpu.count: 8");
   EXPECT_EQ(orchestrator.Record(large)["attempts"], 0);
 }
 

@@ -46,22 +46,26 @@ bool NameMatches(const Json& gpu, const std::string& wanted) {
          ToLower(name.get_ref<const std::string&>()).find(wanted) != std::string::npos;
 }
 
-bool GpusFit(const Field& required, const Json& hardware) {
+std::string Told(const Field& requirement) {
+  return absl::StrCat(requirement.path(), ": ", JsonToText(requirement.json()));
+}
+
+std::string LackingGpus(const Field& required, const Json& hardware) {
   const std::vector<const Json*> gpus = Gpus(hardware);
   const std::optional<uint64_t> count = AsUnsigned(required["count"].json());
-  if (count && gpus.size() < *count) return false;
+  if (count && gpus.size() < *count) return Told(required["count"]);
   if (const Json& type = required["type"].json(); type.is_string()) {
     const std::string wanted = ToLower(Trim(type.get_ref<const std::string&>()));
     const bool any = wanted.empty() || wanted == "any" || wanted == "auto" || wanted == "*";
     const auto matches = [&](const Json* gpu) { return NameMatches(*gpu, wanted); };
-    if (!any && std::none_of(gpus.begin(), gpus.end(), matches)) return false;
+    if (!any && std::none_of(gpus.begin(), gpus.end(), matches)) return Told(required["type"]);
   }
   if (const std::optional<uint64_t> memory = ParseQuantity(required["memory"].json())) {
     const auto large = static_cast<uint64_t>(std::count_if(
         gpus.begin(), gpus.end(), [&](const Json* gpu) { return GpuMemory(*gpu) >= *memory; }));
-    if (large < std::max<uint64_t>(count.value_or(1), 1)) return false;
+    if (large < std::max<uint64_t>(count.value_or(1), 1)) return Told(required["memory"]);
   }
-  return true;
+  return "";
 }
 
 // Greater is better, except for the id.
@@ -95,23 +99,26 @@ std::optional<uint64_t> ParseQuantity(const Json& value) {
   return number << shift;
 }
 
-bool Fits(const Json& document, const Json& hardware) {
-  const Field required = Field(&document, "")["spec"]["resources"]["hardware"];
+std::string Lacking(const Json& document, const Json& hardware) {
+  const Field required(&Field(&document, "")["spec"]["resources"]["hardware"].json(), "");
   const Field have(&hardware, "");
   if (const auto cores = AsUnsigned(required["cpu"].json())) {
-    if (AsUnsigned(have["cpu"]["logical_cores"].json()).value_or(0) < *cores) return false;
+    const auto has = AsUnsigned(have["cpu"]["logical_cores"].json());
+    if (has.value_or(0) < *cores) return Told(required["cpu"]);
   }
   if (const auto memory = ParseQuantity(required["memory"].json())) {
-    if (AsUnsigned(have["memory"]["total_bytes"].json()).value_or(0) < *memory) return false;
+    const auto has = AsUnsigned(have["memory"]["total_bytes"].json());
+    if (has.value_or(0) < *memory) return Told(required["memory"]);
   }
-  return GpusFit(required["gpu"], hardware);
+  return LackingGpus(required["gpu"], hardware);
 }
 
 std::optional<size_t> ChooseWorker(const Json& document, const std::vector<Candidate>& candidates,
                                    std::string_view excluded) {
   std::optional<size_t> best;
   for (size_t i = 0; i < candidates.size(); ++i) {
-    if (candidates[i].id == excluded || !Fits(document, candidates[i].hardware)) continue;
+    if (candidates[i].id == excluded || !Lacking(document, candidates[i].hardware).empty())
+      continue;
     if (!best) {
       best = i;
       continue;

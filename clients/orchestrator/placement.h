@@ -21,9 +21,10 @@ struct Candidate {
 // read.
 std::optional<uint64_t> ParseQuantity(const Json& value);
 
-// Whether `hardware` satisfies `spec.resources.hardware` of a document. A requirement that cannot
-// be read constrains nothing; an unknown property of the worker satisfies no requirement.
-bool Fits(const Json& document, const Json& hardware);
+// The first requirement of a document's `spec.resources.hardware` that `hardware` does not satisfy,
+// as `gpu.count: 1`; empty when it fits. A requirement that cannot be read constrains nothing; an
+// unknown property of the worker satisfies no requirement.
+std::string Lacking(const Json& document, const Json& hardware);
 
 // The place of the best candidate that fits and is not `excluded`: GPU workers first, then most GPU
 // memory, most memory, most cores, lowest id.

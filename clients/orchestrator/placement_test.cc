@@ -16,6 +16,10 @@ const Json kCpuWorker = J(R"({"cpu":{"logical_cores":4},"memory":{"total_bytes":
 const Json kGpuWorker = J(R"({"cpu":{"logical_cores":4},"memory":{"total_bytes":8589934592},
     "gpu":{"gpus":[{"name":"NVIDIA H200","memory_total_bytes":150754820096},{"name":"NVIDIA T4","memory_total_bytes":16106127360}]}})");
 
+bool Fits(const Json& document, const Json& hardware) {
+  return Lacking(document, hardware).empty();
+}
+
 TEST(PlacementTest, QuantitiesArePowersOf1024) {
   EXPECT_EQ(ParseQuantity(J("17")), 17u);
   EXPECT_EQ(ParseQuantity(J("\"17\"")), 17u);
@@ -32,6 +36,9 @@ TEST(PlacementTest, QuantitiesArePowersOf1024) {
 
 TEST(PlacementTest, FitsComparesCoresMemoryAndGpus) {
   EXPECT_TRUE(Fits(J("{}"), kCpuWorker));
+  EXPECT_EQ(Lacking(Wants(R"({"cpu":5})"), kCpuWorker), "cpu: 5");
+  EXPECT_EQ(Lacking(Wants(R"({"gpu":{"count":1,"type":"any"}})"), kCpuWorker), "gpu.count: 1");
+  EXPECT_EQ(Lacking(Wants(R"({"gpu":{"type":"A100"}})"), kGpuWorker), "gpu.type: A100");
   EXPECT_TRUE(Fits(Wants(R"({"cpu":"4","memory":"8Gi"})"), kCpuWorker));
   EXPECT_FALSE(Fits(Wants(R"({"cpu":5})"), kCpuWorker));
   EXPECT_FALSE(Fits(Wants(R"({"memory":"9Gi"})"), kCpuWorker));
