@@ -46,6 +46,7 @@ absl::StatusOr<text::GgufVocabulary> ReadGgufVocabulary(const GgufFile& file) {
   ASSIGN_OR_RETURN(v.add_eos, OptionalBool(file, "tokenizer.ggml.add_eos_token"));
   ASSIGN_OR_RETURN(v.add_space_prefix, OptionalBool(file, "tokenizer.ggml.add_space_prefix"));
   ASSIGN_OR_RETURN(v.chat_template, StringOrEmpty(file, "tokenizer.chat_template"));
+  ASSIGN_OR_RETURN(v.tool_template, StringOrEmpty(file, "tokenizer.chat_template.tool_use"));
   return v;
 }
 

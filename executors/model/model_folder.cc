@@ -22,7 +22,8 @@ constexpr const char* kTokenizerFiles[] = {"tokenizer.json",
                                            "vocab.txt",
                                            "tokenizer.model",
                                            "chat_template.json",
-                                           "chat_template.jinja"};
+                                           "chat_template.jinja",
+                                           "additional_chat_templates/tool_use.jinja"};
 
 absl::Status SyncFolder(const fs::path& folder) {
   const UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -34,6 +35,7 @@ absl::Status CopyIfThere(const fs::path& from, const fs::path& to) {
   std::error_code error;
   if (!fs::exists(from, error)) return absl::OkStatus();
   ASSIGN_OR_RETURN(const std::string content, ReadFile(from));
+  RETURN_IF_ERROR(MakeDirectories(to.parent_path()));
   return WriteFileAtomically(to, content);
 }
 

@@ -43,6 +43,7 @@ bool IsDescription(const std::string& file) {
   if (absl::EndsWith(file, "/config.json")) {
     return !absl::StartsWith(file, "onnx/") && !absl::StartsWith(file, "openvino/");
   }
+  if (file == "additional_chat_templates/tool_use.jinja") return true;
   if (absl::StrContains(file, "/") || absl::StartsWith(file, ".")) return false;
   for (const char* end : {".json", ".txt", ".model", ".jinja"}) {
     if (absl::EndsWith(file, end)) return true;

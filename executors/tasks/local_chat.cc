@@ -26,11 +26,12 @@ absl::Status CheckLimits(const agent::ChatRequest& request) {
 }  // namespace
 
 LocalChat::LocalChat(model::LoadedModel* loaded, ModelTurns* turns, LocalChatOptions options,
-                     chat::ChatTemplate parsed)
+                     chat::ChatTemplate without_tools, std::optional<chat::ChatTemplate> with_tools)
     : loaded_(loaded),
       turns_(turns),
       options_(std::move(options)),
-      template_(std::move(parsed)),
+      template_(std::move(without_tools)),
+      tool_template_(std::move(with_tools)),
       engine_(engine::Engine::Create(loaded, options_.engine)) {}
 
 absl::StatusOr<std::unique_ptr<LocalChat>> LocalChat::Make(model::LoadedModel* loaded,
@@ -42,16 +43,22 @@ absl::StatusOr<std::unique_ptr<LocalChat>> LocalChat::Make(model::LoadedModel* l
     return absl::FailedPreconditionError(
         absl::StrCat(loaded->path.string(), ": the model has no chat template"));
   }
-  ASSIGN_OR_RETURN(chat::ChatTemplate parsed, chat::ChatTemplate::Parse(source));
-  return absl::WrapUnique(new LocalChat(loaded, turns, std::move(options), std::move(parsed)));
+  ASSIGN_OR_RETURN(chat::ChatTemplate without_tools, chat::ChatTemplate::Parse(source));
+  std::optional<chat::ChatTemplate> with_tools;
+  if (options.chat_template.empty() && !loaded->tokenizer->tool_template().empty()) {
+    ASSIGN_OR_RETURN(with_tools, chat::ChatTemplate::Parse(loaded->tokenizer->tool_template()));
+  }
+  return absl::WrapUnique(new LocalChat(loaded, turns, std::move(options), std::move(without_tools),
+                                        std::move(with_tools)));
 }
 
 absl::StatusOr<std::string> LocalChat::Render(const agent::ChatRequest& request) const {
-  return template_.Render(chat::MessagesForTemplate(request.messages),
-                          chat::ToolsForTemplate(request.tools),
-                          {.special_tokens = SpecialTokens(*loaded_->tokenizer),
-                           .variables = options_.template_variables,
-                           .now = Clock::Real().Now()});
+  const bool is_of_tools = tool_template_ && !request.tools.empty();
+  return (is_of_tools ? *tool_template_ : template_)
+      .Render(chat::MessagesForTemplate(request.messages), chat::ToolsForTemplate(request.tools),
+              {.special_tokens = SpecialTokens(*loaded_->tokenizer),
+               .variables = options_.template_variables,
+               .now = Clock::Real().Now()});
 }
 
 absl::Status ModelTurns::Enter(const agent::ChatRequest& request) {

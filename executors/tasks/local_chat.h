@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,7 @@ class ModelTurns {
 struct LocalChatOptions {
   engine::SamplingParams params;  // max_tokens: of one reply, less where no more fit
   engine::EngineOptions engine;
-  std::string chat_template;                 // Jinja source; empty: the model's own
+  std::string chat_template;                 // Jinja source; empty: the model's own, by tools
   Json template_variables = Json::object();  // chat_template_kwargs
 };
 
@@ -46,7 +47,7 @@ class LocalChat : public agent::ChatModel {
 
  private:
   LocalChat(model::LoadedModel* loaded, ModelTurns* turns, LocalChatOptions options,
-            chat::ChatTemplate parsed);
+            chat::ChatTemplate without_tools, std::optional<chat::ChatTemplate> with_tools);
 
   absl::StatusOr<std::string> Render(const agent::ChatRequest& request) const;
   absl::StatusOr<std::vector<engine::Completion>> Generate(
@@ -56,6 +57,7 @@ class LocalChat : public agent::ChatModel {
   ModelTurns* const turns_;
   const LocalChatOptions options_;
   const chat::ChatTemplate template_;
+  const std::optional<chat::ChatTemplate> tool_template_;  // where the model has one for tools
   const std::unique_ptr<engine::Engine> engine_;
 };
 

@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <thread>
 
 #include "common/clock.h"
+#include "common/files.h"
 #include "executors/model/model_goldens.h"
 
 namespace flowmesh::tasks {
@@ -110,6 +112,29 @@ TEST_F(LocalChatTest, LimitsEndACall) {
   EXPECT_TRUE(absl::IsCancelled(
       chat->Chat({messages, none_, absl::InfiniteDuration(), [&polls] { return ++polls > 5; }})
           .status()));
+}
+
+TEST_F(LocalChatTest, AModelMayHaveATemplateForTools) {
+  const TempDir dir;
+  std::filesystem::copy(model::ModelGolden("llama"), dir / "model");
+  const auto write = [&](const std::string& name, const std::string& text) {
+    ASSERT_TRUE(MakeDirectories((dir / "model" / name).parent_path()).ok());
+    ASSERT_TRUE(WriteFileAtomically(dir / "model" / name, text).ok());
+  };
+  write("chat_template.jinja", "plain");
+  write("additional_chat_templates/tool_use.jinja", "{{ tools[0].function.name }}");
+  loaded_ = model::LoadModel(dir / "model", {}).value();
+  options_.chat_template.clear();
+  const auto chat = Make();
+  ASSERT_NE(chat, nullptr);
+  const std::vector<chat::Message> messages = {User("hi")};
+  const auto say = [&](const std::vector<chat::ToolSpec>& tools) {
+    const auto reply = chat->Chat({messages, tools, absl::InfiniteDuration(), nullptr});
+    EXPECT_TRUE(reply.ok()) << reply.status();
+    return reply.ok() ? reply->message.content : "";
+  };
+  EXPECT_EQ(say({}), Complete("plain").text);
+  EXPECT_EQ(say({{.name = "look_up", .parameters = Json::object()}}), Complete("look_up").text);
 }
 
 TEST_F(LocalChatTest, TooLongAndNoTemplate) {

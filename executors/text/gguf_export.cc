@@ -262,7 +262,12 @@ std::string ConfigJson(const GgufVocabulary& v, int64_t max_length) {
   add("eos_token", v.eos_id);
   add("unk_token", v.unk_id);
   add("pad_token", v.pad_id);
-  if (!v.chat_template.empty()) config["chat_template"] = v.chat_template;
+  if (!v.tool_template.empty()) {
+    config["chat_template"] = {{{"name", "default"}, {"template", v.chat_template}},
+                               {{"name", "tool_use"}, {"template", v.tool_template}}};
+  } else if (!v.chat_template.empty()) {
+    config["chat_template"] = v.chat_template;
+  }
   return DumpJson(config, 2) + "\n";
 }
 

@@ -49,6 +49,7 @@ void ExpectSame(const Tokenizer& written, const Tokenizer& own, const GgufVocabu
   EXPECT_EQ(written.pad_id(), own.pad_id());
   EXPECT_EQ(written.unk_id(), own.unk_id());
   EXPECT_EQ(written.chat_template(), own.chat_template());
+  EXPECT_EQ(written.tool_template(), own.tool_template());
   int wrong = 0;
   for (const std::string& text : Corpus()) {
     for (const bool special : {false, true}) {
@@ -72,6 +73,7 @@ TEST_P(ExportTest, GivesTheSameIds) {
   const Json golden = ReadGolden("gguf_" + std::string(GetParam()) + ".json");
   GgufVocabulary vocabulary = ReadVocabulary(golden["vocabulary"]);
   vocabulary.chat_template = "{{ messages }}";
+  if (GetParam() == std::string_view("spm")) vocabulary.tool_template = "{{ tools }}";
   const auto own = MakeGgufTokenizer(vocabulary);
   ASSERT_TRUE(own.ok()) << own.status();
   const auto written = Written(vocabulary, GetParam());

@@ -160,6 +160,7 @@ GgufTokenizer::GgufTokenizer(GgufVocabulary vocabulary)
   pad_id_ = ToTokenId(vocabulary.pad_id);
   unk_id_ = ToTokenId(vocabulary.unk_id);
   chat_template_ = std::move(vocabulary.chat_template);
+  tool_template_ = std::move(vocabulary.tool_template);
   kinds_.reserve(tokens_.size());
   ids_.reserve(tokens_.size());
   std::vector<TokenId> special;

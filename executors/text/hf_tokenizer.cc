@@ -49,6 +49,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> HfTokenizer::Make(TokenizerDocument d
   RETURN_IF_ERROR(made->SetSpecialIds(config));
   made->model_max_length_ = config.model_max_length;
   made->chat_template_ = config.chat_template;
+  made->tool_template_ = config.tool_template;
   return made;
 }
 

@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <thread>
 
+#include "common/files.h"
 #include "executors/text/goldens.h"
 
 namespace flowmesh::text {
@@ -100,6 +102,28 @@ TEST(HfTokenizerTest, ReadsTheConfigurationBesideIt) {
   // Above 1e15 means no limit.
   EXPECT_EQ(Load(GoldenPath("llama2"))->model_max_length(), std::nullopt);
   EXPECT_EQ(Load(GoldenPath("gpt2"))->chat_template(), "");
+}
+
+TEST(HfTokenizerTest, NamedChatTemplates) {
+  const TempDir dir;
+  std::filesystem::copy(GoldenPath("gpt2"), dir / "t", std::filesystem::copy_options::recursive);
+  const auto write = [&](const std::string& name, const std::string& text) {
+    ASSERT_TRUE(MakeDirectories((dir / "t" / name).parent_path()).ok());
+    ASSERT_TRUE(WriteFileAtomically(dir / "t" / name, text).ok());
+  };
+  write("tokenizer_config.json", DumpJson(Json{{"tokenizer_class", "GPT2Tokenizer"},
+                                               {"chat_template",
+                                                {{{"name", "tool_use"}, {"template", "T"}},
+                                                 {{"name", "rag"}, {"template", "R"}},
+                                                 {{"name", "default"}, {"template", "D"}}}}}));
+  EXPECT_EQ(Load(dir / "t")->chat_template(), "D");
+  EXPECT_EQ(Load(dir / "t")->tool_template(), "T");
+  // Files take the place of all of them.
+  write("chat_template.jinja", "file");
+  EXPECT_EQ(Load(dir / "t")->chat_template(), "file");
+  EXPECT_EQ(Load(dir / "t")->tool_template(), "");
+  write("additional_chat_templates/tool_use.jinja", "tools");
+  EXPECT_EQ(Load(dir / "t")->tool_template(), "tools");
 }
 
 // The files that a folder without tokenizer.json has.

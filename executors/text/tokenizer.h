@@ -44,11 +44,13 @@ class Tokenizer {
   std::optional<int64_t> model_max_length() const { return model_max_length_; }
   // Jinja source, empty when the model has none.
   const std::string& chat_template() const { return chat_template_; }
+  // The one that is named `tool_use`, for conversations with tools; empty: the same serves them.
+  const std::string& tool_template() const { return tool_template_; }
 
  protected:
   std::optional<TokenId> bos_id_, eos_id_, pad_id_, unk_id_;
   std::optional<int64_t> model_max_length_;
-  std::string chat_template_;
+  std::string chat_template_, tool_template_;
 };
 
 // The tokenizer of a Hugging Face model folder: tokenizer.json with tokenizer_config.json and
@@ -58,7 +60,8 @@ class Tokenizer {
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerFromFolder(
     const std::filesystem::path& folder);
 
-// What a GGUF file says of its tokenizer (`tokenizer.ggml.*` and `tokenizer.chat_template`).
+// What a GGUF file says of its tokenizer (`tokenizer.ggml.*`, `tokenizer.chat_template` and
+// `tokenizer.chat_template.tool_use`).
 struct GgufVocabulary {
   std::string model;  // `llama` or `gpt2`
   std::string pre;    // tokenizer.ggml.pre; empty when absent
@@ -69,7 +72,7 @@ struct GgufVocabulary {
   std::vector<std::string> merges;  // `gpt2` only
   std::optional<int64_t> bos_id, eos_id, unk_id, pad_id;
   std::optional<bool> add_bos, add_eos, add_space_prefix;
-  std::string chat_template;
+  std::string chat_template, tool_template;
 };
 
 // InvalidArgument: an unknown model or pre-tokenizer, lists of different lengths, ids out of range.

@@ -174,14 +174,31 @@ absl::Status ReadLegacyAddedTokens(const Json& file, TokenizerConfig& out) {
   return absl::OkStatus();
 }
 
-// One template, or a list of named ones, of which `default` counts.
-absl::StatusOr<std::string> ReadChatTemplate(const Field& field) {
-  if (!field.json().is_array()) return field.StringOr("");
+// One template, or a list of named ones.
+absl::Status ReadChatTemplates(const Field& field, TokenizerConfig& out) {
+  if (!field.json().is_array()) {
+    ASSIGN_OR_RETURN(out.chat_template, field.StringOr(""));
+    return absl::OkStatus();
+  }
   for (size_t i = 0; i < field.size(); ++i) {
     ASSIGN_OR_RETURN(const std::string name, field[i]["name"].StringOr(""));
-    if (name == "default") return field[i]["template"].String();
+    if (name == "default") {
+      ASSIGN_OR_RETURN(out.chat_template, field[i]["template"].String());
+    } else if (name == "tool_use") {
+      ASSIGN_OR_RETURN(out.tool_template, field[i]["template"].String());
+    }
   }
-  return std::string();
+  return absl::OkStatus();
+}
+
+// Files come before what the configuration says.
+void ReadTemplateFiles(const std::filesystem::path& folder, TokenizerConfig& out) {
+  constexpr uint64_t kMaxBytes = 1 << 24;
+  auto chat = ReadFile(folder / "chat_template.jinja", kMaxBytes);
+  auto tools = ReadFile(folder / "additional_chat_templates/tool_use.jinja", kMaxBytes);
+  if (!chat.ok() && !tools.ok()) return;
+  out.chat_template = std::move(chat).value_or("");
+  out.tool_template = std::move(tools).value_or("");
 }
 
 absl::Status ReadSettings(const Field& config, TokenizerConfig& out) {
@@ -202,8 +219,7 @@ absl::Status ReadSettings(const Field& config, TokenizerConfig& out) {
     if (length < 1) return config["model_max_length"].Expected("a positive integer");
     if (length <= kMeansNone) out.model_max_length = static_cast<int64_t>(length);
   }
-  ASSIGN_OR_RETURN(out.chat_template, ReadChatTemplate(config["chat_template"]));
-  return absl::OkStatus();
+  return ReadChatTemplates(config["chat_template"], out);
 }
 
 absl::StatusOr<std::string> ReadTokenizerClass(const Json& config,
@@ -246,8 +262,7 @@ absl::StatusOr<TokenizerConfig> ReadTokenizerConfig(const std::filesystem::path&
     RETURN_IF_ERROR(ReadLegacyAddedTokens(legacy, out));
   }
   if (absl::Status status = ReadSettings(root, out); !status.ok()) return Annotate(status, kFile);
-  absl::StatusOr<std::string> chat = ReadFile(folder / "chat_template.jinja", uint64_t{1} << 24);
-  if (chat.ok()) out.chat_template = *std::move(chat);
+  ReadTemplateFiles(folder, out);
   return out;
 }
 

@@ -37,7 +37,7 @@ struct TokenizerConfig {
   bool do_lower_case = true, tokenize_chinese_chars = true;
   std::optional<bool> strip_accents;
   std::optional<int64_t> model_max_length;
-  std::string chat_template;
+  std::string chat_template, tool_template;  // as Tokenizer's
 };
 
 // Files that are absent count as empty. `default_class`: the tokenizer's class when no file names
