@@ -50,7 +50,18 @@ struct Target {
   std::string member;  // not empty: names[0].member
 };
 
-enum class NodeKind { kText, kPrint, kIf, kFor, kSet, kSetBlock, kMacro, kBreak, kContinue };
+enum class NodeKind {
+  kText,
+  kPrint,
+  kIf,
+  kFor,
+  kSet,
+  kSetBlock,
+  kFilterBlock,
+  kMacro,
+  kBreak,
+  kContinue
+};
 
 struct Macro {
   std::string name;
@@ -62,12 +73,14 @@ struct Node {
   NodeKind kind;
   int line;
   std::string text;  // kText
-  ExprPtr expr;  // kPrint: what; kFor: over what; kSet: to what; kSetBlock: a filter chain, or null
+  // kPrint: what; kFor: over what; kSet: to what; kFilterBlock, kSetBlock: a filter chain, which
+  // kSetBlock may have none of.
+  ExprPtr expr;
   // kIf: conditions with their bodies; the last may be null, for `else`.
   std::vector<std::pair<ExprPtr, Body>> branches;
   Target target;      // kFor, kSet, kSetBlock
   ExprPtr condition;  // kFor: `if`, or null
-  Body body;          // kFor, kSetBlock
+  Body body;          // kFor, kSetBlock, kFilterBlock
   Body otherwise;     // kFor: `else`
   std::unique_ptr<Macro> macro;
 };

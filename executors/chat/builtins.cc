@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/strings.h"
 #include "executors/chat/python_text.h"
@@ -14,9 +15,10 @@ using Bound = std::vector<Value>;
 using Result = absl::StatusOr<Value>;
 
 constexpr std::string_view kStringMethods[] = {
-    "capitalize", "count", "endswith",   "find",         "index",        "isalpha", "isdigit",
-    "join",       "lower", "lstrip",     "removeprefix", "removesuffix", "replace", "rsplit",
-    "rstrip",     "split", "splitlines", "startswith",   "strip",        "title",   "upper"};
+    "capitalize",   "count",   "endswith", "find",   "format", "index",
+    "isalpha",      "isdigit", "join",     "lower",  "lstrip", "removeprefix",
+    "removesuffix", "replace", "rsplit",   "rstrip", "split",  "splitlines",
+    "startswith",   "strip",   "title",    "upper"};
 constexpr std::string_view kMapMethods[] = {"get", "items", "keys", "values"};
 constexpr std::string_view kListMethods[] = {"count", "index"};
 constexpr std::string_view kFunctions[] = {"dict", "namespace", "raise_exception", "range",
@@ -90,6 +92,48 @@ Result Find(const std::string& text, std::string_view name, const Arguments& arg
   return Value(int64_t{-1});
 }
 
+// The fields `{}`, `{0}` and `{name}`; `{{` and `}}` are braces.
+Result Format(const std::string& text, const Arguments& arguments, Budget& budget) {
+  std::string out;
+  size_t next = 0;
+  for (size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (c != '{' && c != '}') {
+      out += c;
+      continue;
+    }
+    if (at + 1 < text.size() && text[at + 1] == c) {
+      out += c;
+      ++at;
+      continue;
+    }
+    const size_t end = text.find('}', at);
+    if (c == '}' || end == std::string::npos) {
+      return absl::InvalidArgumentError("format: a brace that stands alone");
+    }
+    const std::string field = text.substr(at + 1, end - at - 1);
+    uint64_t index = next;
+    const Value* value = nullptr;
+    if (field.empty() || absl::SimpleAtoi(field, &index)) {
+      if (field.empty()) ++next;
+      if (index < arguments.positional.size()) value = &arguments.positional[index];
+    }
+    for (const auto& [name, named] : arguments.named) {
+      if (name == field) value = &named;
+    }
+    if (value == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "format: expected fields that are empty, a number or a name of what is given, got {",
+          field, "}"));
+    }
+    const std::string shown = ToText(*value);
+    RETURN_IF_ERROR(budget.Charge(static_cast<int64_t>(shown.size())));
+    out += shown;
+    at = end;
+  }
+  return Value(std::move(out));
+}
+
 bool IsAll(const std::string& text, bool (*is_one)(char)) {
   return !text.empty() && std::all_of(text.begin(), text.end(), is_one);
 }
@@ -102,6 +146,7 @@ Result StringMethod(const std::string& text, std::string_view name, const Argume
   if (name == "startswith" || name == "endswith") return StartsOrEndsWith(text, name, arguments);
   if (name == "find" || name == "index" || name == "count") return Find(text, name, arguments);
   if (name == "replace") return builtins.Filter("replace", Value(text), arguments);
+  if (name == "format") return Format(text, arguments, *builtins.budget);
   if (name == "join") {
     ASSIGN_OR_RETURN(const Bound args, arguments.Bind(name, {"iterable"}));
     return builtins.Filter("join", args[0], {{Value(text)}, {}});
@@ -141,11 +186,11 @@ Result MapMethod(const Value& self, std::string_view name, const Arguments& argu
   Bound items;
   for (const auto& [key, item] : map.items) {
     if (name == "keys") {
-      items.emplace_back(key);
+      items.push_back(FromMapKey(key));
     } else if (name == "values") {
       items.push_back(item);
     } else {
-      ASSIGN_OR_RETURN(items.emplace_back(), Value::OfList({Value(key), item}));
+      ASSIGN_OR_RETURN(items.emplace_back(), Value::OfList({FromMapKey(key), item}));
     }
   }
   return Value::OfList(std::move(items));
@@ -267,7 +312,7 @@ absl::StatusOr<Value> Builtins::Function(std::string_view name, const Arguments&
     ASSIGN_OR_RETURN(const Bound args, arguments.Bind(name, {"format"}));
     return Value(absl::FormatTime(ToText(args[0]), now, absl::LocalTimeZone()));
   }
-  std::vector<std::pair<std::string, Value>> items;
+  MapItems items;
   for (const Value& arg : arguments.positional) {
     if (!arg.is_map()) return Expected(name, "a map", arg);
     items.insert(items.end(), arg.map().items.begin(), arg.map().items.end());
@@ -276,7 +321,8 @@ absl::StatusOr<Value> Builtins::Function(std::string_view name, const Arguments&
   ASSIGN_OR_RETURN(Value map, Value::OfMap(std::move(items)));
   if (name == "dict") return map;
   auto made = std::make_shared<Namespace>();
-  for (const auto& [key, item] : map.map().items) made->members.emplace(key, item);
+  for (const auto& [key, item] : map.map().items)
+    made->members.emplace(ToText(FromMapKey(key)), item);
   return Value(std::move(made));
 }
 

@@ -64,6 +64,43 @@ TEST(ChatTemplateTest, ComparisonsLogicAndTernaries) {
       "True False True True");
 }
 
+TEST(ChatTemplateTest, FilterBlocks) {
+  EXPECT_EQ(Render("{% filter upper | replace('B', 'x') %}a{% set y = 1 %}{{ 'b' }}{% endfilter %}c"
+                   "{{ y is defined }}"),
+            "AxcFalse");
+  EXPECT_EQ(Render("{% filter trim %}  a {% filter upper %}b{% endfilter %}  {% endfilter %}|"),
+            "a B|");
+  EXPECT_THAT(ErrorOf("{% filter nosuch %}x{% endfilter %}"), HasSubstr("no filter `nosuch`"));
+  EXPECT_THAT(ErrorOf("{% filter %}x{% endfilter %}"), HasSubstr("the name of a filter"));
+  EXPECT_THAT(ErrorOf("{% for i in [1] %}{% filter trim %}{% break %}{% endfilter %}{% endfor %}"),
+              HasSubstr("break outside of a loop"));
+}
+
+TEST(ChatTemplateTest, StringsAreFormatted) {
+  EXPECT_EQ(Render("{{ '<{}|{}>'.format('a', 2) }} {{ '{1}{0}{{x}}{n}'.format(1, none, n=[1]) }} "
+                   "{{ '{}'.format(u) }}"),
+            "<a|2> None1{x}[1] ");
+  EXPECT_THAT(ErrorOf("{{ '{'.format(3) }}"), HasSubstr("format: a brace that stands alone"));
+  EXPECT_THAT(ErrorOf("{{ '}'.format(3) }}"), HasSubstr("format: a brace that stands alone"));
+  EXPECT_THAT(ErrorOf("{{ '{1}'.format(3) }}"), HasSubstr("got {1}"));
+  EXPECT_THAT(ErrorOf("{{ '{:d}'.format(3) }}"), HasSubstr("got {:d}"));
+}
+
+TEST(ChatTemplateTest, MapsWithIntegersAsKeys) {
+  EXPECT_EQ(Render("{% set m = {10: 'a', 2: 'b', 'x': 1} %}{{ m }} {{ m[2] }} {{ 10 in m }} "
+                   "{{ '10' in m }} {{ m | tojson }} {{ m.get(3, 'n') }} {{ m.keys() | list }} "
+                   "{{ m[3] is defined }}"),
+            "{10: 'a', 2: 'b', 'x': 1} b True False {\"10\": \"a\", \"2\": \"b\", \"x\": 1} n "
+            "[10, 2, 'x'] False");
+  EXPECT_EQ(Render("{% for k, v in {10: 'a', 2: 'b'} | dictsort %}{{ k + 1 }}{{ v }} {% endfor %}"),
+            "3b 11a ");
+  EXPECT_EQ(Render("{{ {1: 'a'} == {1: 'a'} }} {{ {1: 'a'} == {'1': 'a'} }} "
+                   "{{ {1: 'a', true: 'b'} }}"),
+            "True False {1: 'b'}");
+  EXPECT_THAT(ErrorOf("{{ {1.5: 2} }}"), HasSubstr("expected a string or an integer, got a float"));
+  ErrorOf("{% for k in {2: 1, 'a': 2} | dictsort %}{{ k }}{% endfor %}");
+}
+
 TEST(ChatTemplateTest, SlicesCountCodePoints) {
   EXPECT_EQ(Render("{{ 'äöü'[1:] }} {{ 'äöü'[::-1] }} {{ [1,2,3][-2:] }} {{ 'äöü'|length }}"),
             "öü üöä [2, 3] 3");

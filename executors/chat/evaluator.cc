@@ -100,9 +100,16 @@ class Evaluator {
         RETURN_IF_ERROR(Assign(node.target, value));
         return Flow::kNext;
       }
-      case NodeKind::kSetBlock:
-        RETURN_IF_ERROR(RenderSetBlock(node));
+      case NodeKind::kSetBlock: {
+        ASSIGN_OR_RETURN(const Value value, RenderBlock(node));
+        RETURN_IF_ERROR(Assign(node.target, value));
         return Flow::kNext;
+      }
+      case NodeKind::kFilterBlock: {
+        ASSIGN_OR_RETURN(const Value value, RenderBlock(node));
+        RETURN_IF_ERROR(Append(ToText(value), out));
+        return Flow::kNext;
+      }
       case NodeKind::kMacro: {
         auto callable = std::make_shared<Callable>();
         callable->macro = node.macro.get();
@@ -189,7 +196,8 @@ class Evaluator {
     return Flow::kNext;
   }
 
-  absl::Status RenderSetBlock(const Node& node) {
+  // The text of the node's body, through its filters.
+  Result RenderBlock(const Node& node) {
     std::string text;
     Scope scope{scope_, {}};
     scope_ = &scope;
@@ -197,11 +205,9 @@ class Evaluator {
     scope_ = scope.parent;
     RETURN_IF_ERROR(status);
     Value value(std::move(text));
-    if (node.expr != nullptr) {
-      scope_->variables[kBlockText] = value;
-      ASSIGN_OR_RETURN(value, Eval(*node.expr));
-    }
-    return Assign(node.target, value);
+    if (node.expr == nullptr) return value;
+    scope_->variables[kBlockText] = value;
+    return Eval(*node.expr);
   }
 
   absl::Status Assign(const Target& target, const Value& value) {
@@ -302,15 +308,16 @@ class Evaluator {
   }
 
   Result EvalMap(const Expr& expr) {
-    std::vector<std::pair<std::string, Value>> items;
+    MapItems items;
     for (size_t i = 0; i < expr.args.size(); i += 2) {
-      ASSIGN_OR_RETURN(const Value key, Eval(*expr.args[i]));
-      if (!key.is_string()) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("a map's key: expected a string, got ", ToAbsl(key.Kind())));
+      ASSIGN_OR_RETURN(const Value value, Eval(*expr.args[i]));
+      std::optional<MapKey> key = ToMapKey(value);
+      if (!key) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "a map's key: expected a string or an integer, got ", ToAbsl(value.Kind())));
       }
       ASSIGN_OR_RETURN(Value item, Eval(*expr.args[i + 1]));
-      items.emplace_back(key.string(), std::move(item));
+      items.emplace_back(*std::move(key), std::move(item));
     }
     return Value::OfMap(std::move(items));
   }

@@ -253,7 +253,10 @@ absl::StatusOr<ExprPtr> ExpressionParser::ParseUnary(bool with_filters) {
   return expr;
 }
 
-absl::StatusOr<ExprPtr> ExpressionParser::ParseFilters(ExprPtr input) {
+absl::StatusOr<ExprPtr> ExpressionParser::ParseFilters(ExprPtr input, bool begins_with_name) {
+  if (begins_with_name) {
+    ASSIGN_OR_RETURN(input, ParseFilter(std::move(input)));
+  }
   while (tokens_.IsOperator("|")) {
     RETURN_IF_ERROR(CheckHeight(*input));
     ASSIGN_OR_RETURN(input, ParseFilterOrTest(std::move(input)));
@@ -427,8 +430,12 @@ absl::Status ExpressionParser::ParseArguments(Expr& call) {
 
 absl::StatusOr<ExprPtr> ExpressionParser::ParseFilterOrTest(ExprPtr input) {
   if (tokens_.TakeName("is")) return ParseTest(std::move(input));
-  ExprPtr filter = Make(ExprKind::kFilter);
   tokens_.Take();
+  return ParseFilter(std::move(input));
+}
+
+absl::StatusOr<ExprPtr> ExpressionParser::ParseFilter(ExprPtr input) {
+  ExprPtr filter = Make(ExprKind::kFilter);
   ASSIGN_OR_RETURN(filter->name, tokens_.ExpectName("the name of a filter"));
   Append(*filter, std::move(input));
   if (tokens_.IsOperator("(")) RETURN_IF_ERROR(ParseArguments(*filter));

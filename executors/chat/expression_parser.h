@@ -47,8 +47,8 @@ class ExpressionParser {
   // `with_condition`: `a if b else c` too.
   absl::StatusOr<ExprPtr> Parse(bool with_condition = true);
 
-  // A chain `name(...) | name ...` applied to `input`.
-  absl::StatusOr<ExprPtr> ParseFilters(ExprPtr input);
+  // A chain `| name(...) | name ...` applied to `input`; the first `|` may be missing.
+  absl::StatusOr<ExprPtr> ParseFilters(ExprPtr input, bool begins_with_name = false);
 
  private:
   absl::StatusOr<ExprPtr> ParseCondition();
@@ -68,6 +68,7 @@ class ExpressionParser {
   absl::StatusOr<ExprPtr> ParsePostfix(ExprPtr base);
   absl::StatusOr<ExprPtr> ParseSubscript(ExprPtr base);
   absl::StatusOr<ExprPtr> ParseFilterOrTest(ExprPtr input);
+  absl::StatusOr<ExprPtr> ParseFilter(ExprPtr input);
   absl::StatusOr<ExprPtr> ParseTest(ExprPtr input);
   absl::Status ParseArguments(Expr& call);
   // Operators of one level, which group to the left.

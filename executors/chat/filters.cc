@@ -337,10 +337,10 @@ class FilterCall {
     ASSIGN_OR_RETURN(const Bound args, Bind({"case_sensitive", "by", "reverse"}));
     if (!in_.is_map()) return Expected("a map", in_);
     const bool by_value = args[1].is_string() && args[1].string() == "value";
-    std::vector<std::pair<std::string, Value>> items = in_.map().items;
+    MapItems items = in_.map().items;
     RETURN_IF_ERROR(SortBy(items, args[2].IsTrue(), args[0].IsTrue(),
-                           [&](const std::pair<std::string, Value>& item) {
-                             return by_value ? item.second : Value(item.first);
+                           [&](const std::pair<MapKey, Value>& item) {
+                             return by_value ? item.second : FromMapKey(item.first);
                            }));
     ASSIGN_OR_RETURN(const Value sorted, Value::OfMap(std::move(items)));
     return builtins_.Method(sorted, "items", {});

@@ -137,7 +137,7 @@ absl::StatusOr<std::vector<Value>> Iterate(const Value& value, Budget& budget) {
   }
   if (value.is_map()) {
     RETURN_IF_ERROR(budget.Charge(static_cast<int64_t>(value.map().items.size()) * 64));
-    for (const auto& item : value.map().items) items.emplace_back(item.first);
+    for (const auto& item : value.map().items) items.push_back(FromMapKey(item.first));
     return items;
   }
   if (value.is_string()) {
@@ -150,8 +150,9 @@ absl::StatusOr<std::vector<Value>> Iterate(const Value& value, Budget& budget) {
 }
 
 Value GetItem(const Value& value, const Value& key) {
-  if (value.is_map() && key.is_string()) {
-    const Value* found = value.map().Find(key.string());
+  if (value.is_map()) {
+    const std::optional<MapKey> place = ToMapKey(key);
+    const Value* found = place ? value.map().Find(*place) : nullptr;
     return found == nullptr ? Value() : *found;
   }
   if (value.is_namespace() && key.is_string()) {
@@ -183,7 +184,8 @@ absl::StatusOr<bool> Contains(const Value& container, const Value& item, Budget&
     return container.string().find(item.string()) != std::string::npos;
   }
   if (container.is_map()) {
-    return item.is_string() && container.map().Find(item.string()) != nullptr;
+    const std::optional<MapKey> key = ToMapKey(item);
+    return key && container.map().Find(*key) != nullptr;
   }
   if (container.is_undefined()) return false;
   if (!container.is_list()) return WrongOperands("in", item, container);

@@ -58,6 +58,14 @@ class TemplateParser {
     }
   }
 
+  // One whose text goes elsewhere: no loop around it can be left from within.
+  absl::Status ParseOwnBody(std::string_view end, Body& body) {
+    const int loops = std::exchange(loops_, 0);
+    RETURN_IF_ERROR(ParseBody({end}, body).status());
+    loops_ = loops;
+    return absl::OkStatus();
+  }
+
   std::unique_ptr<Node> MakeNode(NodeKind kind) const {
     auto node = std::make_unique<Node>();
     node->kind = kind;
@@ -89,6 +97,7 @@ class TemplateParser {
     if (tag == "set") return ParseSet(body);
     if (tag == "macro") return ParseMacro(body);
     if (tag == "generation") return ParseGeneration(body);
+    if (tag == "filter") return ParseFilterBlock(body);
     if (tag == "break" || tag == "continue") {
       if (loops_ == 0) {
         return absl::InvalidArgumentError(
@@ -99,7 +108,7 @@ class TemplateParser {
     }
     return absl::InvalidArgumentError(
         absl::StrCat("line ", line, ": the tag `", tag,
-                     "` is not supported; expected if, for, set, macro, generation, break, "
+                     "` is not supported; expected if, for, set, macro, filter, generation, break, "
                      "continue or raw"));
   }
 
@@ -179,15 +188,29 @@ class TemplateParser {
     if (node->target.names.size() != 1) return tokens_.Unexpected("`=`");
     node->kind = NodeKind::kSetBlock;
     if (tokens_.IsOperator("|")) {
-      // The filters' input is the block's text, under a name that no template can write.
-      auto text = std::make_unique<Expr>();
-      text->kind = ExprKind::kName;
-      text->line = node->line;
-      text->name = kBlockText;
-      ASSIGN_OR_RETURN(node->expr, expressions_.ParseFilters(std::move(text)));
+      ASSIGN_OR_RETURN(node->expr, expressions_.ParseFilters(BlockText(node->line)));
     }
     RETURN_IF_ERROR(ExpectTagEnd());
-    RETURN_IF_ERROR(ParseBody({"endset"}, node->body).status());
+    RETURN_IF_ERROR(ParseOwnBody("endset", node->body));
+    body.push_back(std::move(node));
+    return ExpectTagEnd();
+  }
+
+  // What filters of a block take: its text, under a name that no template can write.
+  static ExprPtr BlockText(int line) {
+    auto text = std::make_unique<Expr>();
+    text->kind = ExprKind::kName;
+    text->line = line;
+    text->name = kBlockText;
+    return text;
+  }
+
+  absl::Status ParseFilterBlock(Body& body) {
+    auto node = MakeNode(NodeKind::kFilterBlock);
+    ASSIGN_OR_RETURN(node->expr, expressions_.ParseFilters(BlockText(node->line),
+                                                           /*begins_with_name=*/true));
+    RETURN_IF_ERROR(ExpectTagEnd());
+    RETURN_IF_ERROR(ParseOwnBody("endfilter", node->body));
     body.push_back(std::move(node));
     return ExpectTagEnd();
   }
@@ -207,9 +230,7 @@ class TemplateParser {
     }
     RETURN_IF_ERROR(tokens_.ExpectOperator(")"));
     RETURN_IF_ERROR(ExpectTagEnd());
-    const int loops = std::exchange(loops_, 0);
-    RETURN_IF_ERROR(ParseBody({"endmacro"}, node->macro->body).status());
-    loops_ = loops;
+    RETURN_IF_ERROR(ParseOwnBody("endmacro", node->macro->body));
     body.push_back(std::move(node));
     return ExpectTagEnd();
   }

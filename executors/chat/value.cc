@@ -39,7 +39,7 @@ void AppendRepr(const Value& value, std::string& out) {
     for (const auto& [key, item] : value.map().items) {
       if (!first) out += ", ";
       first = false;
-      out += PythonRepr(key);
+      AppendRepr(FromMapKey(key), out);
       out += ": ";
       AppendRepr(item, out);
     }
@@ -108,7 +108,7 @@ class JsonWriter {
       out_ += "{}";
       return absl::OkStatus();
     }
-    std::vector<const std::pair<std::string, Value>*> items;
+    std::vector<const std::pair<MapKey, Value>*> items;
     for (const auto& item : map.items) items.push_back(&item);
     if (form_.sort_keys) {
       std::sort(items.begin(), items.end(), [](auto* a, auto* b) { return a->first < b->first; });
@@ -117,7 +117,7 @@ class JsonWriter {
     for (size_t i = 0; i < items.size(); ++i) {
       if (i > 0) out_ += form_.item_separator;
       NewLine(level + 1);
-      out_ += JsonString(items[i]->first, form_.ensure_ascii);
+      out_ += JsonString(ToText(FromMapKey(items[i]->first)), form_.ensure_ascii);
       out_ += form_.key_separator;
       RETURN_IF_ERROR(Write(items[i]->second, level + 1));
     }
@@ -132,8 +132,8 @@ class JsonWriter {
 
 }  // namespace
 
-const Value* Map::Find(std::string_view key) const {
-  const auto found = places.find(ToAbsl(key));
+const Value* Map::Find(const MapKey& key) const {
+  const auto found = places.find(key);
   return found == places.end() ? nullptr : &items[found->second].second;
 }
 
@@ -149,7 +149,7 @@ absl::StatusOr<Value> Value::OfList(std::vector<Value> items) {
   return value;
 }
 
-absl::StatusOr<Value> Value::OfMap(std::vector<std::pair<std::string, Value>> items) {
+absl::StatusOr<Value> Value::OfMap(MapItems items) {
   auto map = std::make_shared<Map>();
   for (auto& [key, item] : items) {
     RETURN_IF_ERROR(CheckMember(item));
@@ -182,7 +182,7 @@ absl::StatusOr<Value> Value::FromJson(const Json& json) {
     }
     return OfList(std::move(items));
   }
-  std::vector<std::pair<std::string, Value>> items;
+  MapItems items;
   for (const auto& [key, item] : json.items()) {
     ASSIGN_OR_RETURN(Value value, FromJson(item));
     items.emplace_back(key, std::move(value));
@@ -217,6 +217,17 @@ std::string_view Value::Kind() const {
   if (is_list()) return "a list";
   if (is_map()) return "a map";
   return is_namespace() ? "a namespace" : "a function";
+}
+
+std::optional<MapKey> ToMapKey(const Value& value) {
+  if (value.is_string()) return value.string();
+  if (value.is_integral()) return value.integral();
+  return std::nullopt;
+}
+
+Value FromMapKey(const MapKey& key) {
+  const auto* text = std::get_if<std::string>(&key);
+  return text != nullptr ? Value(*text) : Value(std::get<int64_t>(key));
 }
 
 bool Equal(const Value& a, const Value& b) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,13 +27,17 @@ struct List {
   int depth = 1;
 };
 
+// True is the key 1.
+using MapKey = std::variant<int64_t, std::string>;
+using MapItems = std::vector<std::pair<MapKey, Value>>;
+
 // In the order of insertion.
 struct Map {
-  std::vector<std::pair<std::string, Value>> items;
-  absl::flat_hash_map<std::string, size_t> places;
+  MapItems items;
+  absl::flat_hash_map<MapKey, size_t> places;
   int depth = 1;
 
-  const Value* Find(std::string_view key) const;
+  const Value* Find(const MapKey& key) const;
 };
 
 // The one thing that changes: `{% set ns.x = ... %}`.
@@ -64,7 +69,7 @@ class Value {
   // InvalidArgument: nested too deep, or of something that only variables hold.
   static absl::StatusOr<Value> OfList(std::vector<Value> items);
   // A later item replaces an earlier one of its key.
-  static absl::StatusOr<Value> OfMap(std::vector<std::pair<std::string, Value>> items);
+  static absl::StatusOr<Value> OfMap(MapItems items);
   static absl::StatusOr<Value> FromJson(const Json& json);
 
   bool is_undefined() const { return std::holds_alternative<std::monostate>(v_); }
@@ -113,6 +118,10 @@ struct Callable {
   std::string name;              // of a function or method, when there is no macro
   Value self;                    // of a method; undefined for a function
 };
+
+// Nothing: a value that is no key.
+std::optional<MapKey> ToMapKey(const Value& value);
+Value FromMapKey(const MapKey& key);
 
 // As Python compares: 1 == True == 1.0.
 bool Equal(const Value& a, const Value& b);

@@ -109,7 +109,13 @@ def conversations():
         {
             "name": "no thinking",
             "messages": [user],
-            "variables": {"enable_thinking": False, "tools_in_user_message": False},
+            "variables": {
+                "enable_thinking": False,
+                "tools_in_user_message": False,
+                "thinking_budget": 600,
+                "functions": "none",  # which Firefunction wants in place of tools
+                "datetime": "today",
+            },
         },
         {"name": "two users", "messages": [user, user]},
     ]
