@@ -17,6 +17,7 @@ const std::map<std::string, EncoderFamily>& Families() {
   static const auto& families =
       *new std::map<std::string, EncoderFamily>{{"bert", EncoderFamily::kBert},
                                                 {"roberta", EncoderFamily::kRoberta},
+                                                {"xlm-roberta", EncoderFamily::kRoberta},
                                                 {"distilbert", EncoderFamily::kDistilBert}};
   return families;
 }
@@ -80,7 +81,8 @@ absl::StatusOr<EncoderConfig> ParseEncoderConfig(const Field& root) {
   c.family = it->second;
   c.model_type = model_type;
   const bool is_roberta = c.family == EncoderFamily::kRoberta;
-  ASSIGN_OR_RETURN(c.vocab_size, root["vocab_size"].IntOr(is_roberta ? 50265 : 30522, 1, kMaxSize));
+  ASSIGN_OR_RETURN(c.vocab_size,
+                   root["vocab_size"].IntOr(model_type == "roberta" ? 50265 : 30522, 1, kMaxSize));
   ASSIGN_OR_RETURN(c.positions, root["max_position_embeddings"].IntOr(512, 1, kMaxSize));
   ASSIGN_OR_RETURN(c.pad_id,
                    root["pad_token_id"].IntOr(is_roberta ? 1 : 0, 0, c.positions + c.vocab_size));

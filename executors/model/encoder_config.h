@@ -29,7 +29,7 @@ struct EncoderConfig {
   Activation activation = Activation::kGelu;
 };
 
-// The `model_type`s that are implemented: `bert, distilbert, roberta`.
+// The `model_type`s that are implemented: `bert, distilbert, roberta, xlm-roberta`.
 std::string KnownEncoderTypes();
 bool IsEncoderType(const std::string& model_type);
 

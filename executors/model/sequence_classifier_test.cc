@@ -63,7 +63,7 @@ TEST(ClassifierErrorTest, NoClassifier) {
   std::ofstream(folder / "config.json") << R"({"model_type": "t5"})";
   EXPECT_THAT(ErrorOf(folder.path()),
               HasSubstr("model_type: \"t5\" is not supported; known: bert, distilbert, roberta, "
-                        "gemma2"));
+                        "xlm-roberta, gemma2"));
   EXPECT_EQ(LoadSequenceClassifier(folder / "absent").status().code(), absl::StatusCode::kNotFound);
 }
 

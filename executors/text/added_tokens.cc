@@ -1,6 +1,8 @@
 #include "executors/text/added_tokens.h"
 
 #include <algorithm>
+#include <deque>
+#include <utility>
 
 #include "common/strings.h"
 #include "executors/text/unicode.h"
@@ -80,20 +82,24 @@ void AddedTokens::Add(const std::vector<AddedToken>& tokens, const Vocabulary& v
 }
 
 void AddedTokens::Prepare(const Vocabulary& vocabulary, const Normalizer* normalizer) {
+  TokenTrie::Entries raw, normalized;
+  std::deque<std::string> contents;  // what the views into normalised texts point at
   for (const std::vector<AddedToken>* tokens : {&special_, &classic_}) {
     for (const AddedToken& token : *tokens) {
       std::optional<TokenId> id = Find(token.content);
       if (!id.has_value()) id = vocabulary.Find(token.content);
       if (!id.has_value()) continue;
       if (!token.normalized) {
-        raw_trie_.Insert(token.content, *id);
+        raw.emplace_back(token.content, *id);
         continue;
       }
-      std::string content = token.content;
+      std::string& content = contents.emplace_back(token.content);
       if (normalizer != nullptr) normalizer->Apply(content);
-      normalized_trie_.Insert(content, *id);
+      normalized.emplace_back(content, *id);
     }
   }
+  raw_trie_ = TokenTrie(std::move(raw));
+  normalized_trie_ = TokenTrie(std::move(normalized));
 }
 
 std::vector<AddedTokens::Part> AddedTokens::FindParts(std::string_view text,

@@ -176,10 +176,13 @@ GgufTokenizer::GgufTokenizer(GgufVocabulary vocabulary)
   std::stable_sort(special.begin(), special.end(),
                    [&](TokenId a, TokenId b) { return tokens_[a].size() > tokens_[b].size(); });
   special_rank_.assign(tokens_.size(), -1);
+  TokenTrie::Entries entries;
+  entries.reserve(special.size());
   for (size_t rank = 0; rank < special.size(); ++rank) {
     special_rank_[special[rank]] = static_cast<int32_t>(rank);
-    special_trie_.Insert(tokens_[special[rank]], special[rank]);
+    entries.emplace_back(tokens_[special[rank]], special[rank]);
   }
+  special_trie_ = TokenTrie(std::move(entries));
 }
 
 // llama.cpp seeks one special token after the other, the longest first, in what text is left. The

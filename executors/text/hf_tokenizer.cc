@@ -14,14 +14,21 @@ namespace {
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(TokenizerDocument& document, const Field& spec) {
   RETURN_IF_ERROR(spec.CheckMap());
   if (!spec.present()) return spec.Expected("a map");
-  // Old files do not name the type; of the supported models only BPE has merges.
+  // Old files do not name the type; of the supported models only BPE has merges, only Unigram a
+  // list of pieces.
   ASSIGN_OR_RETURN(const std::string type,
-                   spec["type"].StringOr(document.merges.has_value() ? "BPE" : ""));
-  if (type != "BPE" && type != "WordPiece") {
-    if (!spec["type"].present()) return spec["type"].Expected("BPE or WordPiece");
+                   spec["type"].StringOr(document.merges.has_value()   ? "BPE"
+                                         : document.pieces.has_value() ? "Unigram"
+                                                                       : ""));
+  if (type != "BPE" && type != "WordPiece" && type != "Unigram") {
+    if (!spec["type"].present()) return spec["type"].Expected("BPE, WordPiece or Unigram");
     return spec["type"].Error(absl::StrCat("the model \"", type, "\" is not supported"));
   }
-  if (!document.vocab.has_value()) return spec["vocab"].Expected("a map from token to id");
+  if (type == "Unigram") {
+    if (!document.pieces.has_value()) return spec["vocab"].Error("expected a list of pieces");
+    return MakeUnigramModel(spec, *std::move(document.pieces));
+  }
+  if (!document.vocab.has_value()) return spec["vocab"].Error("expected a map from token to id");
   ASSIGN_OR_RETURN(Vocabulary vocabulary,
                    Vocabulary::Build(*std::move(document.vocab), "model.vocab"));
   if (type == "WordPiece") return MakeWordPieceModel(spec, std::move(vocabulary));

@@ -39,4 +39,10 @@ absl::StatusOr<std::unique_ptr<Model>> MakeBpeModel(const Field& spec, Vocabular
 // InvalidArgument: malformed settings, an unk_token that the vocabulary lacks.
 absl::StatusOr<std::unique_ptr<Model>> MakeWordPieceModel(const Field& spec, Vocabulary vocabulary);
 
+using PieceList = std::vector<std::pair<std::string, double>>;
+
+// Settings of a Unigram model: unk_id, byte_fallback. `pieces` are the texts and scores by id.
+// InvalidArgument: malformed settings, no pieces, an unk_id that is none of them.
+absl::StatusOr<std::unique_ptr<Model>> MakeUnigramModel(const Field& spec, PieceList pieces);
+
 }  // namespace flowmesh::text

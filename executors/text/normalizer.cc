@@ -4,7 +4,10 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "common/strings.h"
+#include "executors/text/charsmap.h"
 #include "executors/text/regex.h"
 #include "executors/text/unicode.h"
 
@@ -119,6 +122,69 @@ class ReplaceRegex : public Normalizer {
   std::string to_;
 };
 
+// As SentencePiece cleans text for translation: white space of all kinds becomes a space, control
+// characters go.
+class Nmt : public Normalizer {
+ public:
+  void Apply(std::string& text) const override {
+    std::string out;
+    out.reserve(text.size());
+    for (size_t pos = 0; pos < text.size();) {
+      const char32_t c = NextCodePoint(text, pos);
+      if (IsDropped(c)) continue;
+      AppendCodePoint(out, IsSpace(c) ? ' ' : c);
+    }
+    text = std::move(out);
+  }
+
+ private:
+  static bool IsDropped(char32_t c) {
+    return (c >= 0x1 && c <= 0x8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F ||
+           c == 0x8F || c == 0x9F;
+  }
+  static bool IsSpace(char32_t c) {
+    return c == 0x9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 ||
+           (c >= 0x200B && c <= 0x200F) || c == 0x2028 || c == 0x2029 || c == 0x2581 ||
+           c == 0xFEFF || c == 0xFFFD;
+  }
+};
+
+class Precompiled : public Normalizer {
+ public:
+  explicit Precompiled(Charsmap charsmap) : charsmap_(std::move(charsmap)) {}
+
+  void Apply(std::string& text) const override {
+    std::string out;
+    out.reserve(text.size());
+    for (size_t begin = 0; begin < text.size();) {
+      const size_t end = GraphemeEnd(text, begin);
+      const std::string_view grapheme = std::string_view(text).substr(begin, end - begin);
+      begin = end;
+      // As in the reference: all of a short cluster goes for the rule that its start has.
+      constexpr size_t kLongestWhole = 5;
+      const auto whole = grapheme.size() <= kLongestWhole ? charsmap_.Find(grapheme) : std::nullopt;
+      if (whole.has_value()) {
+        out += *whole;
+      } else {
+        ReplaceCharacters(grapheme, out);
+      }
+    }
+    text = std::move(out);
+  }
+
+ private:
+  void ReplaceCharacters(std::string_view text, std::string& out) const {
+    for (size_t pos = 0; pos < text.size();) {
+      const size_t begin = pos;
+      NextCodePoint(text, pos);
+      const std::string_view character = text.substr(begin, pos - begin);
+      out += charsmap_.Find(character).value_or(character);
+    }
+  }
+
+  Charsmap charsmap_;
+};
+
 bool IsChinese(char32_t c) {
   return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) ||
          (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B73F) ||
@@ -190,6 +256,15 @@ NormalizerOr MakeBert(const Field& spec) {
   return std::make_unique<Bert>(clean_text, chinese, strip_accents, lowercase);
 }
 
+NormalizerOr MakePrecompiled(const Field& charsmap) {
+  ASSIGN_OR_RETURN(const std::string text, charsmap.String());
+  std::string bytes;
+  if (!absl::Base64Unescape(text, &bytes)) return charsmap.Error("is not base64");
+  absl::StatusOr<Charsmap> made = Charsmap::Parse(bytes);
+  if (!made.ok()) return charsmap.Error(ToStd(made.status().message()));
+  return std::make_unique<Precompiled>(*std::move(made));
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> ReadPattern(const Field& pattern) {
@@ -230,6 +305,8 @@ NormalizerOr MakeNormalizer(const Field& spec) {
   if (type == "ByteLevel") return std::make_unique<ByteLevel>();
   if (type == "Replace") return MakeReplace(spec);
   if (type == "BertNormalizer") return MakeBert(spec);
+  if (type == "Nmt") return std::make_unique<Nmt>();
+  if (type == "Precompiled") return MakePrecompiled(spec["precompiled_charsmap"]);
   if (type == "Prepend") {
     ASSIGN_OR_RETURN(std::string prefix, spec["prepend"].String());
     return std::make_unique<Prepend>(std::move(prefix));

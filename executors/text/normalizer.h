@@ -17,8 +17,9 @@ class Normalizer {
   virtual void Apply(std::string& text) const = 0;
 };
 
-// NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, Replace, Prepend, BertNormalizer, ByteLevel
-// and Sequence. Null for an absent spec. InvalidArgument: another type, or a malformed spec.
+// NFC, NFD, NFKC, NFKD, Nmt, Precompiled, Lowercase, Strip, StripAccents, Replace, Prepend,
+// BertNormalizer, ByteLevel and Sequence. Null for an absent spec. InvalidArgument: another type,
+// or a malformed spec.
 absl::StatusOr<std::unique_ptr<Normalizer>> MakeNormalizer(const Field& spec);
 
 // The `pattern` of Replace and Split, `{"String": ...}` or `{"Regex": ...}`, as an expression.

@@ -46,7 +46,8 @@ std::string ClassOfModelType(std::string_view type) {
       {"gemma3_text", "GemmaTokenizer"}, {"qwen2", "Qwen2Tokenizer"},
       {"qwen3", "Qwen2Tokenizer"},       {"gpt2", "GPT2Tokenizer"},
       {"bert", "BertTokenizer"},         {"distilbert", "DistilBertTokenizer"},
-      {"roberta", "RobertaTokenizer"}};
+      {"roberta", "RobertaTokenizer"},   {"xlm-roberta", "XLMRobertaTokenizer"},
+      {"albert", "AlbertTokenizer"},     {"t5", "T5Tokenizer"}};
   const auto found = kClasses.find(type);
   return found == kClasses.end() ? std::string() : std::string(found->second);
 }
@@ -61,6 +62,9 @@ const Defaults& DefaultTokens(std::string_view tokenizer_class) {
                                  {"pad_token", "[PAD]"},
                                  {"cls_token", "[CLS]"},
                                  {"mask_token", "[MASK]"}};
+  static const Defaults kRoberta = {
+      {"bos_token", "<s>"},   {"eos_token", "</s>"},  {"sep_token", "</s>"},   {"cls_token", "<s>"},
+      {"unk_token", "<unk>"}, {"pad_token", "<pad>"}, {"mask_token", "<mask>"}};
   static const std::map<std::string_view, Defaults> kByClass = {
       {"LlamaTokenizer", {{"unk_token", "<unk>"}, {"bos_token", "<s>"}, {"eos_token", "</s>"}}},
       {"GemmaTokenizer",
@@ -78,14 +82,17 @@ const Defaults& DefaultTokens(std::string_view tokenizer_class) {
         {"pad_token", "<|endoftext|>"}}},
       {"BertTokenizer", kBert},
       {"DistilBertTokenizer", kBert},
-      {"RobertaTokenizer",
-       {{"bos_token", "<s>"},
-        {"eos_token", "</s>"},
-        {"sep_token", "</s>"},
-        {"cls_token", "<s>"},
+      {"RobertaTokenizer", kRoberta},
+      {"XLMRobertaTokenizer", kRoberta},
+      {"AlbertTokenizer",
+       {{"bos_token", "[CLS]"},
+        {"eos_token", "[SEP]"},
         {"unk_token", "<unk>"},
+        {"sep_token", "[SEP]"},
         {"pad_token", "<pad>"},
-        {"mask_token", "<mask>"}}}};
+        {"cls_token", "[CLS]"},
+        {"mask_token", "[MASK]"}}},
+      {"T5Tokenizer", {{"eos_token", "</s>"}, {"unk_token", "<unk>"}, {"pad_token", "<pad>"}}}};
   const auto found = kByClass.find(tokenizer_class);
   return found == kByClass.end() ? kNone : found->second;
 }

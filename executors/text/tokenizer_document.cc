@@ -23,15 +23,17 @@ class Handler : public nlohmann::json_sax<Json> {
   bool null() override { return Value(Json(nullptr)); }
   bool boolean(bool value) override { return Value(Json(value)); }
   bool number_integer(number_integer_t value) override {
+    if (mode_ == Mode::kPiece) return PieceScore(static_cast<double>(value));
     return mode_ == Mode::kVocabulary ? VocabularyId(value) : Value(Json(value));
   }
   bool number_unsigned(number_unsigned_t value) override {
+    if (mode_ == Mode::kPiece) return PieceScore(static_cast<double>(value));
     if (mode_ != Mode::kVocabulary) return Value(Json(value));
     constexpr uint64_t kLargest = std::numeric_limits<int64_t>::max();
     return VocabularyId(static_cast<int64_t>(std::min<uint64_t>(value, kLargest)));
   }
   bool number_float(number_float_t value, const std::string&) override {
-    return Value(Json(value));
+    return mode_ == Mode::kPiece ? PieceScore(value) : Value(Json(value));
   }
   bool binary(binary_t&) override { return false; }  // never in text
 
@@ -39,6 +41,11 @@ class Handler : public nlohmann::json_sax<Json> {
     if (mode_ == Mode::kMerges) return LegacyMerge(value);
     if (mode_ == Mode::kMergePair) {
       if (halves_ < 2) (halves_ == 0 ? pair_.first : pair_.second) = std::move(value);
+      ++halves_;
+      return true;
+    }
+    if (mode_ == Mode::kPiece && halves_ == 0) {
+      piece_.first = std::move(value);
       ++halves_;
       return true;
     }
@@ -75,10 +82,20 @@ class Handler : public nlohmann::json_sax<Json> {
       halves_ = 0;
       return true;
     }
+    if (mode_ == Mode::kPieces) {
+      mode_ = Mode::kPiece;
+      halves_ = 0;
+      return true;
+    }
     if (mode_ != Mode::kTree) return Unexpected();
     if (AtModel("merges")) {
       mode_ = Mode::kMerges;
       document_.merges.emplace();
+      return true;
+    }
+    if (AtModel("vocab")) {
+      mode_ = Mode::kPieces;
+      document_.pieces.emplace();
       return true;
     }
     return Open(Json::array());
@@ -91,7 +108,13 @@ class Handler : public nlohmann::json_sax<Json> {
       document_.merges->push_back(std::move(pair_));
       return true;
     }
-    if (mode_ == Mode::kMerges) {
+    if (mode_ == Mode::kPiece) {
+      mode_ = Mode::kPieces;
+      if (halves_ != 2) return Unexpected();
+      document_.pieces->push_back(std::move(piece_));
+      return true;
+    }
+    if (mode_ == Mode::kMerges || mode_ == Mode::kPieces) {
       mode_ = Mode::kTree;
       return true;
     }
@@ -107,7 +130,7 @@ class Handler : public nlohmann::json_sax<Json> {
   }
 
  private:
-  enum class Mode { kTree, kVocabulary, kMerges, kMergePair };
+  enum class Mode { kTree, kVocabulary, kMerges, kMergePair, kPieces, kPiece };
 
   // Whether the value that comes next is `model.<name>`.
   bool AtModel(std::string_view name) const {
@@ -125,12 +148,23 @@ class Handler : public nlohmann::json_sax<Json> {
       return Fail(absl::StrCat(root_is_vocabulary_ ? "" : "model.vocab", "[\"", key_.substr(0, 100),
                                "\"]: expected a token id"));
     }
+    if (mode_ == Mode::kPieces || mode_ == Mode::kPiece) {
+      return Fail(absl::StrCat("model.vocab[", document_.pieces->size(),
+                               "]: expected a piece and its score: [\"a\", -1.5]"));
+    }
     return Fail(absl::StrCat("model.merges[", document_.merges->size(),
                              "]: expected \"a b\" or [\"a\", \"b\"]"));
   }
 
   bool VocabularyId(int64_t id) {
     document_.vocab->emplace_back(std::move(key_), id);
+    return true;
+  }
+
+  bool PieceScore(double score) {
+    if (halves_ != 1) return Unexpected();
+    piece_.second = score;
+    ++halves_;
     return true;
   }
 
@@ -185,7 +219,8 @@ class Handler : public nlohmann::json_sax<Json> {
   const Json* model_ = nullptr;
   std::string key_;
   std::pair<std::string, std::string> pair_;
-  int halves_ = 0;
+  std::pair<std::string, double> piece_;
+  int halves_ = 0;  // of pair_ or piece_ that are read
 };
 
 absl::StatusOr<TokenizerDocument> Parse(std::string_view text, bool root_is_vocabulary) {

@@ -15,9 +15,11 @@
 namespace flowmesh::text {
 
 struct TokenizerDocument {
-  Json root;  // everything but the two lists below
+  Json root;  // everything but the lists below
   // model.vocab when it is a map: (text, id).
   std::optional<std::vector<std::pair<std::string, int64_t>>> vocab;
+  // model.vocab when it is a list: (text, score), by id.
+  std::optional<std::vector<std::pair<std::string, double>>> pieces;
   // model.merges, in either of its forms: "a b" or ["a", "b"].
   std::optional<std::vector<std::pair<std::string, std::string>>> merges;
 };

@@ -4,6 +4,7 @@
 
 #include <fstream>
 
+#include "absl/strings/escaping.h"
 #include "executors/text/goldens.h"
 
 namespace flowmesh::text {
@@ -93,13 +94,13 @@ TEST_F(TokenizerErrorsTest, UnsupportedComponentsAreNamed) {
        {std::pair{"normalizer", "normalizer"}, std::pair{"pre_tokenizer", "pre-tokenizer"},
         std::pair{"post_processor", "post-processor"}, std::pair{"decoder", "decoder"}}) {
     Json document = good_;
-    document[place] = {{"type", "Precompiled"}};
+    document[place] = {{"type", "Strange"}};
     EXPECT_THAT(ErrorOf(document), HasSubstr(std::string(place) + ".type: the " + kind +
-                                             " \"Precompiled\" is not supported"));
+                                             " \"Strange\" is not supported"));
   }
   Json document = good_;
-  document["model"]["type"] = "Unigram";
-  EXPECT_THAT(ErrorOf(document), HasSubstr("model.type: the model \"Unigram\" is not supported"));
+  document["model"]["type"] = "WordLevel";
+  EXPECT_THAT(ErrorOf(document), HasSubstr("model.type: the model \"WordLevel\" is not supported"));
 }
 
 TEST_F(TokenizerErrorsTest, WithinASequenceThePathLeadsToIt) {
@@ -131,6 +132,73 @@ TEST_F(TokenizerErrorsTest, Models) {
   EXPECT_THAT(ErrorOf(document), HasSubstr("model.merges[1]: expected \"a b\""));
   document = Json::parse(R"({"model": {"type": "WordPiece", "vocab": {"a": 0}}})");
   EXPECT_THAT(ErrorOf(document), HasSubstr("model.unk_token: \"[UNK]\" is not in the vocabulary"));
+}
+
+TEST_F(TokenizerErrorsTest, Unigram) {
+  const Json good = Json::parse(
+      R"({"model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0], ["a", -1.5]]}})");
+  WriteTokenizer(good);
+  const auto tokenizer = LoadTokenizerFromFolder(folder_.path());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->Encode("axya", true), (std::vector<TokenId>{1, 0, 1}));
+
+  Json document = good;
+  for (const int64_t id : {-1, 2}) {
+    document["model"]["unk_id"] = id;
+    EXPECT_THAT(ErrorOf(document), HasSubstr("model.unk_id: expected an integer"));
+  }
+  document = good;
+  document["model"]["vocab"] = Json::array();
+  EXPECT_THAT(ErrorOf(document), HasSubstr("model.vocab: expected at least one piece"));
+  document["model"]["vocab"] = {{"a", 0}};
+  for (const char* entry : {R"(["b", "one"])", R"(["b"])", R"([1, 2])", R"(["b", 1, 2])",
+                            R"(["b", null])", R"("b")", "[[]]", "{}"}) {
+    document["model"]["vocab"] = Json::array({good["model"]["vocab"][0], Json::parse(entry)});
+    EXPECT_THAT(ErrorOf(document), HasSubstr("model.vocab[1]: expected a piece and its score"))
+        << entry;
+  }
+  document["model"]["vocab"] = Json::object({{"a", 0}});
+  EXPECT_THAT(ErrorOf(document), HasSubstr("model.vocab: expected a list of pieces"));
+}
+
+TEST_F(TokenizerErrorsTest, Charsmaps) {
+  // One rule: a becomes b.
+  std::vector<uint32_t> units(256);
+  units[0] = 1 << 10;
+  units['a' ^ 1] = 'a' | 1 << 8 | 1 << 10;
+  units['a'] = uint32_t{1} << 31;
+  const auto charsmap = [](uint32_t size, const std::vector<uint32_t>& trie,
+                           std::string_view replacements) {
+    std::string bytes(reinterpret_cast<const char*>(&size), sizeof(size));
+    bytes.append(reinterpret_cast<const char*>(trie.data()), trie.size() * sizeof(uint32_t));
+    return absl::Base64Escape(bytes.append(replacements));
+  };
+  const auto document_of = [&](const Json& value) {
+    Json document = good_;
+    document["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", value}};
+    return document;
+  };
+  const std::string_view replacements("b\0", 2);
+  WriteTokenizer(document_of(charsmap(1024, units, replacements)));
+  const auto tokenizer = LoadTokenizerFromFolder(folder_.path());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->Encode("aab", true), (std::vector<TokenId>{1, 1, 1}));
+
+  const auto error = [&](const Json& value) { return ErrorOf(document_of(value)); };
+  const std::string path = "normalizer.precompiled_charsmap: ";
+  EXPECT_THAT(error(nullptr), HasSubstr(path));
+  EXPECT_THAT(error("!"), HasSubstr(path + "is not base64"));
+  EXPECT_THAT(error("AAA="), HasSubstr(path + "is too short"));
+  EXPECT_THAT(error(charsmap(0, {}, replacements)), HasSubstr(path + "has an empty trie"));
+  EXPECT_THAT(error(charsmap(2000, units, replacements)),
+              HasSubstr(path + "is too short: its trie has 2000 bytes, 1026 are there"));
+  EXPECT_THAT(error(charsmap(1024, units, "\xff")), HasSubstr("replacements that are no UTF-8"));
+  EXPECT_THAT(error(charsmap(1024, units, "")), HasSubstr("unit 97 names no replacement"));
+  units['a'] = uint32_t{1} << 31 | 1;
+  EXPECT_THAT(error(charsmap(1024, units, "\u00e9")), HasSubstr("unit 97 names no replacement"));
+  units[0] = 300 << 10;
+  EXPECT_THAT(error(charsmap(1024, units, replacements)),
+              HasSubstr("whose unit 0 leads to unit 300 of 256"));
 }
 
 TEST_F(TokenizerErrorsTest, IdsThatWouldAllocateGigabytes) {

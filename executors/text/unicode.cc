@@ -123,6 +123,32 @@ bool IsBertControl(char32_t c) { return Contains(kBertControl, c); }
 std::span<const CodePointRange> RegexLetters() { return kRegexLetter; }
 std::span<const CodePointRange> RegexNumbers() { return kRegexNumber; }
 
+size_t GraphemeEnd(std::string_view text, size_t begin) {
+  const auto is_ascii = [&](size_t i) { return static_cast<unsigned char>(text[i]) < 0x80; };
+  const auto class_of = [](char32_t c) {
+    // utf8proc may know an older Unicode: of what joins the character before it the reference's
+    // table decides. U+0301 is such a character, the joiner has a class of its own.
+    constexpr char32_t kAcute = 0x301, kZeroWidthJoiner = 0x200D;
+    return c != kZeroWidthJoiner && Contains(kGraphemeExtend, c) ? kAcute : c;
+  };
+  size_t end = begin;
+  char32_t previous = NextCodePoint(text, end);
+  utf8proc_int32_t state = 0;
+  while (end < text.size()) {
+    // Of ASCII only CR and LF belong together.
+    if (previous < 0x80 && is_ascii(end)) return end + (previous == '\r' && text[end] == '\n');
+    size_t next = end;
+    const char32_t c = NextCodePoint(text, next);
+    if (utf8proc_grapheme_break_stateful(static_cast<int32_t>(class_of(previous)),
+                                         static_cast<int32_t>(class_of(c)), &state)) {
+      break;
+    }
+    previous = c;
+    end = next;
+  }
+  return end;
+}
+
 std::string Lowercase(std::string_view text) {
   std::string out;
   out.reserve(text.size());

@@ -41,6 +41,9 @@ bool IsBertControl(char32_t c);     // what BertNormalizer's clean_text removes
 std::span<const CodePointRange> RegexLetters();
 std::span<const CodePointRange> RegexNumbers();
 
+// The end of the extended grapheme cluster that begins at text[begin].
+size_t GraphemeEnd(std::string_view text, size_t begin);
+
 // Full lower case without context, as Rust's char::to_lowercase.
 std::string Lowercase(std::string_view text);
 

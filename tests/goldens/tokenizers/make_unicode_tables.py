@@ -8,6 +8,7 @@ behaviour, code point by code point.
     python make_unicode_tables.py ../../../executors/text/unicode_tables.inc
 """
 
+import struct
 import sys
 
 from tokenizers import Regex, normalizers, pre_tokenizers
@@ -36,6 +37,16 @@ def matches(pattern):
     return lambda char: len(split.pre_tokenize_str("\x01" + char + "\x01")) == 3
 
 
+def charsmap(source, target):
+    """A precompiled_charsmap with the one rule that the ASCII character `source` becomes `target`."""
+    units = [0] * 256
+    units[0] = 1 << 10  # the root's children are at 1 ^ byte
+    child = 1 ^ ord(source)
+    units[child] = ord(source) | 1 << 8 | 1 << 10  # has a leaf at child ^ 1
+    units[child ^ 1] = 1 << 31  # the replacement at 0
+    return struct.pack("<257I", 1024, *units) + target.encode() + b"\0"
+
+
 def main():
     nfd = normalizers.NFD()
     clean = normalizers.BertNormalizer(
@@ -43,6 +54,7 @@ def main():
     accents = normalizers.BertNormalizer(
         clean_text=False, handle_chinese_chars=False, strip_accents=True, lowercase=False)
     marks = normalizers.StripAccents()
+    clusters = normalizers.Precompiled(charsmap("a", "b"))
     tables = {
         "kPunctuation": splits(pre_tokenizers.Punctuation("isolated"), 3),
         "kNumeric": splits(pre_tokenizers.Digits(True), 3),
@@ -51,6 +63,8 @@ def main():
         "kNonspacingMark":
             lambda char: nfd.normalize_str(char) == char and accents.normalize_str(char) == "",
         "kBertControl": lambda char: clean.normalize_str("a" + char + "b") == "ab",
+        # Within a short grapheme cluster all goes for its start's rule.
+        "kGraphemeExtend": lambda char: clusters.normalize_str("a" + char) == "b",
         "kRegexLetter": matches(r"\p{L}"),
         "kRegexNumber": matches(r"\p{N}"),
     }
