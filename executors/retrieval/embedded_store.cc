@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/strings.h"
+#include "executors/retrieval/filter.h"
 
 namespace flowmesh::retrieval {
 namespace {

@@ -39,13 +39,9 @@ struct StoreQuery {
   // Without a filter, a store of more passages is searched through its graph, which finds nearly
   // all of the nearest in a fraction of the time; else all vectors are compared.
   int64_t most_exact = 20000;
-  // Of the metadata, by key: the wanted value, a list of which one is wanted, or a map of bounds
-  // (`gte`, `gt`, `lte`, `lt`). All must hold. As CheckFilter has found right.
+  // Of the metadata, as CheckFilter has found right.
   Json filter = Json::object();
 };
-
-// InvalidArgument, behind `path`: not of that form.
-absl::Status CheckFilter(const Json& filter, const std::string& path);
 
 // Each change is a transaction: what was written survives a crash, what was not is absent. One
 // thread at a time; other processes may read meanwhile.

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
+#include "executors/retrieval/filter.h"
 
 namespace flowmesh::retrieval {
 namespace {
