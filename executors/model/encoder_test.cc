@@ -46,7 +46,8 @@ TEST_P(EncoderTest, HiddenStatesEqualTransformers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, EncoderTest,
-                         testing::Values("bert", "bert_bare", "roberta", "distilbert"),
+                         testing::Values("bert", "bert_bare", "roberta", "xlm_roberta",
+                                         "distilbert"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(EncoderLoadTest, ABareEncoderHasNothingUnexpected) {

@@ -20,7 +20,7 @@ import string
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LIMIT = 40
@@ -57,6 +57,21 @@ def byte_level(folder):
     return transformers.RobertaTokenizerFast(tokenizer_object=tokenizer, model_max_length=LIMIT)
 
 
+def unigram(folder):
+    """As the multilingual encoders have it: words behind a mark, with scores by their length, and single characters."""
+    words = sorted({w for line in WORDS for w in re.findall(r"\w+", line)})
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -3.5)]
+    pieces += [(c, -6.0) for c in string.ascii_letters + ",.!\u00e9"]
+    pieces += [("\u2581" + w, -4.0 - 0.25 * len(w)) for w in words if len(w) > 1] + [("er", -5.0), ("ud", -5.5), ("f\u00e9", -7.0)]
+    tokenizer = Tokenizer(models.Unigram(pieces + [("<mask>", 0.0)], unk_id=3))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    return transformers.XLMRobertaTokenizerFast(tokenizer_object=tokenizer, model_max_length=LIMIT)
+
+
 def decoder_tokenizer(folder):
     return transformers.AutoTokenizer.from_pretrained(os.path.join(HERE, "..", "models", "llama"))
 
@@ -77,6 +92,8 @@ MODELS = {
         **labelled(["negative", "positive"]))),
     "bert_bare": (wordpiece, transformers.BertModel, lambda n: transformers.BertConfig(
         vocab_size=n, max_position_embeddings=LIMIT, **SIZES | dict(num_hidden_layers=1))),
+    "xlm_roberta": (unigram, transformers.XLMRobertaModel, lambda n: transformers.XLMRobertaConfig(
+        vocab_size=n, max_position_embeddings=LIMIT + 2, type_vocab_size=1, **SIZES)),
     "llama": (decoder_tokenizer, transformers.LlamaForSequenceClassification, lambda n: transformers.LlamaConfig(
         **DECODER, num_key_value_heads=2, **SIZES, **labelled(["LABEL_0"]))),
     "gpt2": (decoder_tokenizer, transformers.GPT2ForSequenceClassification, lambda n: transformers.GPT2Config(
@@ -161,7 +178,7 @@ def make_model(name, make_tokenizer, cls, make_config):
         old_names(folder)
     model = cls.from_pretrained(folder, attn_implementation="eager").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    bare, names = cls is transformers.BertModel, [model.config.id2label[i] for i in range(model.config.num_labels)]
+    bare, names = cls in (transformers.BertModel, transformers.XLMRobertaModel), [model.config.id2label[i] for i in range(model.config.num_labels)]
     cases, hidden = [], {}
     for text in TEXTS:
         ids = tokenizer(text, truncation=True, max_length=LIMIT)["input_ids"]
