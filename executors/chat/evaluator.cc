@@ -12,7 +12,7 @@ namespace flowmesh::chat {
 namespace {
 
 // Deepest nesting of expressions, tags and calls of macros that runs, which bounds the stack.
-constexpr int kMaxDepth = 1000;
+constexpr int kMaxDepth = 400;
 
 // What a turn of a loop costs beside its body: a scope and the map `loop`.
 constexpr int64_t kTurnCost = 512;

@@ -215,7 +215,7 @@ TEST(TokenSoftmaxTest, EqualsItsChainInDoublePrecision) {
           EXPECT_TRUE(at::equal(kept, logits)) << dtype;
         }
       }
-      EXPECT_LE(MaxDifference(kept, gradient), dtype == at::kFloat ? 1e-6 : 2e-2) << dtype;
+      EXPECT_LE(MaxDifference(kept, gradient), dtype == at::kFloat ? 5e-6 : 2e-2) << dtype;
     }
   }
 }

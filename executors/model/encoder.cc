@@ -67,6 +67,19 @@ class EncoderSource : public WeightSource {
   const bool has_head_;
 };
 
+// What a family's tensors stand below in a checkpoint with a head.
+const char* BodyOf(EncoderFamily family) {
+  switch (family) {
+    case EncoderFamily::kRoberta:
+      return "roberta";
+    case EncoderFamily::kDistilBert:
+      return "distilbert";
+    case EncoderFamily::kBert:
+      break;
+  }
+  return "bert";
+}
+
 std::unique_ptr<Encoder> MakeEncoder(const EncoderConfig& config, int64_t classes) {
   switch (config.family) {
     case EncoderFamily::kRoberta:
@@ -100,8 +113,8 @@ absl::Status ReadWeights(const fs::path& folder, const EncoderConfig& config, En
   }
   ASSIGN_OR_RETURN(std::unique_ptr<Safetensors> tensors, OpenSafetensors(file));
   const EncoderSource source(
-      MakeSafetensorsSource(std::move(tensors), ModelConfig(), folder.string()), config.model_type,
-      head != EncoderHead::kNone);
+      MakeSafetensorsSource(std::move(tensors), ModelConfig(), folder.string()),
+      BodyOf(config.family), head != EncoderHead::kNone);
   int64_t classes = 0;
   if (head == EncoderHead::kClassification) {
     ASSIGN_OR_RETURN(classes, loaded->labels.empty() ? CountClasses(config, source)

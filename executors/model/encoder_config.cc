@@ -79,7 +79,6 @@ absl::StatusOr<EncoderConfig> ParseEncoderConfig(const Field& root) {
   }
   EncoderConfig c;
   c.family = it->second;
-  c.model_type = model_type;
   const bool is_roberta = c.family == EncoderFamily::kRoberta;
   ASSIGN_OR_RETURN(c.vocab_size,
                    root["vocab_size"].IntOr(model_type == "roberta" ? 50265 : 30522, 1, kMaxSize));

@@ -16,7 +16,6 @@ enum class EncoderFamily { kBert, kRoberta, kDistilBert };
 
 struct EncoderConfig {
   EncoderFamily family = EncoderFamily::kBert;
-  std::string model_type;
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;

@@ -48,10 +48,6 @@ CASES = {
         "modules.json": modules(TWO, POOL),
         "sentence_bert_config.json": {"max_seq_length": None, "do_lower_case": True},
         "1_Pooling/config.json": pooling(cls_token=True)}),
-    "multilingual": ("xlm_roberta", {
-        "modules.json": modules(TWO, POOL),
-        "sentence_bert_config.json": {"max_seq_length": 16, "do_lower_case": False},
-        "1_Pooling/config.json": pooling(mean_tokens=True)}),
     "max_and_mean_dense": ("distilbert", {
         "modules.json": modules(TWO, POOL, ("Dense", "2_Dense"), ("Normalize", "3_Normalize")),
         "1_Pooling/config.json": pooling(max_tokens=True, mean_tokens=True),
@@ -59,6 +55,10 @@ CASES = {
     "weighted_and_others": ("bert", {
         "modules.json": modules(TWO, POOL),
         "1_Pooling/config.json": pooling(weightedmean_tokens=True, mean_sqrt_len_tokens=True, lasttoken=True)}),
+    "multilingual": ("xlm_roberta", {
+        "modules.json": modules(TWO, POOL),
+        "sentence_bert_config.json": {"max_seq_length": 16, "do_lower_case": False},
+        "1_Pooling/config.json": pooling(mean_tokens=True)}),
 }
 
 
