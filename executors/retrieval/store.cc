@@ -1,7 +1,5 @@
 #include "executors/retrieval/store.h"
 
-#include <sqlite3.h>
-
 #include <algorithm>
 #include <cctype>
 #include <cmath>
@@ -13,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/files.h"
+#include "common/sqlite.h"
 #include "executors/retrieval/filter.h"
 
 namespace flowmesh::retrieval {
@@ -90,36 +89,14 @@ std::string AnyWord(const std::string& text) {
 }  // namespace
 
 struct Store::Database {
-  struct Closer {
-    void operator()(sqlite3* db) const { sqlite3_close_v2(db); }
-    void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
-  };
-
   fs::path path;
-  std::unique_ptr<sqlite3, Closer> db;
+  SqliteDatabase db;
 
-  absl::Status Error(int code) const {
-    const std::string text = absl::StrCat(path.string(), ": ", sqlite3_errmsg(db.get()));
-    switch (code & 0xff) {
-      case SQLITE_CORRUPT:
-      case SQLITE_NOTADB:
-        return absl::DataLossError(text);
-      case SQLITE_FULL:
-        return absl::ResourceExhaustedError(text);
-      case SQLITE_READONLY:
-      case SQLITE_PERM:
-      case SQLITE_CANTOPEN:
-        return absl::PermissionDeniedError(text);
-      case SQLITE_BUSY:
-        return absl::UnavailableError(text);
-      default:
-        return absl::InternalError(text);
-    }
-  }
+  absl::Status Error() const { return SqliteError(db.get(), path.string()); }
 
   absl::Status Execute(const char* sql) const {
     const int code = sqlite3_exec(db.get(), sql, nullptr, nullptr, nullptr);
-    return code == SQLITE_OK ? absl::OkStatus() : Error(code);
+    return code == SQLITE_OK ? absl::OkStatus() : Error();
   }
 
   static void BindOne(sqlite3_stmt* s, int at, const std::string& text) {
@@ -145,13 +122,13 @@ struct Store::Database {
                         const Row& row) const {
     sqlite3_stmt* raw = nullptr;
     int code = sqlite3_prepare_v2(db.get(), sql.c_str(), -1, &raw, nullptr);
-    if (code != SQLITE_OK) return Error(code);
-    const std::unique_ptr<sqlite3_stmt, Closer> statement(raw);
+    if (code != SQLITE_OK) return Error();
+    const SqliteStatement statement(raw);
     bind(raw);
     while ((code = sqlite3_step(raw)) == SQLITE_ROW) {
       if (row) row(raw);
     }
-    return code == SQLITE_DONE ? absl::OkStatus() : Error(code);
+    return code == SQLITE_DONE ? absl::OkStatus() : Error();
   }
 
   // Runs a statement with its parameters bound from the first on.
@@ -226,7 +203,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const fs::path& path, const s
       sqlite3_open_v2(path.c_str(), &raw,
                       SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
   database->db.reset(raw);
-  if (code != SQLITE_OK) return database->Error(code);
+  if (code != SQLITE_OK) return database->Error();
   sqlite3_busy_timeout(raw, kPatienceMs);
   RETURN_IF_ERROR(database->Execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"));
   RETURN_IF_ERROR(database->InTransaction([&] { return database->Initialise(model, dimension); }));

@@ -1,7 +1,6 @@
 #include "sidecar/journal/journal.h"
 
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include "absl/synchronization/notification.h"
 #include "common/files.h"
 #include "common/log.h"
+#include "common/sqlite.h"
 #include "common/strings.h"
 
 namespace flowmesh::sidecar {
@@ -51,52 +51,30 @@ constexpr char kSchema[] = R"sql(
   CREATE INDEX open_tasks ON tasks (id) WHERE state < 5;
 )sql";
 
-absl::Status SqliteError(sqlite3* db, std::string_view what) {
-  const int code = sqlite3_errcode(db) & 0xff;
-  const std::string text = absl::StrCat("journal: cannot ", ToAbsl(what), ": ", sqlite3_errmsg(db));
-  switch (code) {
-    case SQLITE_CORRUPT:
-    case SQLITE_NOTADB:
-      return absl::DataLossError(text);
-    case SQLITE_FULL:
-      return absl::ResourceExhaustedError(text);
-    case SQLITE_READONLY:
-    case SQLITE_PERM:
-    case SQLITE_CANTOPEN:
-      return absl::PermissionDeniedError(text);
-    default:
-      return absl::InternalError(text);
-  }
-}
-
 }  // namespace
 
 // One connection and its prepared statements.
 struct Journal::Database {
-  struct Closer {
-    void operator()(sqlite3* db) const { sqlite3_close_v2(db); }
-    void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
-  };
-  using Statement = std::unique_ptr<sqlite3_stmt, Closer>;
-
-  std::unique_ptr<sqlite3, Closer> db;
-  Statement begin, commit, rollback, accept, dispatch, finish, conclude, announce, forget,
+  SqliteDatabase db;
+  SqliteStatement begin, commit, rollback, accept, dispatch, finish, conclude, announce, forget,
       forget_worker, read_end, prune;
 
-  absl::Status Error(std::string_view what) const { return SqliteError(db.get(), what); }
+  absl::Status Error(std::string_view what) const {
+    return SqliteError(db.get(), absl::StrCat("journal: cannot ", ToAbsl(what)));
+  }
 
   absl::Status Execute(const char* sql) const {
     return sqlite3_exec(db.get(), sql, nullptr, nullptr, nullptr) == SQLITE_OK ? absl::OkStatus()
                                                                                : Error("run");
   }
 
-  absl::StatusOr<Statement> Prepare(const std::string& sql) const {
+  absl::StatusOr<SqliteStatement> Prepare(const std::string& sql) const {
     sqlite3_stmt* statement = nullptr;
     if (sqlite3_prepare_v3(db.get(), sql.c_str(), -1, SQLITE_PREPARE_PERSISTENT, &statement,
                            nullptr) != SQLITE_OK) {
       return Error("prepare");
     }
-    return Statement(statement);
+    return SqliteStatement(statement);
   }
 
   // Binds from the first parameter on.
@@ -122,7 +100,7 @@ struct Journal::Database {
   }
 
   template <typename... Values>
-  absl::Status Run(const Statement& statement, Values&&... values) const {
+  absl::Status Run(const SqliteStatement& statement, Values&&... values) const {
     Bind(statement.get(), 1, std::forward<Values>(values)...);
     const int code = sqlite3_step(statement.get());
     absl::Status status =
@@ -133,7 +111,7 @@ struct Journal::Database {
   }
 
   // Runs a statement and calls `row` for each row that it returns.
-  absl::Status Each(const Statement& statement,
+  absl::Status Each(const SqliteStatement& statement,
                     const std::function<void(sqlite3_stmt*)>& row) const {
     int code = SQLITE_DONE;
     while ((code = sqlite3_step(statement.get())) == SQLITE_ROW) row(statement.get());
@@ -145,7 +123,7 @@ struct Journal::Database {
   // The same for a query that is used once.
   absl::Status Query(const std::string& sql, int64_t parameter,
                      const std::function<void(sqlite3_stmt*)>& row) const {
-    ASSIGN_OR_RETURN(const Statement statement, Prepare(sql));
+    ASSIGN_OR_RETURN(const SqliteStatement statement, Prepare(sql));
     if (sqlite3_bind_parameter_count(statement.get()) > 0) Bind(statement.get(), 1, parameter);
     return Each(statement, row);
   }
@@ -215,7 +193,7 @@ absl::Status Journal::Database::Open(const fs::path& file) {
 
 absl::Status Journal::Database::PrepareAll() {
   const std::string open = kOpenStates;
-  const std::pair<Statement*, std::string> all[] = {
+  const std::pair<SqliteStatement*, std::string> all[] = {
       {&begin, "BEGIN IMMEDIATE"},
       {&commit, "COMMIT"},
       {&rollback, "ROLLBACK"},
@@ -345,7 +323,7 @@ absl::Status Journal::ReadTotals() {
 void Journal::SetWorkerId(const std::string& worker_id) {
   worker_id_ = worker_id;
   Post({.apply = [worker_id](Database& db) -> absl::Status {
-    ASSIGN_OR_RETURN(const Database::Statement statement,
+    ASSIGN_OR_RETURN(const SqliteStatement statement,
                      db.Prepare("INSERT OR REPLACE INTO meta VALUES ('worker_id', ?)"));
     return db.Run(statement, worker_id);
   }});
