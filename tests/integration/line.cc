@@ -40,6 +40,9 @@ Program::Program(std::string name, std::map<std::string, std::string> env,
   SubprocessOptions options;
   options.argv = std::move(command);
   if (options.argv.empty()) options.argv = {RequiredEnv("FLOWMESH_BIN_DIR") + "/" + name_};
+  // It dies with a test that is aborted or runs out of time.
+  const std::string wrapper[] = {"setpriv", "--pdeathsig", "KILL"};
+  options.argv.insert(options.argv.begin(), std::begin(wrapper), std::end(wrapper));
   options.env = std::move(env);
   options.env.emplace("LOG_LEVEL", "DEBUG");
   options.working_directory = directory;

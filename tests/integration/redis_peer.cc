@@ -63,11 +63,11 @@ RedisServer::RedisServer(std::vector<std::string> settings) : settings_(std::mov
 
 bool RedisServer::Launch() {
   SubprocessOptions options;
-  options.argv = {"redis-server", "--port",    absl::StrCat(port_),
-                  "--bind",       "127.0.0.1", "--unixsocket",
-                  socket(),       "--save",    "",
-                  "--appendonly", "no",        "--dir",
-                  dir_.path()};
+  // It dies with a test that is aborted or runs out of time.
+  options.argv = {
+      "setpriv",      "--pdeathsig", "KILL",         "redis-server", "--port", absl::StrCat(port_),
+      "--bind",       "127.0.0.1",   "--unixsocket", socket(),       "--save", "",
+      "--appendonly", "no",          "--dir",        dir_.path()};
   options.argv.insert(options.argv.end(), settings_.begin(), settings_.end());
   const UniqueFd log(
       ::open((dir_ / "redis.log").c_str(), O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600));

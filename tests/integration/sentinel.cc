@@ -22,7 +22,7 @@ Sentinel::Sentinel(int master_port, const std::vector<std::string>& settings)
                    absl::StrJoin(settings, "\n"), "\n");
   EXPECT_TRUE(WriteFileAtomically(file, lines).ok());
   SubprocessOptions options;
-  options.argv = {"redis-server", file, "--sentinel"};
+  options.argv = {"setpriv", "--pdeathsig", "KILL", "redis-server", file, "--sentinel"};
   const UniqueFd log(
       ::open((dir_ / "sentinel.log").c_str(), O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600));
   options.stdout_fd = log.get();
