@@ -1,5 +1,6 @@
 #include "common/rpc/server.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
@@ -103,6 +104,9 @@ class RpcServerImpl final : public RpcServer {
     absl::StatusOr<UniqueFd> lock = LockEndpoint(options_.listen);
     if (!lock.ok()) return Annotate(lock.status(), options_.variable);
     lock_ = *std::move(lock);
+    // Never undone: the last grpc_shutdown may wait 10 s for what large messages left of
+    // connections that are gone.
+    grpc_init();
     grpc::EnableDefaultHealthCheckService(false);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ResourceQuota quota(options_.service_name);

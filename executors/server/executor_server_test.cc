@@ -383,6 +383,20 @@ TEST_F(ExecutorServerTest, SigtermWhenIdleEndsAtOnce) {
   EXPECT_LT(took, absl::Seconds(2));
 }
 
+// What a client gives up in the middle leaves buffers behind in gRPC.
+TEST_F(ExecutorServerTest, EndsAtOnceAfterAResultThatItsReaderRefused) {
+  Start();
+  v1::ExecuteRequest request = EchoRequest("T1", dir_.path());
+  request.set_document_json(
+      absl::StrCat(R"({"task_id": "T1", "spec": {"taskType": "echo", "text": ")",
+                   std::string(64u << 20, 'x'), R"("}})"));
+  Execute(request);
+  EXPECT_EQ(status_.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  const auto [status, took] = Terminate();
+  EXPECT_TRUE(status.ok()) << status.ToString() << executor_->Log();
+  EXPECT_LT(took, absl::Seconds(5));
+}
+
 TEST_F(ExecutorServerTest, SigtermCancelsTheRunningTaskAndTellsItsReader) {
   Start();
   pid_t rank =
