@@ -5,7 +5,9 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/rsqrt.h>
+#include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "executors/kernels/gradients.h"
@@ -47,6 +49,33 @@ FLOWMESH_EVERY_CPU void NormRows(const uint16_t* x, const uint16_t* w, uint16_t*
   for (int64_t r = begin; r < end; ++r) NormRow(x + r * width, w, y + r * width, width, eps, form);
 }
 
+// With n = x * scale and y = n * w: dw += dy * n, and dx = scale * (dy * w - n * mean(dy * w * n)).
+FLOWMESH_INLINE void NormRowBackward(const uint16_t* x, const uint16_t* w, const uint16_t* dy,
+                                     uint16_t* dx, float* dw, int64_t width, float eps, float one) {
+  float squares = 0, along = 0;
+#pragma omp simd reduction(+ : squares, along)
+  for (int64_t i = 0; i < width; ++i) {
+    squares += Load(x, i) * Load(x, i);
+    along += Load(dy, i) * (Load(w, i) + one) * Load(x, i);
+  }
+  const float scale = 1.0f / std::sqrt(squares / static_cast<float>(width) + eps);
+  along *= scale / static_cast<float>(width);
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) {
+    const float normed = Load(x, i) * scale;
+    Store(dx + i, (Load(dy, i) * (Load(w, i) + one) - normed * along) * scale);
+    dw[i] += Load(dy, i) * normed;
+  }
+}
+
+FLOWMESH_EVERY_CPU void NormRowsBackward(const uint16_t* x, const uint16_t* w, const uint16_t* dy,
+                                         uint16_t* dx, float* dw, int64_t width, float eps,
+                                         float one, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    NormRowBackward(x + r * width, w, dy + r * width, dx + r * width, dw, width, eps, one);
+  }
+}
+
 template <typename T>
 FLOWMESH_INLINE void RotateRow(const T* x, const T* cos, const T* sin, T* y, int64_t half) {
 #pragma omp simd
@@ -86,10 +115,36 @@ const uint16_t* Bits(const at::Tensor& tensor) {
 
 }  // namespace
 
+// Not in float32: there the order of the sum shows, and libtorch's is the reference's.
+bool IsOnePassNorm(const at::Tensor& x, const at::Tensor& weight) {
+  return IsOnePass(x, weight) && x.scalar_type() == at::kBFloat16;
+}
+
+RmsNormGradients RmsNormBackward(const at::Tensor& x, const at::Tensor& weight,
+                                 const at::Tensor& y_gradient, double eps, NormWeight form) {
+  const at::Tensor rows = x.contiguous(), w = weight.contiguous(), dy = y_gradient.contiguous();
+  const int64_t width = x.size(-1), count = x.numel() / width;
+  // Each piece has a sum of its own, and they are added in order: always the same result.
+  const int64_t pieces = std::clamp<int64_t>(x.numel() / kGrain, 1, at::get_num_threads());
+  const int64_t piece = (count + pieces - 1) / pieces;
+  const at::Tensor sums = at::zeros({pieces, width}, x.options().dtype(at::kFloat));
+  const at::Tensor x_gradient = at::empty_like(rows);
+  const auto *in = Bits(rows), *given = Bits(dy);
+  auto* out = static_cast<uint16_t*>(x_gradient.mutable_data_ptr());
+  float* sum = sums.mutable_data_ptr<float>();
+  at::parallel_for(0, pieces, 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      NormRowsBackward(in, Bits(w), given, out, sum + i * width, width, static_cast<float>(eps),
+                       form == NormWeight::kOnePlus ? 1.0f : 0.0f, i * piece,
+                       std::min(count, (i + 1) * piece));
+    }
+  });
+  return {x_gradient, sums.sum(0)};
+}
+
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps, NormWeight form) {
   if (WantsGradient({x, weight})) return TrainedRmsNorm(x, weight, eps, form);
-  // Not in float32: there the order of the sum shows, and libtorch's is the reference's.
-  if (!IsOnePass(x, weight) || x.scalar_type() != at::kBFloat16) {
+  if (!IsOnePassNorm(x, weight)) {
     const at::Tensor wide = x.to(at::kFloat);
     const at::Tensor normed = wide * at::rsqrt(wide.square().mean(-1, true) + eps);
     if (form == NormWeight::kOnePlus) {

@@ -16,6 +16,18 @@ enum class NormWeight { kPlain, kOnePlus };
 // dtype. Result: x's shape and dtype.
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps, NormWeight form);
 
+// Whether RmsNorm and its gradients are one pass for these: on the CPU, both in bfloat16.
+bool IsOnePassNorm(const at::Tensor& x, const at::Tensor& weight);
+
+struct RmsNormGradients {
+  at::Tensor x;       // as RmsNorm's x
+  at::Tensor weight;  // [width] float32, the sum over all rows
+};
+
+// Of RmsNorm where IsOnePassNorm, from that of its result (y_gradient: x's shape and dtype).
+RmsNormGradients RmsNormBackward(const at::Tensor& x, const at::Tensor& weight,
+                                 const at::Tensor& y_gradient, double eps, NormWeight form);
+
 // x * cos + rotate_half(x) * sin, where rotate_half gives (-second half, first half); products and
 // sum are rounded to the dtype. x: [tokens, heads, head_dim]; cos, sin: [tokens, 1, head_dim], of
 // x's dtype.

@@ -79,10 +79,18 @@ class EmbeddingFunction : public Function<EmbeddingFunction> {
   }
 };
 
+NormWeight Form(bool one_plus) { return one_plus ? NormWeight::kOnePlus : NormWeight::kPlain; }
+
 class RmsNormFunction : public Function<RmsNormFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
                             double eps, bool one_plus) {
+    if (IsOnePassNorm(x, weight)) {
+      ctx->save_for_backward({x, weight});
+      ctx->saved_data["eps"] = eps;
+      ctx->saved_data["one_plus"] = one_plus;
+      return RmsNorm(x, weight, eps, Form(one_plus));
+    }
     const at::Tensor wide = x.to(at::kFloat);
     const at::Tensor scale = at::rsqrt(wide.square().mean(-1, true) + eps);
     ctx->save_for_backward({x, weight, scale});
@@ -96,7 +104,15 @@ class RmsNormFunction : public Function<RmsNormFunction> {
   // dx = scale * (dy * w - n * mean(dy * w * n)).
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
     const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], &scale = saved[2];
+    const at::Tensor &x = saved[0], &weight = saved[1];
+    if (IsOnePassNorm(x, weight)) {
+      const RmsNormGradients both =
+          RmsNormBackward(x, weight, gradients[0], ctx->saved_data["eps"].toDouble(),
+                          Form(ctx->saved_data["one_plus"].toBool()));
+      if (weight.requires_grad()) GradientOf(weight).add_(both.weight);
+      return {both.x, {}, {}, {}};
+    }
+    const at::Tensor& scale = saved[2];
     const at::Tensor y_gradient = gradients[0].to(at::kFloat);
     const at::Tensor normed = x.to(at::kFloat) * scale;
     if (weight.requires_grad()) GradientOf(weight).add_(Flat(y_gradient * normed).sum(0));

@@ -172,6 +172,31 @@ TEST_F(GradientsTest, OfRmsNorm) {
   }
 }
 
+// One pass: within bfloat16's own rounding of what double precision gives from the same numbers.
+TEST_F(GradientsTest, OfRmsNormInBfloat16) {
+  for (const auto form : {NormWeight::kPlain, NormWeight::kOnePlus}) {
+    for (const int64_t rows : {1, 7, 300}) {
+      at::Tensor x = at::randn({rows, 3, 100}).to(at::kBFloat16).requires_grad_(true);
+      at::Tensor w = at::randn({100}).to(at::kBFloat16).requires_grad_(true);
+      const at::Tensor weights = at::randn({rows, 3, 100}).to(at::kBFloat16);
+      RmsNorm(x, w, 1e-5, form).backward(weights);
+
+      at::Tensor wide_x = x.detach().to(at::kDouble).requires_grad_(true);
+      at::Tensor wide_w = w.detach().to(at::kDouble).requires_grad_(true);
+      const at::Tensor n = wide_x * at::rsqrt(wide_x.square().mean(-1, true) + 1e-5);
+      (form == NormWeight::kPlain ? n * wide_w : n * (wide_w + 1))
+          .backward(weights.to(at::kDouble));
+      const auto error = [](const at::Tensor& got, const at::Tensor& want) {
+        return ((got.to(at::kDouble) - want).abs() / (want.abs() + want.abs().mean()))
+            .max()
+            .item<double>();
+      };
+      EXPECT_LE(error(x.grad(), wide_x.grad()), 1.0 / 256) << rows;
+      EXPECT_LE(error(w.grad(), wide_w.grad()), 1.0 / 256) << rows;
+    }
+  }
+}
+
 TEST_F(GradientsTest, OfRotate) {
   const at::Tensor angles = at::randn({5, 1, 4}).repeat({1, 1, 2});
   const at::Tensor cos = angles.cos(), sin = angles.sin();
