@@ -137,5 +137,19 @@ INSTANTIATE_TEST_SUITE_P(Cases, CurveTest,
                                          "short_last_batch", "epochs_1_5"),
                          [](const auto& info) { return std::string(info.param); });
 
+// As PyTorch's GradScaler does: half after a step that overflowed, twice after 2,000 that did not.
+TEST(LossScaleTest, HalvesAtOverflowsAndGrowsWhenAllIsWell) {
+  TrainerState state;
+  state.loss_scale = kFirstLossScale;
+  for (int step = 0; step < 1999; ++step) UpdateLossScale(/*is_finite=*/true, state);
+  EXPECT_EQ(state.loss_scale, kFirstLossScale);
+  UpdateLossScale(/*is_finite=*/false, state);
+  EXPECT_EQ(state.loss_scale, kFirstLossScale / 2);
+  for (int step = 0; step < 1999; ++step) UpdateLossScale(/*is_finite=*/true, state);
+  EXPECT_EQ(state.loss_scale, kFirstLossScale / 2);  // the overflow began the count anew
+  UpdateLossScale(/*is_finite=*/true, state);
+  EXPECT_EQ(state.loss_scale, kFirstLossScale);
+}
+
 }  // namespace
 }  // namespace flowmesh::train
