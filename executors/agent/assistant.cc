@@ -72,8 +72,9 @@ absl::StatusOr<std::unique_ptr<Assistant>> Assistant::Make(const AgentConfigurat
                                                            const MakeLocalModel& make_local) {
   auto assistant = absl::WrapUnique(new Assistant());
   assistant->secrets_ = configuration.secrets;
-  for (std::string& secret : ToolSecrets(environment.env))
+  for (std::string& secret : ToolSecrets(environment.env)) {
     assistant->secrets_.push_back(std::move(secret));
+  }
   const std::string where =
       absl::StrCat("agent configuration '", configuration.name, "' (", configuration.source, ")");
   environment.allow_private_addresses = configuration.allow_private_addresses;

@@ -321,8 +321,9 @@ absl::StatusOr<Value> Builtins::Function(std::string_view name, const Arguments&
   ASSIGN_OR_RETURN(Value map, Value::OfMap(std::move(items)));
   if (name == "dict") return map;
   auto made = std::make_shared<Namespace>();
-  for (const auto& [key, item] : map.map().items)
+  for (const auto& [key, item] : map.map().items) {
     made->members.emplace(ToText(FromMapKey(key)), item);
+  }
   return Value(std::move(made));
 }
 

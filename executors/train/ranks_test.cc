@@ -144,6 +144,7 @@ std::string Resume(parallel::ProcessGroup& group) {
   return second.Report(*end) == expected ? "same" : "different";
 }
 
+template <int kStage>
 std::string Dpo(parallel::ProcessGroup& group) {
   const auto tokenizer = LoadTinyTokenizer("llama");
   const Json golden = ReadTrainGolden("dpo/preferences.json");
@@ -152,7 +153,7 @@ std::string Dpo(parallel::ProcessGroup& group) {
     pairs.push_back(MakePair(row["prompt"], row["chosen"], row["rejected"], *tokenizer,
                              *tokenizer->eos_id(), {}));
   }
-  Training training(group, {.zero_stage = 3});
+  Training training(group, {.zero_stage = kStage});
   DpoRecipe recipe(training.model.get(), &pairs, {});
   const absl::Status prepared =
       recipe.Prepare(2, training.weights, group, [](int64_t, int64_t) { return absl::OkStatus(); });
@@ -189,7 +190,8 @@ const parallel::RankFunctionRegistration kFunctions[] = {{"sft_0", OnRank<Sft<0,
                                                          {"resume_0", OnRank<Resume<0>>},
                                                          {"resume_1", OnRank<Resume<1>>},
                                                          {"resume_3", OnRank<Resume<3>>},
-                                                         {"dpo", OnRank<Dpo>}};
+                                                         {"dpo_0", OnRank<Dpo<0>>},
+                                                         {"dpo_3", OnRank<Dpo<3>>}};
 
 std::string ReportOf(const std::string& function, int ranks) {
   const auto ends = parallel::RunRanks(function, {.world_size = ranks});
@@ -236,7 +238,11 @@ TEST(RanksTest, AdaptersToo) {
   ExpectNear(ReportOf("lora_3", 2), alone, "stage 3");
 }
 
-TEST(RanksTest, DpoToo) { ExpectNear(ReportOf("dpo", 2), ReportOf("dpo", 1), "dpo"); }
+TEST(RanksTest, DpoToo) {
+  const std::string alone = ReportOf("dpo_0", 1);
+  for (const char* function : {"dpo_0", "dpo_3"})
+    ExpectNear(ReportOf(function, 2), alone, function);
+}
 
 TEST(RanksTest, AStateIsGoneOnFromToTheLastBit) {
   for (const char* function : {"resume_0", "resume_1", "resume_3"}) {

@@ -98,7 +98,8 @@ class TrainedWeights {
   void ExchangeGradients(Unit& unit);
   // Stages 0 and 1: what is in no layer, a vocabulary's head above all, has its gradients when the
   // layers' backward pass begins, but for the rows of embeddings that were looked up. Its exchange
-  // begins then, and those rows follow as sparse gradients.
+  // begins then, and those rows follow as sparse gradients: of its matrices nothing else may get a
+  // gradient after that.
   void ExchangeOuterEarly();
   void ExchangeLookups(Unit& unit);
   void Settle();  // stages 2 and 3: the last exchange's result into its shard
