@@ -22,7 +22,11 @@ constexpr int kVersion = 1;
 constexpr char kOpenStates[] = "state < 5";  // before JournalState::kAnnounced
 constexpr absl::Duration kPruneInterval = absl::Seconds(60);
 constexpr absl::Duration kIdle = absl::Seconds(1);  // then the log is moved into the file
-constexpr size_t kLoad = 8;                         // writes in one commit
+constexpr int kPageBytes = 4096;
+constexpr int kLogPages = 2048;  // then too
+constexpr off_t kLogBytes = off_t{kLogPages} * kPageBytes;
+constexpr size_t kLogStep = 1 << 20;
+constexpr size_t kLoad = 8;  // writes in one commit
 constexpr absl::Duration kPatience = absl::Milliseconds(2);
 // How long a write that nobody waits for may wait for others.
 constexpr absl::Duration kLazyDelay = absl::Milliseconds(20);
@@ -184,11 +188,15 @@ absl::Status Journal::Database::Open(const fs::path& file) {
   // The folder's lock keeps others out; with the index of the log in our own memory, no shared
   // memory file is needed.
   return Execute(
-      "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-      "PRAGMA temp_store=MEMORY;"
-      // Moving the log's pages into the file holds a commit up for some milliseconds: seldom while
-      // there is work (at 32 MB), and as soon as there is none.
-      "PRAGMA wal_autocheckpoint=8000");
+      absl::StrCat(
+          "PRAGMA page_size=", kPageBytes,
+          "; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+          "PRAGMA temp_store=MEMORY;"
+          // Moving the log's pages into the file holds a commit up for some milliseconds: seldom
+          // while there is work, and as soon as there is none.
+          "PRAGMA wal_autocheckpoint=",
+          kLogPages)
+          .c_str());
 }
 
 absl::Status Journal::Database::PrepareAll() {
@@ -255,7 +263,7 @@ absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(const fs::path& file, Jou
         0, [](sqlite3_stmt*) {}));
   }
   RETURN_IF_ERROR(with_advice(database->PrepareAll()));
-  std::unique_ptr<Journal> journal(new Journal(std::move(database), options, clock));
+  std::unique_ptr<Journal> journal(new Journal(file, std::move(database), options, clock));
   RETURN_IF_ERROR(with_advice(journal->ReadTotals()));
   journal->thread_ = std::thread([journal = journal.get()] { journal->Run(); });
   return journal;
@@ -274,8 +282,9 @@ bool Journal::HoldsWork(const fs::path& file) {
          holds;
 }
 
-Journal::Journal(std::unique_ptr<Database> database, JournalOptions options, const Clock& clock)
-    : options_(options), clock_(clock), database_(std::move(database)) {}
+Journal::Journal(fs::path file, std::unique_ptr<Database> database, JournalOptions options,
+                 const Clock& clock)
+    : file_(std::move(file)), options_(options), clock_(clock), database_(std::move(database)) {}
 
 Journal::~Journal() {
   {
@@ -512,19 +521,39 @@ void Journal::PostLocked(Write write) {
   writes_.push_back(std::move(write));
 }
 
+// A commit that makes the log longer waits for the file's size to reach the disk too, half as long
+// again as one that writes over what is there. So the log gets its size while there is nothing else
+// to do; SQLite takes bytes that are no frames of its own for the log's end. False: that is done,
+// or cannot be done.
+bool Journal::LengthenLog() const {
+  // SQLite's locks are those of the other file: closing this one lets go of none.
+  const UniqueFd log(::open((file_.string() + "-wal").c_str(), O_WRONLY | O_CLOEXEC));
+  struct stat info;
+  if (!log.valid() || ::fstat(log.get(), &info) != 0 || info.st_size >= kLogBytes) return false;
+  const std::string zeros(std::min<size_t>(kLogStep, kLogBytes - info.st_size), '\0');
+  return ::pwrite(log.get(), zeros.data(), zeros.size(), info.st_size) > 0 &&
+         ::fdatasync(log.get()) == 0;
+}
+
 void Journal::Run() {
-  bool log_is_used = false;
+  bool log_is_used = false, log_is_short = true;
   while (true) {
     std::vector<Write> batch;
     {
       absl::MutexLock lock(&mutex_);
       Clock::Real().Await(mutex_, absl::Condition(this, &Journal::WorkLocked),
-                          log_is_used ? kIdle : kPruneInterval);
+                          log_is_short  ? absl::ZeroDuration()
+                          : log_is_used ? kIdle
+                                        : kPruneInterval);
       Clock::Real().Await(mutex_, absl::Condition(this, &Journal::UrgentLocked),
                           writes_.empty() ? absl::ZeroDuration() : kLazyDelay);
       if (writes_.empty() && stopping_) return;
       batch.swap(writes_);
       urgent_ = false;
+    }
+    if (batch.empty() && log_is_short) {
+      log_is_short = LengthenLog();
+      continue;
     }
     if (batch.empty() && log_is_used) {
       // Busy or full: the next idle time will do.

@@ -138,11 +138,13 @@ class Journal {
     uint64_t sum() const { return document + end + event; }
   };
 
-  Journal(std::unique_ptr<Database> database, JournalOptions options, const Clock& clock);
+  Journal(std::filesystem::path file, std::unique_ptr<Database> database, JournalOptions options,
+          const Clock& clock);
   absl::Status ReadTotals();
   void Post(Write write);
   void PostLocked(Write write) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Run();
+  bool LengthenLog() const;
   void Commit(std::vector<Write>& batch);
   static absl::Status Apply(Database& database, Write* writes, size_t count);
   void Prune();
@@ -153,6 +155,7 @@ class Journal {
   }
   bool UrgentLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || urgent_; }
 
+  const std::filesystem::path file_;
   const JournalOptions options_;
   const Clock& clock_;
   std::string worker_id_;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "common/files.h"
+#include "tests/integration/eventually.h"
 
 namespace flowmesh::sidecar {
 namespace {
@@ -163,6 +164,24 @@ TEST_F(JournalTest, WritesThatWaitTogetherShareACommit) {
   ASSERT_EQ(order.size(), kTasks);
   EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
   EXPECT_LT(journal->stats().commits, kTasks / 2);
+}
+
+// A crash leaves the log as it stands: frames, and behind them the zeros that give it its length.
+TEST_F(JournalTest, ALogThatHasItsLengthFromTheStartIsReadToItsLastFrame) {
+  const std::filesystem::path log = file().string() + "-wal", crashed = dir_ / "crashed";
+  const auto journal = Open();
+  ASSERT_TRUE(testing::Eventually([&] { return std::filesystem::file_size(log) == 8 << 20; }));
+  ASSERT_TRUE(Accept(*journal, Task("a")).ok());
+  ASSERT_TRUE(Accept(*journal, Task("b", std::string(20000, 'd'))).ok());
+  EXPECT_EQ(std::filesystem::file_size(log), 8 << 20);
+  std::filesystem::create_directory(crashed);
+  std::filesystem::copy(file(), crashed / "journal.db");
+  std::filesystem::copy(log, crashed / "journal.db-wal");
+  const auto next = Journal::Open(crashed / "journal.db", JournalOptions(), clock_);
+  ASSERT_TRUE(next.ok()) << next.status();
+  const std::vector<JournalEntry> open = (*next)->OpenTasks().value();
+  ASSERT_EQ(open.size(), 2u);
+  EXPECT_EQ(open[1].task.document, std::string(20000, 'd'));
 }
 
 TEST_F(JournalTest, GivenBackIsAsIfItHadNeverCome) {
