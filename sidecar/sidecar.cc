@@ -59,6 +59,7 @@ v1::TaskRecord RecordOf(const JournalClosed& closed) {
   record.set_source(closed.task.source);
   record.set_state(closed.error.empty() ? v1::SUCCEEDED : v1::FAILED);
   record.set_error(closed.error);
+  record.set_task_dir(closed.task_dir);
   using google::protobuf::util::TimeUtil;
   *record.mutable_received_at() =
       TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(closed.task.received_at));

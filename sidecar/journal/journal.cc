@@ -18,7 +18,7 @@ namespace flowmesh::sidecar {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 constexpr char kOpenStates[] = "state < 5";  // before JournalState::kAnnounced
 constexpr absl::Duration kPruneInterval = absl::Seconds(60);
 constexpr absl::Duration kIdle = absl::Seconds(1);  // then the log is moved into the file
@@ -54,6 +54,8 @@ constexpr char kSchema[] = R"sql(
     end BLOB NOT NULL DEFAULT x'');
   CREATE INDEX open_tasks ON tasks (id) WHERE state < 5;
 )sql";
+// What version 2 has beyond that.
+constexpr char kTaskDirColumn[] = "ALTER TABLE tasks ADD COLUMN task_dir TEXT NOT NULL DEFAULT ''";
 
 }  // namespace
 
@@ -208,7 +210,8 @@ absl::Status Journal::Database::PrepareAll() {
       {&accept, absl::StrCat("INSERT INTO tasks (", kTaskColumns,
                              ", document, bytes, state) VALUES (?,?,?,?,?,?,?,?,?,?,1)")},
       {&dispatch, "UPDATE tasks SET state=2 WHERE id=?1 AND state<2"},
-      {&finish, "UPDATE tasks SET state=3, end=?2, bytes=bytes+?3 WHERE id=?1 AND state<3"},
+      {&finish,
+       "UPDATE tasks SET state=3, end=?2, bytes=bytes+?3, task_dir=?4 WHERE id=?1 AND state<3"},
       {&conclude,
        "UPDATE tasks SET state=4, event=?2, error=?3, reusable=?4, bytes=bytes+?5 "
        "WHERE id=?1 AND state<4"},
@@ -250,9 +253,11 @@ absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(const fs::path& file, Jou
         absl::StrCat("journal: ", file.string(), ": expected a file of version ", kVersion,
                      " at most, got version ", version, ": a newer sidecar wrote it"));
   }
-  if (version == 0) {
-    RETURN_IF_ERROR(with_advice(database->Execute(
-        absl::StrCat("BEGIN; ", kSchema, "; PRAGMA user_version=", kVersion, "; COMMIT").c_str())));
+  if (version < kVersion) {
+    RETURN_IF_ERROR(with_advice(
+        database->Execute(absl::StrCat("BEGIN; ", version == 0 ? kSchema : "", kTaskDirColumn,
+                                       "; PRAGMA user_version=", kVersion, "; COMMIT")
+                              .c_str())));
   }
   if (options.max_file_bytes > 0) {
     int64_t page = 4096;
@@ -342,8 +347,8 @@ absl::StatusOr<std::vector<JournalEntry>> Journal::OpenTasks() const {
   std::vector<JournalEntry> entries;
   RETURN_IF_ERROR(database_->Query(
       absl::StrCat("SELECT ", kTaskColumns,
-                   ", state, document, end, event, error, reusable FROM tasks WHERE ", kOpenStates,
-                   " ORDER BY id"),
+                   ", state, document, end, event, error, reusable, task_dir FROM tasks WHERE ",
+                   kOpenStates, " ORDER BY id"),
       0, [&](sqlite3_stmt* row) {
         JournalEntry& entry = entries.emplace_back();
         entry.id = sqlite3_column_int64(row, 0);
@@ -354,6 +359,7 @@ absl::StatusOr<std::vector<JournalEntry>> Journal::OpenTasks() const {
         entry.event = Text(row, 11);
         entry.error = Text(row, 12);
         entry.keep = KeepOf(row, 13);
+        entry.task_dir = Text(row, 14);
       }));
   return entries;
 }
@@ -361,11 +367,13 @@ absl::StatusOr<std::vector<JournalEntry>> Journal::OpenTasks() const {
 absl::StatusOr<std::vector<JournalClosed>> Journal::ClosedTasks(size_t limit) const {
   std::vector<JournalClosed> closed;
   RETURN_IF_ERROR(database_->Query(
-      absl::StrCat("SELECT ", kTaskColumns, ", error, reusable, closed_at FROM tasks WHERE NOT ",
-                   kOpenStates, " ORDER BY id DESC LIMIT ?"),
+      absl::StrCat("SELECT ", kTaskColumns,
+                   ", error, reusable, closed_at, task_dir FROM tasks WHERE NOT ", kOpenStates,
+                   " ORDER BY id DESC LIMIT ?"),
       static_cast<int64_t>(limit), [&](sqlite3_stmt* row) {
         closed.push_back({.id = sqlite3_column_int64(row, 0),
                           .task = ReadTask(row),
+                          .task_dir = Text(row, 11),
                           .error = Text(row, 8),
                           .keep = KeepOf(row, 9),
                           .closed_at = absl::FromUnixMicros(sqlite3_column_int64(row, 10))});
@@ -412,7 +420,7 @@ void Journal::Dispatch(int64_t id) {
   Post({.apply = [id](Database& db) { return db.Run(db.dispatch, id); }, .urgent = false});
 }
 
-void Journal::Finish(int64_t id, std::string end, Done done) {
+void Journal::Finish(int64_t id, std::string end, std::string task_dir, Done done) {
   absl::MutexLock lock(&mutex_);
   if (const auto entry = open_.find(id); entry != open_.end()) {
     entry->second.end = end.size();
@@ -420,8 +428,8 @@ void Journal::Finish(int64_t id, std::string end, Done done) {
   }
   const bool urgent = done != nullptr;
   PostLocked({.apply =
-                  [id, end = std::move(end)](Database& db) {
-                    return db.Run(db.finish, id, Database::Blob{end}, SizeOf(end));
+                  [id, end = std::move(end), task_dir = std::move(task_dir)](Database& db) {
+                    return db.Run(db.finish, id, Database::Blob{end}, SizeOf(end), task_dir);
                   },
               .done = std::move(done),
               .urgent = urgent});

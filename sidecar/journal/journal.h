@@ -41,7 +41,7 @@ struct JournalEntry {
   int64_t id = 0;
   JournalState state = JournalState::kAccepted;
   JournalTask task;
-  std::string end;  // from kFinished on: what Finish got
+  std::string end, task_dir;  // from kFinished on: what Finish got
   // From kDelivered on: what Conclude got.
   std::string event, error;
   JournalKeep keep = JournalKeep::kNothing;
@@ -51,7 +51,8 @@ struct JournalEntry {
 struct JournalClosed {
   int64_t id = 0;
   JournalTask task;
-  std::string error;  // empty: it succeeded
+  std::string task_dir;  // empty: it never ran
+  std::string error;     // empty: it succeeded
   // kResult: ReadEnd gives a result that may be delivered again. kDeath: it ended what ran it.
   JournalKeep keep = JournalKeep::kNothing;
   absl::Time closed_at;
@@ -105,8 +106,8 @@ class Journal {
   // Returns the entry's id.
   int64_t Accept(JournalTask task, Done done);
   void Dispatch(int64_t id);
-  // `end`: the executor's last event, serialized.
-  void Finish(int64_t id, std::string end, Done done);
+  // `end`: the executor's last event, serialized. `task_dir`: where its files are; may be empty.
+  void Finish(int64_t id, std::string end, std::string task_dir, Done done);
   // `event`: the terminal event as it will be published. `error` empty: the task succeeded.
   void Conclude(int64_t id, std::string event, std::string error, JournalKeep keep, Done done);
   // Somebody has received the event, or it was given up.

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sqlite3.h>
 
 #include <fstream>
 
@@ -59,7 +60,7 @@ class JournalTest : public ::testing::Test {
   int64_t Close(Journal& journal, const std::string& task, const std::string& end,
                 JournalKeep keep) {
     const int64_t id = journal.Accept(Task(task, std::string(1000, 'd')), nullptr);
-    journal.Finish(id, end, nullptr);
+    journal.Finish(id, end, "/results/" + task, nullptr);
     journal.Conclude(id, "event", keep == JournalKeep::kResult ? "" : "it failed", keep, nullptr);
     journal.Announce(id);
     return id;
@@ -79,7 +80,7 @@ TEST_F(JournalTest, AnOpenTaskComesBackInTheStateThatItReached) {
     dispatched = journal->Accept(Task("b"), nullptr);
     journal->Dispatch(dispatched);
     finished = journal->Accept(Task("c"), nullptr);
-    journal->Finish(finished, std::string("\0end", 4), nullptr);
+    journal->Finish(finished, std::string("\0end", 4), "/results/c", nullptr);
     delivered = journal->Accept(Task("d"), nullptr);
     journal->Conclude(delivered, "{event}", "why", JournalKeep::kDeath, nullptr);
   }
@@ -100,6 +101,7 @@ TEST_F(JournalTest, AnOpenTaskComesBackInTheStateThatItReached) {
   EXPECT_EQ(open[1].state, JournalState::kDispatched);
   EXPECT_EQ(open[2].state, JournalState::kFinished);
   EXPECT_EQ(open[2].end, std::string("\0end", 4));
+  EXPECT_EQ(open[2].task_dir, "/results/c");
   EXPECT_EQ(open[3].state, JournalState::kDelivered);
   EXPECT_EQ(open[3].event, "{event}");
   EXPECT_EQ(open[3].error, "why");
@@ -114,7 +116,7 @@ TEST_F(JournalTest, StatesOnlyGrow) {
   const std::unique_ptr<Journal> journal = Open();
   const int64_t id = journal->Accept(Task("t"), nullptr);
   journal->Conclude(id, "the event", "", JournalKeep::kResult, nullptr);
-  journal->Finish(id, "late", nullptr);
+  journal->Finish(id, "late", "/late", nullptr);
   journal->Dispatch(id);
   journal->Flush();
   const JournalEntry entry = journal->OpenTasks().value().at(0);
@@ -136,6 +138,7 @@ TEST_F(JournalTest, AToldTaskKeepsOnlyWhatANewAttemptMayAskFor) {
   const std::vector<JournalClosed> closed = journal->ClosedTasks(10).value();
   ASSERT_EQ(closed.size(), 2u);
   EXPECT_EQ(closed[0].task.task_id, "good");
+  EXPECT_EQ(closed[0].task_dir, "/results/good");
   EXPECT_EQ(closed[0].error, "");
   EXPECT_EQ(closed[0].keep, JournalKeep::kResult);
   EXPECT_EQ(closed[0].closed_at, clock_.Now());
@@ -271,7 +274,7 @@ TEST_F(JournalTest, AFullDiskRefusesWhatDoesNotFitAndKeepsTheRest) {
   absl::Status small;
   absl::Notification done;
   journal->Accept(Task("large", std::string(1 << 20, 'x')), nullptr);
-  journal->Finish(first, "end", [&](const absl::Status& s) {
+  journal->Finish(first, "end", "", [&](const absl::Status& s) {
     small = s;
     done.Notify();
   });
@@ -279,6 +282,26 @@ TEST_F(JournalTest, AFullDiskRefusesWhatDoesNotFitAndKeepsTheRest) {
   EXPECT_TRUE(small.ok()) << small;
   EXPECT_EQ(journal->OpenTasks().value().size(), 1u);
   EXPECT_EQ(journal->OpenTasks().value()[0].end, "end");
+}
+
+TEST_F(JournalTest, AFileOfTheFirstVersionIsTakenOver) {
+  Close(*Open(), "old", "result", JournalKeep::kResult);
+  {
+    sqlite3* db = nullptr;
+    ASSERT_EQ(sqlite3_open(file().c_str(), &db), SQLITE_OK);
+    const std::unique_ptr<sqlite3, int (*)(sqlite3*)> close(db, sqlite3_close);
+    ASSERT_EQ(sqlite3_exec(db, "ALTER TABLE tasks DROP COLUMN task_dir; PRAGMA user_version=1",
+                           nullptr, nullptr, nullptr),
+              SQLITE_OK)
+        << sqlite3_errmsg(db);
+  }
+  const std::unique_ptr<Journal> journal = Open();
+  Close(*journal, "new", "result", JournalKeep::kResult);
+  journal->Flush();
+  const std::vector<JournalClosed> closed = journal->ClosedTasks(10).value();
+  ASSERT_EQ(closed.size(), 2u);
+  EXPECT_EQ(closed[0].task_dir, "");
+  EXPECT_EQ(closed[1].task_dir, "/results/new");
 }
 
 TEST_F(JournalTest, AnotherVersionsFileAndADamagedOneSayWhatToDo) {
@@ -291,7 +314,7 @@ TEST_F(JournalTest, AnotherVersionsFileAndADamagedOneSayWhatToDo) {
   absl::Status status = Journal::Open(file(), {}, clock_).status();
   EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
   EXPECT_THAT(std::string(status.message()),
-              HasSubstr("expected a file of version 1 at most, got version 9: a newer sidecar"));
+              HasSubstr("expected a file of version 2 at most, got version 9: a newer sidecar"));
 
   ASSERT_TRUE(WriteFileAtomically(file(), std::string(8192, 'x')).ok());
   status = Journal::Open(file(), {}, clock_).status();

@@ -148,8 +148,9 @@ void Worker::Restore(JournalEntry entry) {
   task->times.dispatched_at = task->envelope.dispatched_at;
   // When it began is not known; it was received before that.
   task->times.started_at = std::min(entry.task.received_at, now);
-  parts_.tasks.Enter(NewRecord(task->envelope, entry.task.source, entry.task.received_at),
-                     entry.task.dispatched_at);
+  v1::TaskRecord record = NewRecord(task->envelope, entry.task.source, entry.task.received_at);
+  record.set_task_dir(std::move(entry.task_dir));
+  parts_.tasks.Enter(record, entry.task.dispatched_at);
   LogInfo("task {} was left behind: {}", task->id(),
           entry.state == JournalState::kDelivered  ? "its end is told"
           : entry.state == JournalState::kFinished ? "its result is delivered"
@@ -317,6 +318,7 @@ bool Worker::StillWanted(const Task& task) {
 void Worker::HandOver(const TaskPtr& task, Ended ended) {
   const v1::TaskEvent end = ToEvent(ended.end);
   const bool must_spool = end.has_finished() && ended.job && ended.job->sends();
+  std::string task_dir = ended.job ? ended.job->task.dir.string() : "";
   const auto delivery = std::make_shared<Delivery>();
   *delivery = {
       .task = task,
@@ -335,7 +337,8 @@ void Worker::HandOver(const TaskPtr& task, Ended ended) {
       delivery->spooled = true;
     };
   }
-  parts_.journal.Finish(task->entry, end.SerializeAsString(), std::move(spooled));
+  parts_.journal.Finish(task->entry, end.SerializeAsString(), std::move(task_dir),
+                        std::move(spooled));
 }
 
 Ended Worker::Execute(Task& task) {

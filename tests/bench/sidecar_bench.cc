@@ -144,7 +144,7 @@ void ReportFullJournal(Line& line) {
                                              .document = std::string(500, 'd'),
                                              .received_at = absl::Now()},
                                             nullptr);
-      (*journal)->Finish(id, end, nullptr);
+      (*journal)->Finish(id, end, "/results", nullptr);
       (*journal)->Conclude(id, end, "", sidecar::JournalKeep::kResult, nullptr);
       (*journal)->Announce(id);
     }

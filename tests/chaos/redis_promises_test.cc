@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "common/http.h"
 #include "common/strings.h"
+#include "tests/chaos/beats.h"
 #include "tests/chaos/gate.h"
 #include "tests/chaos/history.h"
 #include "tests/integration/line.h"
@@ -320,29 +321,6 @@ TEST(Promises, P3_NothingIsMissedOutsideDeafWindows) {
 }
 
 // --- P8 ------------------------------------------------------------------------------------------
-
-// When the next `count` beats came, seen from outside.
-std::vector<absl::Duration> Beats(Line& line, int count) {
-  std::vector<absl::Duration> times;
-  std::string last = FormatTimestamp(absl::Now());
-  for (int i = 0; i < count; ++i) {
-    const auto beat = line.events().WaitFor(
-        [&](const Json& e) { return e["type"] == "HEARTBEAT" && e["ts"] > last; });
-    EXPECT_TRUE(beat);
-    if (!beat) break;
-    last = (*beat)["ts"].get<std::string>();
-    times.push_back(Now());
-  }
-  return times;
-}
-
-// No beat is off by a tenth.
-void ExpectSteady(const std::vector<absl::Duration>& beats, absl::Duration interval) {
-  for (size_t i = 1; i < beats.size(); ++i) {
-    EXPECT_GT(beats[i] - beats[i - 1], interval * 0.9) << i;
-    EXPECT_LT(beats[i] - beats[i - 1], interval * 1.1) << i;
-  }
-}
 
 TEST(Promises, P8_BeatsUnderFullLoadAndWhileDraining) {
   LineOptions options = Fast();

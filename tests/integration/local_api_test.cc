@@ -51,6 +51,21 @@ TEST(LocalApiTest, ASubmittedTaskIsWatchedToItsEndAndTold) {
   EXPECT_EQ(sidecar.Get("local-1")->result_json(), record->result_json());
 }
 
+TEST(LocalApiTest, ATaskOfAnEarlierLifeStillShowsItsResult) {
+  Line line;
+  const Json elsewhere = {
+      {"taskType", "echo"},
+      {"output", {{"destination", {{"type", "local"}, {"path", "elsewhere"}}}}}};
+  const std::string id = line.Dispatch(elsewhere);
+  ASSERT_TRUE(line.events().WaitForTerminal(id));
+  const std::string result = SidecarClient(line.sidecar_target()).Get(id)->result_json();
+  EXPECT_THAT(result, HasSubstr("elsewhere"));
+  line.StopSidecar();
+  line.StartSidecar();
+  ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
+  EXPECT_EQ(SidecarClient(line.sidecar_target()).Get(id)->result_json(), result);
+}
+
 TEST(LocalApiTest, MistakesHaveTheCodesOfTheContract) {
   Line line({.executors = {"a", "b"}});
   SidecarClient sidecar(line.sidecar_target());
