@@ -133,14 +133,15 @@ std::vector<AddedTokens::Segment> AddedTokens::Split(std::string_view text,
       segments.push_back({std::move(piece), raw.id, raw.begin == 0});
       continue;
     }
-    if (normalizer != nullptr) normalizer->Apply(piece);
+    bool starts_input = raw.begin == 0;
+    if (normalizer != nullptr) starts_input &= normalizer->Apply(piece);
     if (normalized_trie_.empty()) {
-      if (!piece.empty()) segments.push_back({std::move(piece), std::nullopt, raw.begin == 0});
+      if (!piece.empty()) segments.push_back({std::move(piece), std::nullopt, starts_input});
       continue;
     }
     for (const Part& part : FindParts(piece, normalized_trie_)) {
       segments.push_back({piece.substr(part.begin, part.end - part.begin), part.id,
-                          raw.begin == 0 && part.begin == 0});
+                          starts_input && part.begin == 0});
     }
   }
   return segments;

@@ -44,7 +44,7 @@ class AddedTokens {
   struct Segment {
     std::string text;           // normalised, when it is no added token
     std::optional<TokenId> id;  // the added token
-    bool starts_input = false;
+    bool starts_input = false;  // begins with what the first character of the text became
   };
   // Cuts raw text into added tokens and the normalised text between them.
   std::vector<Segment> Split(std::string_view text, const Normalizer* normalizer) const;

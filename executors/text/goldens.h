@@ -40,8 +40,12 @@ inline const std::vector<std::string>& Corpus() {
 // of each kind and their count.
 inline void ExpectGolden(const Tokenizer& tokenizer, const Json& golden) {
   constexpr int kShown = 5;
-  const std::vector<std::string>& corpus = Corpus();
-  ASSERT_GE(corpus.size(), 2000u);
+  ASSERT_GE(Corpus().size(), 2000u);
+  const size_t step = golden.value("step", size_t{1});
+  std::vector<std::string> corpus;
+  for (size_t i = golden.value("first", size_t{0}); i < Corpus().size(); i += step) {
+    corpus.push_back(Corpus()[i]);
+  }
   ASSERT_EQ(golden["ids"].size(), corpus.size());
   const auto before = golden["before"].get<std::vector<TokenId>>();
   const auto after = golden["after"].get<std::vector<TokenId>>();

@@ -60,7 +60,8 @@ TEST_P(FamilyTest, TextsAndIdsAreInverse) {
 
 INSTANTIATE_TEST_SUITE_P(All, FamilyTest,
                          testing::Values("gpt2", "llama2", "llama3", "mistral", "qwen2", "gemma",
-                                         "bert", "bert_cased", "xlm_roberta"),
+                                         "bert", "bert_cased", "xlm_roberta", "albert", "t5", "nmt",
+                                         "unigram_bytes"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(HfTokenizerTest, ByteLevelIdsDecodeToTheTextThatWasEncoded) {

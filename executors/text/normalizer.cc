@@ -14,22 +14,31 @@
 namespace flowmesh::text {
 namespace {
 
-// Keeps the characters for which `keep` holds.
+// Keeps the characters for which `keep` holds. Whether the first one is kept.
 template <typename Predicate>
-void KeepIf(std::string& text, Predicate keep) {
+bool KeepIf(std::string& text, Predicate keep) {
   std::string out;
   out.reserve(text.size());
+  bool keeps_first = true;
   for (size_t pos = 0; pos < text.size();) {
     const size_t begin = pos;
-    if (keep(NextCodePoint(text, pos))) out.append(text, begin, pos - begin);
+    if (keep(NextCodePoint(text, pos))) {
+      out.append(text, begin, pos - begin);
+    } else if (begin == 0) {
+      keeps_first = false;
+    }
   }
   text = std::move(out);
+  return keeps_first;
 }
 
 class Unicode : public Normalizer {
  public:
   explicit Unicode(NormalForm form) : form_(form) {}
-  void Apply(std::string& text) const override { text = Normalize(text, form_); }
+  bool Apply(std::string& text) const override {
+    text = Normalize(text, form_);
+    return true;
+  }
 
  private:
   NormalForm form_;
@@ -37,26 +46,33 @@ class Unicode : public Normalizer {
 
 class LowercaseText : public Normalizer {
  public:
-  void Apply(std::string& text) const override { text = Lowercase(text); }
+  bool Apply(std::string& text) const override {
+    text = Lowercase(text);
+    return true;
+  }
 };
 
 class StripAccents : public Normalizer {
  public:
-  void Apply(std::string& text) const override {
-    KeepIf(text, [](char32_t c) { return !IsMark(c); });
+  bool Apply(std::string& text) const override {
+    return KeepIf(text, [](char32_t c) { return !IsMark(c); });
   }
 };
 
 class ByteLevel : public Normalizer {
  public:
-  void Apply(std::string& text) const override { text = EncodeByteLevel(text); }
+  bool Apply(std::string& text) const override {
+    text = EncodeByteLevel(text);
+    return true;
+  }
 };
 
 class Prepend : public Normalizer {
  public:
   explicit Prepend(std::string prefix) : prefix_(std::move(prefix)) {}
-  void Apply(std::string& text) const override {
+  bool Apply(std::string& text) const override {
     if (!text.empty()) text.insert(0, prefix_);
+    return true;
   }
 
  private:
@@ -66,7 +82,7 @@ class Prepend : public Normalizer {
 class Strip : public Normalizer {
  public:
   Strip(bool left, bool right) : left_(left), right_(right) {}
-  void Apply(std::string& text) const override {
+  bool Apply(std::string& text) const override {
     // [begin, end) spans the first to the last character that is no white space.
     size_t begin = text.size(), end = 0;
     for (size_t pos = 0; pos < text.size();) {
@@ -77,18 +93,27 @@ class Strip : public Normalizer {
     }
     if (right_) text.resize(end);
     if (left_) text.erase(0, std::min(begin, text.size()));
+    return !left_ || begin == 0;
   }
 
  private:
   bool left_, right_;
 };
 
+// Whether `to`, in the place of `match` at the start of a text, comes from the text's first
+// character.
+bool ReplacementIsFirst(std::string_view match, std::string_view to) {
+  if (match.empty()) return true;
+  return !to.empty() && Utf8Length(static_cast<unsigned char>(match[0])) == match.size();
+}
+
 class ReplaceLiteral : public Normalizer {
  public:
   ReplaceLiteral(std::string from, std::string to) : from_(std::move(from)), to_(std::move(to)) {}
-  void Apply(std::string& text) const override {
+  bool Apply(std::string& text) const override {
     size_t found = text.find(from_);
-    if (found == std::string::npos) return;
+    if (found == std::string::npos) return true;
+    const bool keeps_first = found > 0 || ReplacementIsFirst(from_, to_);
     std::string out;
     size_t done = 0;
     for (; found != std::string::npos; found = text.find(from_, done)) {
@@ -96,6 +121,7 @@ class ReplaceLiteral : public Normalizer {
       done = found + from_.size();
     }
     text = out.append(text, done);
+    return keeps_first;
   }
 
  private:
@@ -105,16 +131,21 @@ class ReplaceLiteral : public Normalizer {
 class ReplaceRegex : public Normalizer {
  public:
   ReplaceRegex(Regex regex, std::string to) : regex_(std::move(regex)), to_(std::move(to)) {}
-  void Apply(std::string& text) const override {
+  bool Apply(std::string& text) const override {
     std::string out;
+    bool keeps_first = true;
     for (const Span& span : regex_.FindSpans(text)) {
       if (span.match) {
+        if (span.begin == 0) {
+          keeps_first = ReplacementIsFirst(std::string_view(text).substr(0, span.end), to_);
+        }
         out += to_;
       } else {
         out.append(text, span.begin, span.end - span.begin);
       }
     }
     text = std::move(out);
+    return keeps_first;
   }
 
  private:
@@ -126,15 +157,16 @@ class ReplaceRegex : public Normalizer {
 // characters go.
 class Nmt : public Normalizer {
  public:
-  void Apply(std::string& text) const override {
+  bool Apply(std::string& text) const override {
+    const bool keeps_first = KeepIf(text, [](char32_t c) { return !IsDropped(c); });
     std::string out;
     out.reserve(text.size());
     for (size_t pos = 0; pos < text.size();) {
       const char32_t c = NextCodePoint(text, pos);
-      if (IsDropped(c)) continue;
       AppendCodePoint(out, IsSpace(c) ? ' ' : c);
     }
     text = std::move(out);
+    return keeps_first;
   }
 
  private:
@@ -153,7 +185,7 @@ class Precompiled : public Normalizer {
  public:
   explicit Precompiled(Charsmap charsmap) : charsmap_(std::move(charsmap)) {}
 
-  void Apply(std::string& text) const override {
+  bool Apply(std::string& text) const override {
     std::string out;
     out.reserve(text.size());
     for (size_t begin = 0; begin < text.size();) {
@@ -170,6 +202,7 @@ class Precompiled : public Normalizer {
       }
     }
     text = std::move(out);
+    return true;
   }
 
  private:
@@ -200,15 +233,13 @@ class Bert : public Normalizer {
         strip_accents_(strip_accents),
         lowercase_(lowercase) {}
 
-  void Apply(std::string& text) const override {
+  bool Apply(std::string& text) const override {
+    bool keeps_first = !clean_text_ || KeepIf(text, [](char32_t c) { return !IsBertControl(c); });
     std::string out;
     out.reserve(text.size());
     for (size_t pos = 0; pos < text.size();) {
       char32_t c = NextCodePoint(text, pos);
-      if (clean_text_) {
-        if (IsBertControl(c)) continue;
-        if (IsWhiteSpace(c)) c = ' ';
-      }
+      if (clean_text_ && IsWhiteSpace(c)) c = ' ';
       const bool spaced = spaced_chinese_ && IsChinese(c);
       if (spaced) out += ' ';
       AppendCodePoint(out, c);
@@ -216,9 +247,10 @@ class Bert : public Normalizer {
     }
     if (strip_accents_) {
       out = Normalize(out, NormalForm::kNfd);
-      KeepIf(out, [](char32_t c) { return !IsNonspacingMark(c); });
+      keeps_first &= KeepIf(out, [](char32_t c) { return !IsNonspacingMark(c); });
     }
     text = lowercase_ ? Lowercase(out) : std::move(out);
+    return keeps_first;
   }
 
  private:
@@ -228,8 +260,10 @@ class Bert : public Normalizer {
 class Sequence : public Normalizer {
  public:
   explicit Sequence(std::vector<std::unique_ptr<Normalizer>> steps) : steps_(std::move(steps)) {}
-  void Apply(std::string& text) const override {
-    for (const auto& step : steps_) step->Apply(text);
+  bool Apply(std::string& text) const override {
+    bool keeps_first = true;
+    for (const auto& step : steps_) keeps_first &= step->Apply(text);
+    return keeps_first;
   }
 
  private:

@@ -13,8 +13,10 @@ namespace flowmesh::text {
 class Normalizer {
  public:
   virtual ~Normalizer() = default;
-  // Rewrites `text`, valid UTF-8 before and after.
-  virtual void Apply(std::string& text) const = 0;
+  // Rewrites `text`, valid UTF-8 before and after. Says whether it still begins with what its first
+  // character became: false where that was dropped. What replaces several characters comes from
+  // the last of them, as in the reference.
+  virtual bool Apply(std::string& text) const = 0;
 };
 
 // NFC, NFD, NFKC, NFKD, Nmt, Precompiled, Lowercase, Strip, StripAccents, Replace, Prepend,

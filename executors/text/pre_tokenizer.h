@@ -13,7 +13,7 @@ namespace flowmesh::text {
 
 struct Piece {
   std::string text;
-  bool starts_input = false;  // begins at the first byte of the text given to Encode
+  bool starts_input = false;  // as in AddedTokens::Segment
 };
 
 class PreTokenizer {

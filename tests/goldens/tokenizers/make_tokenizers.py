@@ -16,7 +16,7 @@ Written beside this script:
 A golden.json holds, for the texts in order: `ids` without special tokens; `before` and `after`, what
 special tokens put around them (the same for every text, which is checked here); `decoded`, the text
 of the ids where it differs from the input, else null; `random`: [ids, text, text without special
-tokens] of random ids.
+tokens] of random ids. One with a `step` answers for the texts `first`, `first` + `step`, ... alone.
 """
 
 import argparse
@@ -205,10 +205,10 @@ def bert_cased():
     return json.loads(tokenizer.to_str()), {**config, "do_lower_case": False, "strip_accents": False}, model
 
 
-def random_ids(rng, size, special):
+def random_ids(rng, size, special, runs):
     """Runs of ids from the whole vocabulary, byte tokens and special ones often among them."""
     lists = []
-    for _ in range(200):
+    for _ in range(runs):
         low = rng.choice([0, 0, max(0, size - 40)])
         high = rng.choice([size, min(size, 270), min(size, 270)]) if low == 0 else size
         ids = [rng.randrange(low, high) for _ in range(rng.randint(1, 10))]
@@ -218,7 +218,7 @@ def random_ids(rng, size, special):
     return lists
 
 
-def golden(encode, encode_with, decode, size, special, texts=CORPUS):
+def golden(encode, encode_with, decode, size, special, texts=CORPUS, runs=200):
     ids = [encode(text) for text in texts]
     edges = None
     for text, plain in zip(texts, ids):
@@ -231,25 +231,29 @@ def golden(encode, encode_with, decode, size, special, texts=CORPUS):
     rng = random.Random(1)
     return {"before": edges[0], "after": edges[1], "ids": ids,
             "decoded": [None if back == text else back for text, back in zip(texts, decoded)],
-            "random": [[run, decode(run, False), decode(run, True)] for run in random_ids(rng, size, special)]}
+            "random": [[run, decode(run, False), decode(run, True)] for run in random_ids(rng, size, special, runs)]}
 
 
-def write_family(name, document, config, model):
+def write_family(name, document, config, model, first=0, step=1):
+    """With a `step` the golden is of the texts first, first + step, ... and of fewer random ids."""
     dump(document, name, "tokenizer.json")
     dump(config, name, "tokenizer_config.json")
     dump(model, name, "config.json")
     from transformers import AutoTokenizer
     reference = AutoTokenizer.from_pretrained(os.path.join(HERE, name))
     raw = Tokenizer.from_file(os.path.join(HERE, name, "tokenizer.json"))
+    texts = CORPUS[first::step]
     result = golden(
         lambda text: reference.encode(text, add_special_tokens=False), reference.encode,
         lambda ids, skip: reference.decode(ids, skip_special_tokens=skip, clean_up_tokenization_spaces=False),
-        len(reference), reference.all_special_ids)
-    same = sum(raw.encode(text, add_special_tokens=False).ids == ids for text, ids in zip(CORPUS, result["ids"]))
+        len(reference), reference.all_special_ids, texts, 200 // step)
+    same = sum(raw.encode(text, add_special_tokens=False).ids == ids for text, ids in zip(texts, result["ids"]))
+    if step > 1:
+        result.update(first=first, step=step)
     result["special"] = {role: getattr(reference, role + "_token_id") for role in ("bos", "eos", "unk", "pad")}
     result["vocab_size"] = len(reference)
     dump(result, name, "golden.json")
-    print(f"{name}: {len(CORPUS)} texts, {same} the same by tokenizers alone, {sum(map(len, result['ids']))} ids, "
+    print(f"{name}: {len(texts)} texts, {same} the same by tokenizers alone, {sum(map(len, result['ids']))} ids, "
           f"before {result['before']}, after {result['after']}, {type(reference).__name__}")
     return reference
 

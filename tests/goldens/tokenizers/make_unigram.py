@@ -5,9 +5,10 @@
     python make_unigram.py
 
 The rules of SentencePiece's nmt_nfkc (240 KB when compiled) are cut to those whose characters occur in
-the corpus, and compiled again.
+the corpus, and compiled again. The trainer orders pieces of equal scores anew in each run.
 """
 
+import functools
 import io
 import json
 import os
@@ -18,7 +19,7 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from make_tokenizers import CORPUS, write_family
+from make_tokenizers import BYTES, CORPUS, FLAGGED, write_family
 
 
 def charsmap(**normalization):
@@ -55,6 +56,7 @@ def rules(compiled):
     return found
 
 
+@functools.cache
 def corpus_charsmap(name):
     known = set("".join(CORPUS))
     kept = {source: target for source, target in rules(charsmap(normalization_rule_name=name)).items() if set(source) <= known}
@@ -67,6 +69,22 @@ def corpus_charsmap(name):
     return compiled
 
 
+def trained(tokenizer, vocab_size, special_tokens, unk_token="<unk>"):
+    """The document of `tokenizer` with a vocabulary that begins with `special_tokens`, none of them added."""
+    # Other characters stay unknown.
+    latin = [text for text in CORPUS if max(text, default="") < "\u0250" and len(text) < 400]
+    tokenizer.train_from_iterator(latin, trainers.UnigramTrainer(
+        vocab_size=vocab_size, show_progress=False, special_tokens=special_tokens, unk_token=unk_token))
+    document = json.loads(tokenizer.to_str())
+    # The corpus spells special tokens: they would be pieces twice. Scores of few digits tie now and then.
+    vocab = {}
+    for text, score in document["model"]["vocab"]:
+        vocab.setdefault(text, round(score, 1))
+    document["model"].update(vocab=[[text, score] for text, score in vocab.items()], unk_id=special_tokens.index(unk_token))
+    document["added_tokens"] = []
+    return document
+
+
 def xlm_roberta():
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence([
@@ -74,18 +92,9 @@ def xlm_roberta():
         normalizers.Replace(Regex(" {2,}"), "▁")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    # Other characters stay unknown.
-    latin = [text for text in CORPUS if max(text, default="") < "\u0250" and len(text) < 400]
-    tokenizer.train_from_iterator(latin, trainers.UnigramTrainer(
-        vocab_size=700, show_progress=False, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], unk_token="<unk>"))
-    document = json.loads(tokenizer.to_str())
-    # The corpus spells special tokens: they would be pieces twice. Scores of few digits tie now and then.
-    vocab = {}
-    for text, score in document["model"]["vocab"]:
-        vocab.setdefault(text, round(score, 1))
-    pieces = [[text, score] for text, score in vocab.items() if text != "<mask>"]
-    document["model"].update(vocab=pieces + [["<mask>", 0.0]], unk_id=3)
-    document["added_tokens"] = []
+    document = trained(tokenizer, 700, ["<s>", "<pad>", "</s>", "<unk>"])
+    pieces = [piece for piece in document["model"]["vocab"] if piece[0] != "<mask>"]
+    document["model"]["vocab"] = pieces + [["<mask>", 0.0]]
     tokenizer = Tokenizer.from_str(json.dumps(document))
     tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", AddedToken("<mask>", lstrip=True)])
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -96,5 +105,86 @@ def xlm_roberta():
         "model_type": "xlm-roberta"}
 
 
+def albert():
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([
+        normalizers.Replace("``", '"'), normalizers.Replace("''", '"'), normalizers.NFKD(), normalizers.StripAccents(),
+        normalizers.Lowercase(), normalizers.Precompiled(corpus_charsmap("nmt_nfkc")), normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")])
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    special = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer.from_str(json.dumps(trained(tokenizer, 400, special)))
+    tokenizer.add_special_tokens(special[:4] + [AddedToken("[MASK]", lstrip=True)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    return json.loads(tokenizer.to_str()), {
+        "tokenizer_class": "AlbertTokenizer", "model_max_length": 512, "do_lower_case": True, "remove_space": True,
+        "keep_accents": False, "bos_token": "[CLS]", "eos_token": "[SEP]", "sep_token": "[SEP]", "cls_token": "[CLS]",
+        "unk_token": "<unk>", "pad_token": "<pad>",
+        "mask_token": {"__type": "AddedToken", "content": "[MASK]", "lstrip": True, "rstrip": False, "normalized": False,
+                       "single_word": False}}, {"model_type": "albert"}
+
+
+def t5():
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Precompiled(corpus_charsmap("nmt_nfkc"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    tokenizer.decoder = decoders.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    extra = [f"<extra_id_{i}>" for i in range(8)]
+    document = trained(tokenizer, 400, special)
+    document["model"]["vocab"] += [[token, 0.0] for token in reversed(extra)]
+    tokenizer = Tokenizer.from_str(json.dumps(document))
+    tokenizer.add_special_tokens(special + extra)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)])
+    document = json.loads(tokenizer.to_str())
+    # The form that the files of the first T5 models have.
+    metaspace = {"type": "Metaspace", "replacement": "▁", "str_rep": "▁", "add_prefix_space": True}
+    document["pre_tokenizer"]["pretokenizers"][1] = metaspace
+    document["decoder"] = metaspace
+    del document["model"]["byte_fallback"]
+    return document, {
+        "tokenizer_class": "T5Tokenizer", "model_max_length": 512, "eos_token": "</s>", "unk_token": "<unk>",
+        "pad_token": "<pad>", "extra_ids": len(extra), "additional_special_tokens": extra}, {"model_type": "t5"}
+
+
+def nmt():
+    """Normalizers of the library itself in the place of SentencePiece's charsmap."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([
+        normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
+    special = ["<unk>", "<s>", "</s>"]
+    tokenizer = Tokenizer.from_str(json.dumps(trained(tokenizer, 400, special)))
+    tokenizer.add_special_tokens(special)
+    tokenizer.add_tokens(FLAGGED)
+    return json.loads(tokenizer.to_str()), {
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 1024, "bos_token": "<s>", "eos_token": "</s>",
+        "unk_token": "<unk>"}, {}
+
+
+def unigram_bytes():
+    """Characters without a piece are bytes."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    tokenizer.decoder = decoders.Sequence([
+        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    special = ["<unk>", "<s>", "</s>"]
+    document = trained(tokenizer, 700, special + BYTES)
+    document["model"]["byte_fallback"] = True
+    tokenizer = Tokenizer.from_str(json.dumps(document))
+    tokenizer.add_special_tokens(special)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
+    return json.loads(tokenizer.to_str()), {
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 1024, "bos_token": "<s>", "eos_token": "</s>",
+        "unk_token": "<unk>"}, {}
+
+
 if __name__ == "__main__":
     write_family("xlm_roberta", *xlm_roberta())
+    for first, family in enumerate([albert, t5, nmt, unigram_bytes]):
+        write_family(family.__name__, *family(), first=first, step=4)
