@@ -3,6 +3,7 @@
 
 #include "executors/text/goldens.h"
 #include "executors/text/hf_tokenizer.h"
+#include "executors/text/normalizer.h"
 
 namespace flowmesh::text {
 namespace {
@@ -50,6 +51,21 @@ TEST_F(ComponentsTest, NormalizersAndPreTokenizersCutAsTheReference) {
       const std::string& text = Corpus()[golden_["texts"][i].get<size_t>()];
       EXPECT_EQ((*tokenizer)->Encode(text, false), golden["ids"][i].get<std::vector<TokenId>>())
           << golden["name"] << " of " << Json(text);
+    }
+  }
+}
+
+// The reference's own tables are of several Unicode versions, none of them utf8proc's.
+TEST(NormalizerTest, NewCharactersAreTreatedAsInTheReference) {
+  const Json goldens = ReadGolden("normalized.json");
+  ASSERT_EQ(goldens.size(), 6u);
+  for (const Json& golden : goldens) {
+    const auto normalizer = MakeNormalizer(Field(&golden["normalizer"], "normalizer"));
+    ASSERT_TRUE(normalizer.ok()) << normalizer.status();
+    for (const Json& pair : golden["texts"]) {
+      auto text = pair[0].get<std::string>();
+      (*normalizer)->Apply(text);
+      EXPECT_EQ(text, pair[1].get<std::string>()) << golden["normalizer"]["type"] << " of " << pair;
     }
   }
 }

@@ -8,6 +8,11 @@
 namespace flowmesh::text {
 namespace {
 
+// The characters from `first` to `last`, whose lower cases begin at `lower`.
+struct LowerCaseRun {
+  uint32_t first, last, lower;
+};
+
 #include "executors/text/unicode_tables.inc"
 
 constexpr char32_t kReplacement = 0xFFFD;
@@ -126,10 +131,12 @@ std::span<const CodePointRange> RegexNumbers() { return kRegexNumber; }
 size_t GraphemeEnd(std::string_view text, size_t begin) {
   const auto is_ascii = [&](size_t i) { return static_cast<unsigned char>(text[i]) < 0x80; };
   const auto class_of = [](char32_t c) {
-    // utf8proc may know an older Unicode: of what joins the character before it the reference's
-    // table decides. U+0301 is such a character, the joiner has a class of its own.
-    constexpr char32_t kAcute = 0x301, kZeroWidthJoiner = 0x200D;
-    return c != kZeroWidthJoiner && Contains(kGraphemeExtend, c) ? kAcute : c;
+    // utf8proc may know an older Unicode: of what joins the character before it, and of what
+    // nothing joins, the reference's tables decide. U+0301 and U+0001 are such characters, the
+    // joiner has a class of its own.
+    constexpr char32_t kAcute = 0x301, kControl = 1, kZeroWidthJoiner = 0x200D;
+    if (c != kZeroWidthJoiner && Contains(kGraphemeExtend, c)) return kAcute;
+    return Contains(kGraphemeControl, c) ? kControl : c;
   };
   size_t end = begin;
   char32_t previous = NextCodePoint(text, end);
@@ -149,6 +156,17 @@ size_t GraphemeEnd(std::string_view text, size_t begin) {
   return end;
 }
 
+namespace {
+
+char32_t LowerCase(char32_t c) {
+  for (const LowerCaseRun& run : kLaterLowerCase) {
+    if (c >= run.first && c <= run.last) return run.lower + (c - run.first);
+  }
+  return static_cast<char32_t>(utf8proc_tolower(static_cast<int32_t>(c)));
+}
+
+}  // namespace
+
 std::string Lowercase(std::string_view text) {
   std::string out;
   out.reserve(text.size());
@@ -159,14 +177,15 @@ std::string Lowercase(std::string_view text) {
     } else if (c == 0x130) {  // the one character whose lower case is two: i and a combining dot
       out += "i\xCC\x87";
     } else {
-      AppendCodePoint(out, static_cast<char32_t>(utf8proc_tolower(static_cast<int32_t>(c))));
+      AppendCodePoint(out, LowerCase(c));
     }
   }
   return out;
 }
 
-std::string Normalize(std::string_view text, NormalForm form) {
-  if (IsAscii(text)) return std::string(text);
+namespace {
+
+void AppendNormalized(std::string_view text, NormalForm form, std::string& out) {
   int options = UTF8PROC_STABLE;
   options |=
       form == NormalForm::kNfc || form == NormalForm::kNfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
@@ -181,10 +200,29 @@ std::string Normalize(std::string_view text, NormalForm form) {
     count = utf8proc_decompose(bytes, size, points.data(), points.size(), flags);
   }
   if (count >= 0) count = utf8proc_normalize_utf32(points.data(), count, flags);
-  if (count < 0) return std::string(text);  // only for invalid UTF-8, which callers exclude
+  if (count < 0) {  // only for invalid UTF-8, which callers exclude
+    out += text;
+    return;
+  }
+  for (utf8proc_ssize_t i = 0; i < count; ++i) AppendCodePoint(out, points[i]);
+}
+
+}  // namespace
+
+std::string Normalize(std::string_view text, NormalForm form) {
+  if (IsAscii(text)) return std::string(text);
   std::string out;
   out.reserve(text.size());
-  for (utf8proc_ssize_t i = 0; i < count; ++i) AppendCodePoint(out, points[i]);
+  size_t done = 0;
+  for (size_t pos = 0; pos < text.size();) {
+    const size_t begin = pos;
+    if (!Contains(kLaterThanNormalForms, NextCodePoint(text, pos))) continue;
+    // To the reference it is a character without properties: nothing passes it.
+    AppendNormalized(text.substr(done, begin - done), form, out);
+    out += text.substr(begin, pos - begin);
+    done = pos;
+  }
+  AppendNormalized(text.substr(done), form, out);
   return out;
 }
 

@@ -3,11 +3,13 @@
 
 Several of its Unicode crates are years apart from each other (and from Debian's utf8proc and
 Oniguruma), so ids equal the reference only with its own tables. Each class is read off the library's
-behaviour, code point by code point.
+behaviour, code point by code point. Normal forms and lower case are utf8proc's; tables hold the
+characters whose are different in the library, found with the utf8proc that the product links to.
 
     python make_unicode_tables.py ../../../executors/text/unicode_tables.inc
 """
 
+import ctypes
 import struct
 import sys
 
@@ -38,23 +40,95 @@ def matches(pattern):
 
 
 def charsmap(source, target):
-    """A precompiled_charsmap with the one rule that the ASCII character `source` becomes `target`."""
+    """A precompiled_charsmap with the one rule that what begins with the byte `source` becomes `target`."""
     units = [0] * 256
     units[0] = 1 << 10  # the root's children are at 1 ^ byte
-    child = 1 ^ ord(source)
-    units[child] = ord(source) | 1 << 8 | 1 << 10  # has a leaf at child ^ 1
+    child = 1 ^ source
+    units[child] = source | 1 << 8 | 1 << 10  # has a leaf at child ^ 1
     units[child ^ 1] = 1 << 31  # the replacement at 0
     return struct.pack("<257I", 1024, *units) + target.encode() + b"\0"
 
 
+def starts_cluster(char):
+    """Whether a mark joins `char`: within a short grapheme cluster all goes for its start's rule."""
+    mark = "\u0301"
+    return normalizers.Precompiled(charsmap(char.encode()[0], "b")).normalize_str(char + mark) == "b"
+
+
+class Utf8proc:
+    def __init__(self):
+        self.library = ctypes.CDLL("libutf8proc.so.2")
+        self.free = ctypes.CDLL(None).free
+        self.free.argtypes = [ctypes.c_void_p]
+
+    def normalize(self, form, text):
+        call = getattr(self.library, "utf8proc_" + form)
+        call.restype = ctypes.c_void_p
+        made = call(text.encode())
+        try:
+            return ctypes.string_at(made).decode()
+        finally:
+            self.free(made)
+
+    def lower(self, char):
+        return chr(self.library.utf8proc_tolower(ord(char)))
+
+
+def later_than_normal_forms(utf8proc):
+    """The characters to which utf8proc does something that the reference does not know of."""
+    forms = {form: getattr(normalizers, form)().normalize_str for form in ("NFC", "NFD", "NFKC", "NFKD")}
+
+    def moves(nfd, char):
+        """Whether it is ordered among marks: of the class 1 and of the highest, 240."""
+        plain = nfd(char)
+        return nfd("a" + char + "\u0334") != "a" + plain + "\u0334" or nfd("a\u0345" + char) != "a\u0345" + plain
+
+    found = set()
+    for char in map(chr, filter(lambda code: not 0xD800 <= code <= 0xDFFF, range(1, 0x110000))):
+        decomposed = utf8proc.normalize("NFD", char)
+        if (all(utf8proc.normalize(form, char) == own(char) for form, own in forms.items()) and
+                moves(lambda text: utf8proc.normalize("NFD", text), char) == moves(forms["NFD"], char)):
+            continue
+        assert all(own(char) == char for own in forms.values()) and not moves(forms["NFD"], char), hex(ord(char))
+        found.add(char)
+        if len(decomposed) > 1 and utf8proc.normalize("NFC", decomposed) == char:
+            found.add(decomposed[-1])  # else it would be composed with what is before it
+    return found
+
+
+def later_lower_case(utf8proc):
+    """Runs [first, last, lower case of the first] of the characters whose lower case is different."""
+    lower = normalizers.Lowercase().normalize_str
+    runs = []
+    for code in filter(lambda code: not 0xD800 <= code <= 0xDFFF, range(0x80, 0x110000)):
+        own = lower(chr(code))
+        if own == utf8proc.lower(chr(code)) or len(own) != 1:
+            continue
+        if runs and runs[-1][1] == code - 1 and ord(own) - runs[-1][2] == code - runs[-1][0]:
+            runs[-1][1] = code
+        else:
+            runs.append([code, code, ord(own)])
+    return runs
+
+
+def write(out, struct_name, name, rows):
+    items = ["{" + ", ".join(f"0x{value:x}" for value in row) + "}" for row in rows]
+    out.write(f"\nconstexpr {struct_name} {name}[] = {{\n")
+    for i in range(0, len(items), 6):
+        out.write("    " + ", ".join(items[i:i + 6]) + ",\n")
+    out.write("};\n")
+
+
 def main():
+    utf8proc = Utf8proc()
+    later = later_than_normal_forms(utf8proc)
     nfd = normalizers.NFD()
     clean = normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=False, strip_accents=False, lowercase=False)
     accents = normalizers.BertNormalizer(
         clean_text=False, handle_chinese_chars=False, strip_accents=True, lowercase=False)
     marks = normalizers.StripAccents()
-    clusters = normalizers.Precompiled(charsmap("a", "b"))
+    clusters = normalizers.Precompiled(charsmap(ord("a"), "b"))
     tables = {
         "kPunctuation": splits(pre_tokenizers.Punctuation("isolated"), 3),
         "kNumeric": splits(pre_tokenizers.Digits(True), 3),
@@ -65,6 +139,9 @@ def main():
         "kBertControl": lambda char: clean.normalize_str("a" + char + "b") == "ab",
         # Within a short grapheme cluster all goes for its start's rule.
         "kGraphemeExtend": lambda char: clusters.normalize_str("a" + char) == "b",
+        # Longer clusters than those of a character of three bytes and a mark go by characters.
+        "kGraphemeControl": lambda char: "\x7f" < char <= "\uffff" and not starts_cluster(char),
+        "kLaterThanNormalForms": lambda char: char in later,
         "kRegexLetter": matches(r"\p{L}"),
         "kRegexNumber": matches(r"\p{N}"),
     }
@@ -72,11 +149,8 @@ def main():
         out.write("// Written by tests/goldens/tokenizers/make_unicode_tables.py; not edited by hand.\n"
                   "// Inclusive ranges of code points, rising.\n// clang-format off\n")
         for name, predicate in tables.items():
-            items = [f"{{0x{first:x}, 0x{last:x}}}" for first, last in ranges(predicate)]
-            out.write(f"\nconstexpr CodePointRange {name}[] = {{\n")
-            for i in range(0, len(items), 6):
-                out.write("    " + ", ".join(items[i:i + 6]) + ",\n")
-            out.write("};\n")
+            write(out, "CodePointRange", name, ranges(predicate))
+        write(out, "LowerCaseRun", "kLaterLowerCase", later_lower_case(utf8proc))
         out.write("// clang-format on\n")
 
 

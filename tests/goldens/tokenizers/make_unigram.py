@@ -8,10 +8,12 @@ The rules of SentencePiece's nmt_nfkc (240 KB when compiled) are cut to those wh
 the corpus, and compiled again. The trainer orders pieces of equal scores anew in each run.
 """
 
+import base64
 import functools
 import io
 import json
 import os
+import random
 import struct
 import tempfile
 
@@ -19,7 +21,8 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from make_tokenizers import BYTES, CORPUS, FLAGGED, write_family
+import make_unicode_tables
+from make_tokenizers import BYTES, CORPUS, FLAGGED, dump, write_family
 
 
 def charsmap(**normalization):
@@ -184,7 +187,28 @@ def unigram_bytes():
         "unk_token": "<unk>"}, {}
 
 
+def write_normalized():
+    """normalized.json: what normalizers make of characters that are newer than some of their tables."""
+    rng = random.Random(4)
+    new = sorted(make_unicode_tables.later_than_normal_forms(make_unicode_tables.Utf8proc()))
+    marks = [chr(code) for code in (0x301, 0x323, 0x334, 0x345, 0x1DFA, 0x1AC0)]
+    upper = [chr(code) for code in (0x1C89, 0xA7CB, 0xA7CE, 0xA7DC, 0x10D50, 0x10D65, 0x16EA0, 0x16EB8, 0x130, 0x1E9E)]
+    apart = [chr(code) for code in (0xAD, 0x61C, 0x200B, 0x2065, 0xFFF0, 0xFFF8)]
+    rule = base64.b64encode(make_unicode_tables.charsmap("\u0343".encode()[0], "b")).decode()
+    mixed = lambda *kinds: ["".join(rng.choice(rng.choice(kinds)) for _ in range(8)) for _ in range(60)]
+    result = []
+    for normalizer, texts in [
+            *(({"type": form}, mixed(new, new, marks, "eao")) for form in ("NFC", "NFD", "NFKC", "NFKD")),
+            ({"type": "Lowercase"}, mixed(upper, "Ab")),
+            ({"type": "Precompiled", "precompiled_charsmap": rule}, mixed(apart, ["\u0343", "\u0328"], "e"))]:
+        document = {"version": "1.0", "added_tokens": [], "normalizer": normalizer, "model": {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 0}}
+        own = Tokenizer.from_str(json.dumps(document)).normalizer
+        result.append({"normalizer": normalizer, "texts": [[text, own.normalize_str(text)] for text in texts]})
+    dump(result, "normalized.json")
+
+
 if __name__ == "__main__":
+    write_normalized()
     write_family("xlm_roberta", *xlm_roberta())
     for first, family in enumerate([albert, t5, nmt, unigram_bytes]):
         write_family(family.__name__, *family(), first=first, step=4)
