@@ -49,12 +49,6 @@ def charsmap(source, target):
     return struct.pack("<257I", 1024, *units) + target.encode() + b"\0"
 
 
-def starts_cluster(char):
-    """Whether a mark joins `char`: within a short grapheme cluster all goes for its start's rule."""
-    mark = "\u0301"
-    return normalizers.Precompiled(charsmap(char.encode()[0], "b")).normalize_str(char + mark) == "b"
-
-
 class Utf8proc:
     def __init__(self):
         self.library = ctypes.CDLL("libutf8proc.so.2")
@@ -129,6 +123,7 @@ def main():
         clean_text=False, handle_chinese_chars=False, strip_accents=True, lowercase=False)
     marks = normalizers.StripAccents()
     clusters = normalizers.Precompiled(charsmap(ord("a"), "b"))
+    mark_clusters = normalizers.Precompiled(charsmap("\u0343".encode()[0], "b"))
     tables = {
         "kPunctuation": splits(pre_tokenizers.Punctuation("isolated"), 3),
         "kNumeric": splits(pre_tokenizers.Digits(True), 3),
@@ -139,8 +134,8 @@ def main():
         "kBertControl": lambda char: clean.normalize_str("a" + char + "b") == "ab",
         # Within a short grapheme cluster all goes for its start's rule.
         "kGraphemeExtend": lambda char: clusters.normalize_str("a" + char) == "b",
-        # Longer clusters than those of a character of three bytes and a mark go by characters.
-        "kGraphemeControl": lambda char: "\x7f" < char <= "\uffff" and not starts_cluster(char),
+        # The marks after it are a short cluster of their own, so that the second goes for the first's rule.
+        "kGraphemeControl": lambda char: char > "\x7f" and mark_clusters.normalize_str(char + "\u0343\u0328") == char + "b",
         "kLaterThanNormalForms": lambda char: char in later,
         "kRegexLetter": matches(r"\p{L}"),
         "kRegexNumber": matches(r"\p{N}"),
