@@ -76,6 +76,14 @@ TEST(ChatTemplateTest, FilterBlocks) {
               HasSubstr("break outside of a loop"));
 }
 
+TEST(ChatTemplateTest, WhatIsAddedToHtmlIsEscaped) {
+  EXPECT_EQ(Render("{{ '<b>'|safe + '<i>' }} {{ '<i>' + '\"\\''|e }} {{ '&'|e|e + '&'|safe|e }}"),
+            "<b>&lt;i&gt; &lt;i&gt;&#34;&#39; &amp;&");
+  EXPECT_EQ(Render("{{ ' <b>'|safe|trim|upper + '<' }} {{ '<'|safe ~ '<' }} {{ 1|safe + '<' }} "
+                   "{{ '<'|safe|title + '<' }} {{ ('<'|safe)|tojson }}"),
+            "<B>&lt; << 1&lt; << \"<\"");
+}
+
 TEST(ChatTemplateTest, StringsAreFormatted) {
   EXPECT_EQ(Render("{{ '<{}|{}>'.format('a', 2) }} {{ '{1}{0}{{x}}{n}'.format(1, none, n=[1]) }} "
                    "{{ '{}'.format(u) }}"),

@@ -95,20 +95,19 @@ class FilterCall {
     RETURN_IF_ERROR(Bind({}).status());
     std::string text = ToText(in_);
     RETURN_IF_ERROR(budget_.Charge(static_cast<int64_t>(text.size())));
-    if (name_ == "upper") return Value(UpperText(text));
-    if (name_ == "lower") return Value(LowerText(text));
-    if (name_ == "capitalize") return Value(CapitalizeText(text));
+    if (name_ == "upper") return LikeInput(UpperText(text));
+    if (name_ == "lower") return LikeInput(LowerText(text));
+    if (name_ == "capitalize") return LikeInput(CapitalizeText(text));
     if (name_ == "title") return Value(TitleText(text));
+    if (name_ == "safe") return Value::Markup(std::move(text));
     if (name_ == "e" || name_ == "escape") {
-      for (const auto& [from, to] : {std::pair<std::string_view, std::string_view>{"&", "&amp;"},
-                                     {"<", "&lt;"},
-                                     {">", "&gt;"},
-                                     {"'", "&#39;"},
-                                     {"\"", "&#34;"}}) {
-        text = ReplaceText(text, from, to, -1);
-      }
+      return Value::Markup(in_.is_markup() ? std::move(text) : EscapeHtml(std::move(text)));
     }
-    return Value(std::move(text));
+    return LikeInput(std::move(text));
+  }
+
+  Value LikeInput(std::string text) const {
+    return in_.is_markup() ? Value::Markup(std::move(text)) : Value(std::move(text));
   }
 
   Result Trim() {
@@ -116,8 +115,9 @@ class FilterCall {
     const std::string text = ToText(in_);
     RETURN_IF_ERROR(budget_.Charge(static_cast<int64_t>(text.size())));
     const bool has_characters = args[0].is_string();
-    return Value(std::string(has_characters ? StripCharacters(text, args[0].string(), true, true)
-                                            : StripWhiteSpace(text, true, true)));
+    return LikeInput(std::string(has_characters
+                                     ? StripCharacters(text, args[0].string(), true, true)
+                                     : StripWhiteSpace(text, true, true)));
   }
 
   Result Length() {

@@ -161,6 +161,17 @@ std::vector<std::string_view> SplitLines(std::string_view text) {
   return out;
 }
 
+std::string EscapeHtml(std::string text) {
+  for (const auto& [from, to] : {std::pair<std::string_view, std::string_view>{"&", "&amp;"},
+                                 {"<", "&lt;"},
+                                 {">", "&gt;"},
+                                 {"'", "&#39;"},
+                                 {"\"", "&#34;"}}) {
+    text = ReplaceText(text, from, to, -1);
+  }
+  return text;
+}
+
 std::string ReplaceText(std::string_view text, std::string_view from, std::string_view to,
                         int64_t limit) {
   std::string out;

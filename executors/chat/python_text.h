@@ -30,6 +30,9 @@ std::vector<std::string_view> SplitLines(std::string_view text);
 std::string ReplaceText(std::string_view text, std::string_view from, std::string_view to,
                         int64_t limit);
 
+// With entities for & < > ' and ", as markupsafe.escape().
+std::string EscapeHtml(std::string text);
+
 // One code point for each, by the simple case mapping of Unicode.
 std::string UpperText(std::string_view text);
 std::string LowerText(std::string_view text);

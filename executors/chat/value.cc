@@ -137,6 +137,12 @@ const Value* Map::Find(const MapKey& key) const {
   return found == places.end() ? nullptr : &items[found->second].second;
 }
 
+Value Value::Markup(std::string s) {
+  Value value;
+  value.v_ = std::make_shared<const String>(String{std::move(s), /*is_markup=*/true});
+  return value;
+}
+
 absl::StatusOr<Value> Value::OfList(std::vector<Value> items) {
   auto list = std::make_shared<List>();
   for (const Value& item : items) {

@@ -40,6 +40,11 @@ struct Map {
   const Value* Find(const MapKey& key) const;
 };
 
+struct String {
+  std::string text;
+  bool is_markup = false;
+};
+
 // The one thing that changes: `{% set ns.x = ... %}`.
 struct Namespace {
   absl::flat_hash_map<std::string, Value> members;
@@ -61,11 +66,14 @@ class Value {
   Value(int64_t i) : v_(i) {}  // NOLINT(google-explicit-constructor)
   Value(double d) : v_(d) {}   // NOLINT(google-explicit-constructor)
   Value(std::string s)         // NOLINT(google-explicit-constructor)
-      : v_(std::make_shared<const std::string>(std::move(s))) {}
+      : v_(std::make_shared<const String>(String{std::move(s)})) {}
   explicit Value(std::shared_ptr<Namespace> ns) : v_(std::move(ns)) {}
   explicit Value(std::shared_ptr<const Callable> callable) : v_(std::move(callable)) {}
   Value(const char*) = delete;
 
+  // A string that is HTML, as the filters `safe` and `escape` give. In a sum with it, other strings
+  // are escaped.
+  static Value Markup(std::string s);
   // InvalidArgument: nested too deep, or of something that only variables hold.
   static absl::StatusOr<Value> OfList(std::vector<Value> items);
   // A later item replaces an earlier one of its key.
@@ -80,6 +88,7 @@ class Value {
   bool is_number() const { return is_bool() || is_int() || is_float(); }  // as in Python
   bool is_integral() const { return is_bool() || is_int(); }
   bool is_string() const { return std::holds_alternative<StringPtr>(v_); }
+  bool is_markup() const { return is_string() && std::get<StringPtr>(v_)->is_markup; }
   bool is_list() const { return std::holds_alternative<ListPtr>(v_); }
   bool is_map() const { return std::holds_alternative<MapPtr>(v_); }
   bool is_namespace() const { return std::holds_alternative<NamespacePtr>(v_); }
@@ -89,7 +98,7 @@ class Value {
   bool boolean() const { return std::get<bool>(v_); }
   int64_t integral() const { return is_bool() ? boolean() : std::get<int64_t>(v_); }
   double number() const;
-  const std::string& string() const { return *std::get<StringPtr>(v_); }
+  const std::string& string() const { return std::get<StringPtr>(v_)->text; }
   const std::vector<Value>& list() const { return std::get<ListPtr>(v_)->items; }
   const Map& map() const { return *std::get<MapPtr>(v_); }
   Namespace& ns() const { return *std::get<NamespacePtr>(v_); }
@@ -101,7 +110,7 @@ class Value {
   std::string_view Kind() const;
 
  private:
-  using StringPtr = std::shared_ptr<const std::string>;
+  using StringPtr = std::shared_ptr<const String>;
   using ListPtr = std::shared_ptr<const List>;
   using MapPtr = std::shared_ptr<const Map>;
   using NamespacePtr = std::shared_ptr<Namespace>;
