@@ -97,9 +97,9 @@ absl::Status CheckTensor(const at::Tensor& tensor, bool is_summed) {
     return absl::InvalidArgumentError("a collective needs contiguous tensors");
   }
   const at::ScalarType type = tensor.scalar_type();
-  if (is_summed && type != at::kFloat && type != at::kBFloat16) {
+  if (is_summed && type != at::kFloat && type != at::kBFloat16 && type != at::kHalf) {
     return absl::InvalidArgumentError(
-        absl::StrCat("a sum over ranks needs fp32 or bf16, got ", c10::toString(type)));
+        absl::StrCat("a sum over ranks needs fp32, bf16 or fp16, got ", c10::toString(type)));
   }
   return absl::OkStatus();
 }

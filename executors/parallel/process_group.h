@@ -3,9 +3,9 @@
 //   all_reduce #7 (25000000 bytes) did not finish within 10m: rank 2 has not come (its last:
 //   broadcast #6 of 4 bytes)
 //
-// Every rank must begin the same collectives in the same order. Tensors are contiguous, fp32 or
-// bf16 (broadcast and all-gather: any type), on the group's device. After a first error the group
-// is over: each further call gives that error at once.
+// Every rank must begin the same collectives in the same order. Tensors are contiguous, fp32, bf16
+// or fp16 (broadcast and all-gather: any type), on the group's device. After a first error the
+// group is over: each further call gives that error at once.
 //
 // Threads: one at a time begins collectives; Pending::Wait may be called from any.
 #pragma once
@@ -81,10 +81,13 @@ class ProcessGroup {
   int rank() const { return options_.rank; }
   int world_size() const { return options_.world_size; }
 
-  // tensor = sum over ranks. bf16 sums are rounded after each addition.
+  // tensor = sum over ranks. bf16 and fp16 sums are rounded after each addition. What is not finite
+  // on a rank, or overflows (in fp16 beyond 65504), is infinite or NaN in the sum, and the same on
+  // every rank: all see that a step of scaled gradients has to be left out.
   Pending AllReduceSum(const at::Tensor& tensor);
   // out = sum over ranks of their `in`'s piece number rank(): in is [world_size * out.numel()].
-  // bf16 is added up in fp32 and rounded once on CPUs. `in` is not changed.
+  // bf16 and fp16 are added up in fp32 and rounded once on CPUs. What is not finite or overflows
+  // shows in the piece of the rank that holds it. `in` is not changed.
   Pending ReduceScatterSum(const at::Tensor& out, const at::Tensor& in);
   // out = the ranks' `in` one after the other: out is [world_size * in.numel()]. `in` may be out's
   // own piece number rank(), which saves a copy.

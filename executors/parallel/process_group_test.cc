@@ -1,6 +1,7 @@
 #include "executors/parallel/process_group.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
@@ -11,7 +12,9 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -81,7 +84,7 @@ std::string Copies(ProcessGroup& group, at::ScalarType type) {
 
 std::string Everything(ProcessGroup& group) {
   std::string problems;
-  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kHalf}) {
     problems += Sums(group, type) + Copies(group, type);
   }
   problems += Copies(group, at::kLong);
@@ -123,12 +126,41 @@ std::string ManyAtOnce(ProcessGroup& group) {
 }
 
 // bf16 over four ranks: 256 + 1 + 1 + 1 is 259, which rounds to 260; rounded at each step it stays
-// at 256.
+// at 256. fp16 likewise, from 2048 on.
 std::string RoundsOnce(ProcessGroup& group) {
-  const at::Tensor in = at::full({4}, group.rank() == 3 ? 256.0 : 1.0, at::kBFloat16);
-  const at::Tensor out = at::empty({1}, at::kBFloat16);
-  RETURN_UNLESS_OK(group.ReduceScatterSum(out, in).Wait());
-  return absl::StrCat(out.item<float>());
+  std::string sums;
+  for (const auto& [type, large] :
+       {std::pair{at::kBFloat16, 256.0}, std::pair{at::kHalf, 2048.0}}) {
+    const at::Tensor in = at::full({4}, group.rank() == 3 ? large : 1.0, type);
+    const at::Tensor out = at::empty({1}, type);
+    RETURN_UNLESS_OK(group.ReduceScatterSum(out, in).Wait());
+    absl::StrAppend(&sums, out.item<float>(), " ");
+  }
+  return sums;
+}
+
+// fp16 over two ranks: rank 0 has every number that there is, rank 1 its bits read as an integer
+// (which Gloo added wrongly before libtorch 2.8), a number so large that sums overflow, or one that
+// is not finite.
+std::string HalfSums(ProcessGroup& group) {
+  const at::Tensor bits = at::arange(1 << 16, at::kInt);
+  const at::Tensor first = bits.to(at::kShort).view(at::kHalf);
+  std::vector<at::Tensor> seconds = {bits.to(at::kHalf)};
+  for (const float number : {65504.0f, INFINITY, -INFINITY, NAN}) {
+    seconds.push_back(at::full({1 << 16}, number, at::kHalf));
+  }
+  for (const at::Tensor& second : seconds) {
+    const at::Tensor expected = first + second;
+    const at::Tensor own = group.rank() == 0 ? first : second;
+    const at::Tensor sum = own.clone();
+    RETURN_UNLESS_OK(group.AllReduceSum(sum).Wait());
+    RETURN_UNLESS(at::allclose(sum, expected, 0, 0, /*equal_nan=*/true));
+    const at::Tensor piece = at::empty({1 << 15}, at::kHalf);
+    RETURN_UNLESS_OK(group.ReduceScatterSum(piece, own).Wait());
+    const at::Tensor expected_piece = expected.narrow(0, group.rank() << 15, 1 << 15);
+    RETURN_UNLESS(at::allclose(piece, expected_piece, 0, 0, /*equal_nan=*/true));
+  }
+  return "right";
 }
 
 std::string SumTwice(ProcessGroup& group) {
@@ -194,6 +226,7 @@ std::string LateReduceScatter(ProcessGroup& group) {
 RANK_FUNCTION(Everything);
 RANK_FUNCTION(ManyAtOnce);
 RANK_FUNCTION(RoundsOnce);
+RANK_FUNCTION(HalfSums);
 RANK_FUNCTION(SumTwice);
 RANK_FUNCTION(LastDies);
 RANK_FUNCTION(FirstDies);
@@ -225,7 +258,13 @@ TEST_P(RanksTest, ManyMayBeUnderWay) {
 
 TEST(ProcessGroupTest, AScatteredSumIsRoundedOnce) {
   for (const auto& [rank, end] : RunRanks("RoundsOnce", {.world_size = 4})) {
-    EXPECT_EQ(end.output, "260") << "rank " << rank;
+    EXPECT_EQ(end.output, "260 2052 ") << "rank " << rank;
+  }
+}
+
+TEST(ProcessGroupTest, SumsOfHalvesOverflowToWhatIsNotFinite) {
+  for (const auto& [rank, end] : RunRanks("HalfSums", {.world_size = 2})) {
+    EXPECT_EQ(end.output, "right") << "rank " << rank;
   }
 }
 
@@ -307,7 +346,7 @@ TEST(ProcessGroupTest, AWorldOfOneIsDoneAtOnce) {
 TEST(ProcessGroupTest, WhatACollectiveCannotTakeIsAnError) {
   const std::unique_ptr<ProcessGroup> group = ProcessGroup::Single();
   EXPECT_EQ(Message(group->AllReduceSum(at::zeros({2}, at::kLong)).Wait()),
-            "a sum over ranks needs fp32 or bf16, got Long");
+            "a sum over ranks needs fp32, bf16 or fp16, got Long");
   EXPECT_EQ(Message(group->Broadcast(at::zeros({2, 3}).t(), 0).Wait()),
             "a collective needs contiguous tensors");
   EXPECT_EQ(Message(group->AllGather(at::zeros({3}), at::zeros({2})).Wait()),
