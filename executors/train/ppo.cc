@@ -297,8 +297,9 @@ absl::Status PpoTrainer::Step(const Rollout& rollout, const Estimates& estimates
     return NotFinite("the loss", report.update);
   }
   ASSIGN_OR_RETURN(const StepReport step, optimizer_.Step(report.learning_rate, state.loss_scale));
-  if (options_.scale_loss) UpdateLossScale(step.is_finite, state);
-  if (!step.is_finite && !options_.scale_loss) return NotFinite("the gradient", report.update);
+  if (options_.scale_loss ? !UpdateLossScale(step.is_finite, state) : !step.is_finite) {
+    return NotFinite("the gradient", report.update);
+  }
   RETURN_IF_ERROR(models_.weights->EndStep());
 
   for (size_t i = 0; i < report.sums.size(); ++i) report.sums[i] += sums[i];

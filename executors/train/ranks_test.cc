@@ -1,11 +1,14 @@
 // Training on several CPU ranks: one rank with batches of 8, two with 4 and four with 2 give the
 // same losses and weights in every ZeRO stage, and a training that goes on from its state gives
-// exactly what it would have given without a break.
+// exactly what it would have given without a break. In float16, which is for GPUs, too.
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <sstream>
@@ -26,6 +29,8 @@ namespace {
 
 constexpr int64_t kGlobalBatch = 8;
 constexpr int64_t kSteps = 6;
+// Of trainings in fp16: with the usual 65536 the tiny models' first steps overflow.
+constexpr double kHalfLossScale = 1024;
 
 struct Setup {
   int zero_stage = 0;
@@ -33,6 +38,27 @@ struct Setup {
   int64_t accumulation = 1;
   const char* family = "llama";
   at::ScalarType compute = at::kFloat;
+  int64_t overflow_at = -1;  // of the steps, from 0; fp16
+};
+
+// SFT, but in one step the last rank's gradients overflow, as with a loss scale far too large.
+class OverflowingRecipe : public SftRecipe {
+ public:
+  OverflowingRecipe(model::Decoder* model, const std::vector<SftRow>* rows, int64_t overflow_at)
+      : SftRecipe(model, rows, false), overflow_at_(overflow_at) {}
+
+  absl::Status BeginStep(const StepBatches& batches, parallel::ProcessGroup& group) override {
+    is_overflow_ = step_++ == overflow_at_ && group.rank() == group.world_size() - 1;
+    return SftRecipe::BeginStep(batches, group);
+  }
+  absl::StatusOr<PassReport> Pass(const std::vector<int64_t>& rows, double loss_scale) override {
+    return SftRecipe::Pass(rows, is_overflow_ ? 1e12 : loss_scale);
+  }
+
+ private:
+  const int64_t overflow_at_;
+  int64_t step_ = 0;
+  bool is_overflow_ = false;
 };
 
 // A model with all that trains it.
@@ -43,16 +69,19 @@ struct Training {
         rows(MakeSftRows(ReadTrainGolden("sft/texts.json")["texts"].get<std::vector<std::string>>(),
                          *LoadTinyTokenizer(setup.family), 32, false)
                  .value()),
-        weights(Tensors(adapters),
-                {.compute = setup.compute, .zero_stage = setup.zero_stage, .group = &group}),
+        weights(Tensors(adapters), {.compute = adapters ? at::kFloat : setup.compute,
+                                    .zero_stage = setup.zero_stage,
+                                    .group = &group}),
         layers(setup.recompute, weights.hooks()),
-        recipe(model.get(), &rows, false) {
+        recipe(model.get(), &rows, setup.overflow_at) {
     model->set_layer_runner(&layers);
     TrainerOptions options =
         OptionsOf({{"learning_rate", 1e-3}}, static_cast<int64_t>(rows.size()));
     options.batches.batch_size = kGlobalBatch / group.world_size() / setup.accumulation;
     options.batches.accumulation = setup.accumulation;
     options.batches.max_steps = kSteps;
+    options.scale_loss = setup.compute == at::kHalf;
+    options.first_loss_scale = kHalfLossScale;
     trainer = std::make_unique<Trainer>(options, &recipe, &weights, &group);
   }
 
@@ -88,7 +117,7 @@ struct Training {
   std::vector<SftRow> rows;
   TrainedWeights weights;
   TrainingLayerRunner layers;
-  SftRecipe recipe;
+  OverflowingRecipe recipe;
   std::unique_ptr<Trainer> trainer;
 };
 
@@ -97,16 +126,78 @@ std::string Sft(parallel::ProcessGroup& group) {
   return Training(group, {kStage, kRecompute, kAccumulation}).Run();
 }
 
-template <int kStage>
+template <int kStage, at::ScalarType kCompute = at::kFloat>
 std::string Lora(parallel::ProcessGroup& group) {
-  return Training(group, {kStage, /*recompute=*/false, 1, "gpt2"}, /*adapters=*/true).Run();
+  const Setup setup = {kStage, /*recompute=*/false, 1, "gpt2", kCompute};
+  return Training(group, setup, /*adapters=*/true).Run();
+}
+
+// In fp16 and without an overflow: what fp32 gives but for rounding.
+template <int kStage, bool kRecompute>
+std::string Half(parallel::ProcessGroup& group) {
+  return Training(group, {kStage, kRecompute, 1, "llama", at::kHalf}).Run();
+}
+
+// In fp16, where the third step overflows on the last rank. What each step left on this rank, as
+// words: `kept` or `changed` weights and moments, the loss scale, and the optimiser's steps.
+template <int kStage>
+std::string Overflow(parallel::ProcessGroup& group) {
+  Training training(group, {kStage, true, 1, "llama", at::kHalf, /*overflow_at=*/2});
+  const auto parts = [&] {
+    std::vector<at::Tensor> parts;
+    for (const WeightShard& shard : training.weights.shards()) {
+      for (const at::Tensor& part :
+           {shard.master, shard.compute, shard.exp_avg, shard.exp_avg_sq}) {
+        parts.push_back(part.clone());
+      }
+    }
+    return parts;
+  };
+  const auto same = [](const at::Tensor& a, const at::Tensor& b) { return at::equal(a, b); };
+  std::vector<at::Tensor> before = parts();
+  std::string report;
+  TrainerCallbacks callbacks = QuietCallbacks();
+  callbacks.wants_checkpoint = [&](const TrainerState& state, int64_t) {
+    std::vector<at::Tensor> now = parts();
+    const bool is_kept = std::equal(now.begin(), now.end(), before.begin(), same);
+    absl::StrAppend(&report, is_kept ? "kept " : "changed ", state.loss_scale, " ",
+                    training.trainer->optimizer().steps(), "\n");
+    before = std::move(now);
+    return false;
+  };
+  const auto state = training.trainer->Run({}, callbacks);
+  return state.ok() ? report : state.status().ToString();
+}
+
+// One gradient is finite in fp16 on each of two ranks, but not in their sum, which from stage 1 on
+// only rank 0 sees; in a second step it is. Whether the steps were finite.
+template <int kStage>
+std::string OverflowingSum(parallel::ProcessGroup& group) {
+  at::Tensor tensor = at::ones({64});
+  TrainedWeights weights({{"w", &tensor}},
+                         {.compute = at::kHalf, .zero_stage = kStage, .group = &group});
+  AdamW optimizer({}, &weights);
+  std::string report;
+  for (const double gradient : {40000.0, 20000.0}) {
+    weights.BeginStep();
+    if (const absl::Status begun = weights.BeginPass(true); !begun.ok()) return begun.ToString();
+    tensor.mutable_grad()[0] = gradient;
+    if (const absl::Status ended = weights.EndPass(); !ended.ok()) return ended.ToString();
+    const auto step = optimizer.Step(/*learning_rate=*/1e-3, /*loss_scale=*/1024);
+    if (!step.ok()) return step.status().ToString();
+    absl::StrAppend(&report, step->is_finite ? "finite " : "not finite ");
+    if (const absl::Status done = weights.EndStep(); !done.ok()) return done.ToString();
+  }
+  return report;
 }
 
 // Stops after half of the steps, goes on in another training, and compares with one that did not
 // stop, to the last bit.
 template <int kStage>
 std::string Resume(parallel::ProcessGroup& group) {
-  const Setup setup = {kStage, true, 1, "gpt2", kStage == 1 ? at::kBFloat16 : at::kFloat};
+  const at::ScalarType compute = kStage == 1 ? at::kBFloat16 : kStage == 2 ? at::kHalf : at::kFloat;
+  // In fp16 a step of the first half overflows: the loss scale has to go on as well.
+  const Setup setup = {kStage, true, 1, "gpt2", compute, compute == at::kHalf ? 1 : -1};
   // Dropout on: the random numbers have to go on too.
   const auto seed = [&] { at::manual_seed(42 + group.rank()); };
   seed();
@@ -135,16 +226,22 @@ std::string Resume(parallel::ProcessGroup& group) {
   if (!absl::IsCancelled(stopped.status())) return "the first half was not stopped";
 
   at::manual_seed(7);
-  Training second(group, setup);
+  Setup rest = setup;
+  rest.overflow_at = -1;
+  Training second(group, rest);
   second.model->set_dropout(true);
   auto state = ReadState(folder, second.trainer->optimizer(), second.weights, group);
   if (!state.ok()) return state.status().ToString();
   const auto end = second.trainer->Run(*std::move(state), QuietCallbacks());
   if (!end.ok()) return end.status().ToString();
+  if (compute == at::kHalf &&
+      (end->loss_scale != kHalfLossScale / 2 || end->good_steps != kSteps - 2)) {
+    return absl::StrCat("a loss scale of ", end->loss_scale, " for ", end->good_steps, " steps");
+  }
   return second.Report(*end) == expected ? "same" : "different";
 }
 
-template <int kStage>
+template <int kStage, at::ScalarType kCompute = at::kFloat>
 std::string Dpo(parallel::ProcessGroup& group) {
   const auto tokenizer = LoadTinyTokenizer("llama");
   const Json golden = ReadTrainGolden("dpo/preferences.json");
@@ -153,7 +250,7 @@ std::string Dpo(parallel::ProcessGroup& group) {
     pairs.push_back(MakePair(row["prompt"], row["chosen"], row["rejected"], *tokenizer,
                              *tokenizer->eos_id(), {}));
   }
-  Training training(group, {.zero_stage = kStage});
+  Training training(group, {.zero_stage = kStage, .compute = kCompute});
   DpoRecipe recipe(training.model.get(), &pairs, {});
   const absl::Status prepared =
       recipe.Prepare(2, training.weights, group, [](int64_t, int64_t) { return absl::OkStatus(); });
@@ -161,6 +258,8 @@ std::string Dpo(parallel::ProcessGroup& group) {
   TrainerOptions options = OptionsOf({{"learning_rate", 1e-4}}, static_cast<int64_t>(pairs.size()));
   options.batches.batch_size = kGlobalBatch / group.world_size();
   options.batches.max_steps = kSteps;
+  options.scale_loss = kCompute == at::kHalf;
+  options.first_loss_scale = kHalfLossScale;
   Trainer trainer(options, &recipe, &training.weights, &group);
   const auto state = trainer.Run({}, QuietCallbacks());
   if (!state.ok()) return state.status().ToString();
@@ -189,9 +288,24 @@ const parallel::RankFunctionRegistration kFunctions[] = {{"sft_0", OnRank<Sft<0,
                                                          {"lora_3", OnRank<Lora<3>>},
                                                          {"resume_0", OnRank<Resume<0>>},
                                                          {"resume_1", OnRank<Resume<1>>},
+                                                         {"resume_2", OnRank<Resume<2>>},
                                                          {"resume_3", OnRank<Resume<3>>},
                                                          {"dpo_0", OnRank<Dpo<0>>},
-                                                         {"dpo_3", OnRank<Dpo<3>>}};
+                                                         {"dpo_3", OnRank<Dpo<3>>},
+                                                         {"lora_half", OnRank<Lora<0, at::kHalf>>},
+                                                         {"dpo_half", OnRank<Dpo<0, at::kHalf>>},
+                                                         {"half_0", OnRank<Half<0, true>>},
+                                                         {"half_0_kept", OnRank<Half<0, false>>},
+                                                         {"half_2", OnRank<Half<2, true>>},
+                                                         {"half_3", OnRank<Half<3, true>>},
+                                                         {"overflow_0", OnRank<Overflow<0>>},
+                                                         {"overflow_1", OnRank<Overflow<1>>},
+                                                         {"overflow_2", OnRank<Overflow<2>>},
+                                                         {"overflow_3", OnRank<Overflow<3>>},
+                                                         {"sum_0", OnRank<OverflowingSum<0>>},
+                                                         {"sum_1", OnRank<OverflowingSum<1>>},
+                                                         {"sum_2", OnRank<OverflowingSum<2>>},
+                                                         {"sum_3", OnRank<OverflowingSum<3>>}};
 
 std::string ReportOf(const std::string& function, int ranks) {
   const auto ends = parallel::RunRanks(function, {.world_size = ranks});
@@ -206,12 +320,13 @@ std::vector<double> Numbers(const std::string& report) {
   return numbers;
 }
 
-void ExpectNear(const std::string& got, const std::string& want, const std::string& what) {
+void ExpectNear(const std::string& got, const std::string& want, const std::string& what,
+                double tolerance = 1e-4) {
   const std::vector<double> a = Numbers(got), b = Numbers(want);
   ASSERT_GE(b.size(), 2 * static_cast<size_t>(kSteps)) << want;
   ASSERT_EQ(a.size(), b.size()) << what << ": " << got;
   for (size_t i = 0; i < a.size(); ++i) {
-    EXPECT_NEAR(a[i], b[i], 1e-4 * std::max(1.0, std::abs(b[i]))) << what << ", number " << i;
+    EXPECT_NEAR(a[i], b[i], tolerance * std::max(1.0, std::abs(b[i]))) << what << ", number " << i;
   }
 }
 
@@ -244,8 +359,51 @@ TEST(RanksTest, DpoToo) {
     ExpectNear(ReportOf(function, 2), alone, function);
 }
 
+// Float16 rounds to one part in 2048. In six steps that moves losses by less than twice as much;
+// norms of gradients, and sums of weights, in which much cancels out, by more.
+TEST(RanksTest, HalvesGiveWhatFloat32Gives) {
+  const std::string alone = ReportOf("sft_0", 1);
+  const auto expect_near = [&](const char* function, int ranks) {
+    const std::string what = absl::StrCat(function, " on ", ranks),
+                      report = ReportOf(function, ranks);
+    ExpectNear(report, alone, what, 2e-2);
+    const std::vector<double> got = Numbers(report), want = Numbers(alone);
+    for (size_t i = 0; i < 3 * static_cast<size_t>(kSteps) && i < got.size(); i += 3) {
+      EXPECT_NEAR(got[i], want[i], 1e-3 * want[i]) << what << ", loss of step " << i / 3 + 1;
+    }
+  };
+  expect_near("half_0", 1);
+  for (const char* function : {"half_0", "half_0_kept", "half_2", "half_3"})
+    expect_near(function, 2);
+}
+
+TEST(RanksTest, HalvesWithAdaptersAndInDpoToo) {
+  ExpectNear(ReportOf("lora_half", 2), ReportOf("lora_0", 1), "adapters", 2e-2);
+  ExpectNear(ReportOf("dpo_half", 2), ReportOf("dpo_0", 1), "DPO", 2e-2);
+}
+
+TEST(RanksTest, AStepThatOverflowsOnOneRankIsLeftOutOnAll) {
+  const std::string expected =
+      "changed 1024 1\nchanged 1024 2\nkept 512 2\nchanged 512 3\nchanged 512 4\nchanged 512 5\n";
+  for (const char* function : {"overflow_0", "overflow_1", "overflow_2", "overflow_3"}) {
+    for (const int ranks : {1, 2}) {
+      for (const auto& [rank, end] : parallel::RunRanks(function, {.world_size = ranks})) {
+        EXPECT_EQ(end.output, expected) << function << ", rank " << rank << " of " << ranks;
+      }
+    }
+  }
+}
+
+TEST(RanksTest, ASumThatOverflowsInOneShardIsLeftOutOnAllRanks) {
+  for (const char* function : {"sum_0", "sum_1", "sum_2", "sum_3"}) {
+    for (const auto& [rank, end] : parallel::RunRanks(function, {.world_size = 2})) {
+      EXPECT_EQ(end.output, "not finite finite ") << function << ", rank " << rank;
+    }
+  }
+}
+
 TEST(RanksTest, AStateIsGoneOnFromToTheLastBit) {
-  for (const char* function : {"resume_0", "resume_1", "resume_3"}) {
+  for (const char* function : {"resume_0", "resume_1", "resume_2", "resume_3"}) {
     for (const int ranks : {1, 2}) {
       const TempDir folder;
       ::setenv("FLOWMESH_TEST_STATE", folder.path().c_str(), 1);

@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "absl/strings/str_cat.h"
 #include "executors/model/model_goldens.h"
 #include "executors/train/model_weights.h"
 #include "executors/train/recompute.h"
@@ -77,13 +78,17 @@ INSTANTIATE_TEST_SUITE_P(Families, GradientTest,
                                   (std::get<1>(info.param) ? "_recomputed" : "_kept");
                          });
 
-class CurveTest : public testing::TestWithParam<const char*> {};
+struct Curve {
+  const char* golden;
+  at::ScalarType dtype = at::kFloat;
+};
+class CurveTest : public testing::TestWithParam<Curve> {};
 
 TEST_P(CurveTest, EqualsTheReference) {
-  const Json golden = ReadTrainGolden(std::string("sft/") + GetParam() + ".json");
+  const at::ScalarType dtype = GetParam().dtype;
+  const Json golden = ReadTrainGolden(absl::StrCat("sft/", GetParam().golden, ".json"));
   const Json& training = golden["training"];
   const std::string family = golden["model"];
-  const at::ScalarType dtype = training.value("bf16", false) ? at::kBFloat16 : at::kFloat;
   const std::unique_ptr<model::Decoder> model = LoadTinyModel(family, dtype);
   const auto texts = ReadTrainGolden("sft/texts.json")["texts"].get<std::vector<std::string>>();
   const bool packing = training.value("packing", false);
@@ -91,20 +96,22 @@ TEST_P(CurveTest, EqualsTheReference) {
       MakeSftRows(texts, *LoadTinyTokenizer(family), training["max_seq_length"], packing);
   ASSERT_TRUE(rows.ok()) << rows.status();
 
-  const bool is_bf16 = dtype == at::kBFloat16;
+  const bool is_bf16 = dtype == at::kBFloat16, is_fp16 = dtype == at::kHalf;
   const auto group = parallel::ProcessGroup::Single();
   TrainedWeights weights(AllWeights(*model), {.compute = dtype, .group = group.get()});
   TrainingLayerRunner runner(/*recompute=*/true, weights.hooks());
   model->set_layer_runner(&runner);
   SftRecipe recipe(model.get(), &*rows, packing);
-  Trainer trainer(OptionsOf(training, static_cast<int64_t>(rows->size())), &recipe, &weights,
-                  group.get());
+  TrainerOptions options = OptionsOf(training, static_cast<int64_t>(rows->size()));
+  options.scale_loss = is_fp16;
+  options.first_loss_scale = 1024;  // with 65536 the first steps would overflow and be left out
+  Trainer trainer(options, &recipe, &weights, group.get());
   const auto state = trainer.Run({}, QuietCallbacks());
   ASSERT_TRUE(state.ok()) << state.status();
 
   const Json& steps = golden["steps"];
   ASSERT_EQ(state->log.size(), steps.size());
-  const double tolerance = is_bf16 ? 2e-2 : 1e-3;
+  const bool is_rounded = is_bf16 || is_fp16;
   for (size_t i = 0; i < steps.size(); ++i) {
     const Json &got = state->log[i], &want = steps[i];
     const auto near = [&](const char* name, double limit) {
@@ -112,11 +119,13 @@ TEST_P(CurveTest, EqualsTheReference) {
       EXPECT_NEAR(got[name].get<double>(), value, limit * std::max(1.0, std::abs(value)))
           << name << " of step " << i + 1;
     };
-    near("loss", tolerance);
+    // Rounding has its way after some steps; losses stay together all the same. Float16 has eight
+    // times the precision of bfloat16: for ten steps it does not show.
+    const bool is_early = i < 10;
+    near("loss", is_bf16 ? 2e-2 : is_fp16 && !is_early ? 1e-2 : 1e-3);
     near("learning_rate", 1e-9);
-    // In bfloat16 rounding has its way after some steps; losses stay together all the same.
-    if (!is_bf16 || i < 10) near("grad_norm", is_bf16 ? 0.1 : 1e-2);
-    near("mean_token_accuracy", is_bf16 ? 0.2 : 1e-4);
+    if (!is_rounded || is_early) near("grad_norm", is_bf16 ? 0.1 : 1e-2);
+    near("mean_token_accuracy", is_bf16 ? 0.2 : is_fp16 ? 0.1 : 1e-4);
     near("epoch", 1e-9);
     near("num_tokens", 0);
   }
@@ -124,31 +133,101 @@ TEST_P(CurveTest, EqualsTheReference) {
     for (const NamedPart& part : Parts(parameter, *parameter.tensor)) {
       const double norm = golden["parameters"][part.name]["norm"];
       EXPECT_NEAR(part.tensor.to(at::kDouble).norm().item<double>(), norm,
-                  (is_bf16 ? 1e-2 : 1e-3) * norm)
+                  (is_rounded ? 1e-2 : 1e-3) * norm)
           << part.name;
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cases, CurveTest,
-                         testing::Values("llama", "gpt2", "gemma3_text", "qwen3",
-                                         "accumulation_warmup_cosine", "weight_decay",
-                                         "max_grad_norm", "max_grad_norm_15", "packing", "bf16",
-                                         "short_last_batch", "epochs_1_5"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(
+    Cases, CurveTest,
+    testing::Values(Curve{"llama"}, Curve{"gpt2"}, Curve{"gemma3_text"}, Curve{"qwen3"},
+                    Curve{"accumulation_warmup_cosine"}, Curve{"weight_decay"},
+                    Curve{"max_grad_norm"}, Curve{"max_grad_norm_15"}, Curve{"packing"},
+                    Curve{"short_last_batch"}, Curve{"epochs_1_5"}, Curve{"bf16", at::kBFloat16},
+                    Curve{"llama", at::kHalf}, Curve{"gpt2", at::kHalf},
+                    Curve{"accumulation_warmup_cosine", at::kHalf}),
+    [](const auto& info) {
+      return absl::StrCat(info.param.golden, info.param.dtype == at::kHalf ? "_fp16" : "");
+    });
+
+// SFT, but the forward passes of some steps, counted from 0, overflow.
+class OverflowingRecipe : public SftRecipe {
+ public:
+  OverflowingRecipe(model::Decoder* model, const std::vector<SftRow>* rows, int64_t first,
+                    int64_t last)
+      : SftRecipe(model, rows, false), first_(first), last_(last) {}
+
+  absl::StatusOr<PassReport> Pass(const std::vector<int64_t>& rows, double loss_scale) override {
+    ASSIGN_OR_RETURN(PassReport report, SftRecipe::Pass(rows, loss_scale));
+    if (first_ <= step_ && step_ <= last_) report.loss = NAN;
+    ++step_;
+    return report;
+  }
+
+ private:
+  const int64_t first_, last_;
+  int64_t step_ = 0;
+};
+
+class LossThatIsNotFiniteTest : public testing::Test {
+ protected:
+  // Six steps; those from `first` to `last` overflow.
+  absl::StatusOr<TrainerState> Run(at::ScalarType dtype, int64_t first, int64_t last) {
+    const std::unique_ptr<model::Decoder> model = LoadTinyModel("llama", dtype);
+    const std::vector<SftRow> rows(6, {{5, 6, 7, 8}});
+    const auto group = parallel::ProcessGroup::Single();
+    TrainedWeights weights(AllWeights(*model), {.compute = dtype, .group = group.get()});
+    OverflowingRecipe recipe(model.get(), &rows, first, last);
+    TrainerOptions options = OptionsOf({{"learning_rate", 1e-4}, {"batch_size", 1}}, 6);
+    options.scale_loss = dtype == at::kHalf;
+    options.first_loss_scale = 4;
+    Trainer trainer(options, &recipe, &weights, group.get());
+    auto state = trainer.Run({}, QuietCallbacks());
+    optimizer_steps_ = trainer.optimizer().steps();
+    return state;
+  }
+
+  int64_t optimizer_steps_ = 0;
+};
+
+TEST_F(LossThatIsNotFiniteTest, FailsTheTrainingInFloat32) {
+  EXPECT_EQ(Message(Run(at::kFloat, 1, 1).status()), "the loss of step 2 is not finite");
+}
+
+TEST_F(LossThatIsNotFiniteTest, LeavesTheStepOutInFloat16) {
+  const auto state = Run(at::kHalf, 1, 2);
+  ASSERT_TRUE(state.ok()) << state.status();
+  EXPECT_EQ(optimizer_steps_, 4);
+  EXPECT_EQ(state->loss_scale, 1);
+  for (const size_t left_out : {1, 2}) {
+    EXPECT_EQ(state->log[left_out]["loss"], state->log[0]["loss"]);
+    EXPECT_EQ(state->log[left_out]["grad_norm"], 0);
+  }
+  EXPECT_LT(state->log[5]["loss"], state->log[0]["loss"]);
+  EXPECT_TRUE(std::isfinite(state->loss_sum));
+}
+
+TEST_F(LossThatIsNotFiniteTest, FailsATrainingThatNeverRecovers) {
+  EXPECT_EQ(Message(Run(at::kHalf, 1, 5).status()), "the gradients of step 4 are not finite");
+  EXPECT_EQ(optimizer_steps_, 1);
+}
 
 // As PyTorch's GradScaler does: half after a step that overflowed, twice after 2,000 that did not.
 TEST(LossScaleTest, HalvesAtOverflowsAndGrowsWhenAllIsWell) {
   TrainerState state;
   state.loss_scale = kFirstLossScale;
-  for (int step = 0; step < 1999; ++step) UpdateLossScale(/*is_finite=*/true, state);
+  for (int step = 0; step < 1999; ++step) EXPECT_TRUE(UpdateLossScale(/*is_finite=*/true, state));
   EXPECT_EQ(state.loss_scale, kFirstLossScale);
-  UpdateLossScale(/*is_finite=*/false, state);
+  EXPECT_TRUE(UpdateLossScale(/*is_finite=*/false, state));
   EXPECT_EQ(state.loss_scale, kFirstLossScale / 2);
-  for (int step = 0; step < 1999; ++step) UpdateLossScale(/*is_finite=*/true, state);
+  for (int step = 0; step < 1999; ++step) EXPECT_TRUE(UpdateLossScale(/*is_finite=*/true, state));
   EXPECT_EQ(state.loss_scale, kFirstLossScale / 2);  // the overflow began the count anew
-  UpdateLossScale(/*is_finite=*/true, state);
+  EXPECT_TRUE(UpdateLossScale(/*is_finite=*/true, state));
   EXPECT_EQ(state.loss_scale, kFirstLossScale);
+  for (int step = 0; step < 16; ++step) EXPECT_TRUE(UpdateLossScale(/*is_finite=*/false, state));
+  EXPECT_EQ(state.loss_scale, 1);
+  EXPECT_FALSE(UpdateLossScale(/*is_finite=*/false, state));
 }
 
 }  // namespace

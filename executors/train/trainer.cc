@@ -24,14 +24,16 @@ BatchOptions OnRank(BatchOptions options, const parallel::ProcessGroup& group) {
 
 }  // namespace
 
-void UpdateLossScale(bool is_finite, TrainerState& state) {
+bool UpdateLossScale(bool is_finite, TrainerState& state) {
   if (!is_finite) {
+    if (state.loss_scale <= 1) return false;
     state.loss_scale /= 2;
     state.good_steps = 0;
   } else if (++state.good_steps == kGoodStepsToDouble) {
     state.loss_scale *= 2;
     state.good_steps = 0;
   }
+  return true;
 }
 
 struct Trainer::Window {
@@ -105,15 +107,20 @@ absl::Status Trainer::Step(TrainerState& state, Window& window) {
     reports.push_back(std::move(report));
     RETURN_IF_ERROR(weights_->EndPass());
   }
-  ASSIGN_OR_RETURN(const double loss, Merge(reports, state, window));
-  if (!std::isfinite(loss)) {
+  ASSIGN_OR_RETURN(double loss, Merge(reports, state, window));
+  const double rate = schedule_.At(state.step);
+  StepReport report = {.is_finite = false};
+  if (std::isfinite(loss)) {
+    ASSIGN_OR_RETURN(report, optimizer_.Step(rate, state.loss_scale));
+  } else if (options_.scale_loss) {
+    // The forward pass overflowed: a step that is left out too. There is no NaN in JSON, so it
+    // counts with the loss before it.
+    loss = state.last_loss;
+  } else {
     return absl::FailedPreconditionError(
         absl::StrCat("the loss of step ", state.step + 1, " is not finite"));
   }
-  const double rate = schedule_.At(state.step);
-  ASSIGN_OR_RETURN(const StepReport report, optimizer_.Step(rate, state.loss_scale));
-  if (options_.scale_loss) UpdateLossScale(report.is_finite, state);
-  if (!report.is_finite && !options_.scale_loss) {
+  if (options_.scale_loss ? !UpdateLossScale(report.is_finite, state) : !report.is_finite) {
     return absl::FailedPreconditionError(
         absl::StrCat("the gradients of step ", state.step + 1, " are not finite"));
   }
@@ -145,7 +152,7 @@ Json Trainer::Line(const TrainerState& state, const Window& window) const {
 }
 
 absl::StatusOr<TrainerState> Trainer::Run(TrainerState state, const TrainerCallbacks& callbacks) {
-  if (options_.scale_loss && state.step == 0) state.loss_scale = kFirstLossScale;
+  if (options_.scale_loss && state.step == 0) state.loss_scale = options_.first_loss_scale;
   Window window;
   while (state.step < total_steps()) {
     if (callbacks.is_stopped()) return absl::CancelledError("stopped");

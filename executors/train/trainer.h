@@ -42,12 +42,16 @@ class Recipe {
   virtual absl::StatusOr<PassReport> Pass(const std::vector<int64_t>& rows, double loss_scale) = 0;
 };
 
+// Float16: where the loss scale begins.
+inline constexpr double kFirstLossScale = 65536;
+
 struct TrainerOptions {
   BatchOptions batches;  // rank and world_size are the group's
   Schedule schedule;     // total_steps is the plan's
   AdamWOptions optimizer;
   int64_t logging_steps = 10;
-  bool scale_loss = false;    // float16: loss scaling from 65536
+  bool scale_loss = false;  // float16
+  double first_loss_scale = kFirstLossScale;
   std::string tokens_metric;  // name of the running count of tokens in metrics lines; may be empty
 };
 
@@ -63,10 +67,10 @@ struct TrainerState {
   std::vector<Json> log;   // the metrics lines
 };
 
-// Float16: where the loss scale begins, and what it becomes after a step whose gradients were
-// finite or not: half at once when they overflow, twice after 2000 good steps.
-inline constexpr double kFirstLossScale = 65536;
-void UpdateLossScale(bool is_finite, TrainerState& state);
+// What the loss scale becomes after a step whose gradients were finite or not: half at once when
+// they overflow, twice after 2000 good steps. False: they were not finite although the scale is no
+// longer above 1, so halving it would go on for ever.
+[[nodiscard]] bool UpdateLossScale(bool is_finite, TrainerState& state);
 
 // Called from the training thread; those marked are called on every rank, the others on rank 0.
 struct TrainerCallbacks {
@@ -86,8 +90,9 @@ class TrainingLoop {
   virtual int64_t effective_batch() const = 0;  // rows of a step, all ranks
   virtual AdamW& optimizer() = 0;
   // From `state` (a fresh one, or that of a checkpoint whose weights and moments are back in place)
-  // to the end. Cancelled: is_stopped() said so. FailedPrecondition: a loss that is not finite,
-  // with the step. Others: the callbacks', the collectives' and what the loop calls.
+  // to the end. Cancelled: is_stopped() said so. FailedPrecondition: a loss or gradients that are
+  // not finite, with the step; where losses are scaled, only when the scale cannot be made smaller.
+  // Others: the callbacks', the collectives' and what the loop calls.
   virtual absl::StatusOr<TrainerState> Run(TrainerState state,
                                            const TrainerCallbacks& callbacks) = 0;
 };
