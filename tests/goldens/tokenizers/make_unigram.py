@@ -195,7 +195,7 @@ def write_normalized():
     upper = [chr(code) for code in (0x1C89, 0xA7CB, 0xA7CE, 0xA7DC, 0x10D50, 0x10D65, 0x16EA0, 0x16EB8, 0x130, 0x1E9E)]
     apart = [chr(code) for code in (0xAD, 0x61C, 0x200B, 0x2065, 0xFFF0, 0xFFF8, 0x13430, 0xE0001, 0xE00B8)]
     rule = base64.b64encode(make_unicode_tables.charsmap("\u0343".encode()[0], "b")).decode()
-    mixed = lambda *kinds: ["".join(rng.choice(rng.choice(kinds)) for _ in range(8)) for _ in range(60)]
+    mixed = lambda *kinds: ["".join(rng.choice(rng.choice(kinds)) for _ in range(8)) for _ in range(30)]
     result = []
     for normalizer, texts in [
             *(({"type": form}, mixed(new, new, marks, "eao")) for form in ("NFC", "NFD", "NFKC", "NFKD")),
