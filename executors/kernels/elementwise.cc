@@ -3,8 +3,11 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/gelu.h>
 #include <ATen/ops/rsqrt.h>
+#include <ATen/ops/silu.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -76,6 +79,82 @@ FLOWMESH_EVERY_CPU void NormRowsBackward(const uint16_t* x, const uint16_t* w, c
   }
 }
 
+// The gate's value at x and its slope there.
+struct GateAt {
+  float value, slope;
+};
+
+// silu(x) = x s with s = 1 / (1 + e^-x); its slope is s (1 + x (1 - s)).
+FLOWMESH_INLINE GateAt SiluAt(float x) {
+  const float near = Exp(-std::abs(x)), e = std::abs(x) > 87.0f ? 0.0f : near;
+  const float s = (x < 0 ? e : 1.0f) / (1.0f + e);
+  return {x * s, s * (1.0f + x * (1.0f - s))};
+}
+
+// gelu(x) = x h with h = (1 + t) / 2, t = tanh(u) and u = sqrt(2/π) (x + 0.044715 x³) (Hendrycks
+// and Gimpel); its slope is h + x (1 - t²) u' / 2.
+FLOWMESH_INLINE GateAt GeluTanhAt(float x) {
+  constexpr float kRoot = 0.7978845608f, kCubic = 0.044715f;
+  const float u = kRoot * (x + kCubic * x * x * x);
+  const float e = Exp(-2.0f * std::abs(u));
+  const float t = std::copysign((1.0f - e) / (1.0f + e), u);
+  const float h = 0.5f * (1.0f + t);
+  return {x * h, h + 0.5f * x * (1.0f - t * t) * kRoot * (1.0f + 3.0f * kCubic * x * x)};
+}
+
+// Rows of bfloat16 and how far they are apart.
+template <typename Pointer>
+struct Matrix {
+  Pointer data;
+  int64_t stride;
+  Pointer row(int64_t r) const { return data + r * stride; }
+};
+using Input = Matrix<const uint16_t*>;
+using Output = Matrix<uint16_t*>;
+
+template <GateAt (*At)(float)>
+FLOWMESH_INLINE void GateRow(const uint16_t* gate, const uint16_t* up, uint16_t* y, int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) {
+    Store(y + i, Rounded<uint16_t>(At(Load(gate, i)).value) * Load(up, i));
+  }
+}
+
+// With a = gate(g) and y = a u: du = dy a, and dg = dy u a'.
+template <GateAt (*At)(float)>
+FLOWMESH_INLINE void GateRowBackward(const uint16_t* gate, const uint16_t* up, const uint16_t* dy,
+                                     uint16_t* dgate, uint16_t* dup, int64_t width) {
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) {
+    const GateAt at = At(Load(gate, i));
+    Store(dup + i, Load(dy, i) * Rounded<uint16_t>(at.value));
+    Store(dgate + i, Rounded<uint16_t>(Load(dy, i) * Load(up, i)) * at.slope);
+  }
+}
+
+FLOWMESH_EVERY_CPU void GateRows(Input gate, Input up, Output y, int64_t width, Gate form,
+                                 int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    if (form == Gate::kSilu) {
+      GateRow<SiluAt>(gate.row(r), up.row(r), y.row(r), width);
+    } else {
+      GateRow<GeluTanhAt>(gate.row(r), up.row(r), y.row(r), width);
+    }
+  }
+}
+
+FLOWMESH_EVERY_CPU void GateRowsBackward(Input gate, Input up, Input dy, Output dgate, Output dup,
+                                         int64_t width, Gate form, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    if (form == Gate::kSilu) {
+      GateRowBackward<SiluAt>(gate.row(r), up.row(r), dy.row(r), dgate.row(r), dup.row(r), width);
+    } else {
+      GateRowBackward<GeluTanhAt>(gate.row(r), up.row(r), dy.row(r), dgate.row(r), dup.row(r),
+                                  width);
+    }
+  }
+}
+
 template <typename T>
 FLOWMESH_INLINE void RotateRow(const T* x, const T* cos, const T* sin, T* y, int64_t half) {
 #pragma omp simd
@@ -111,6 +190,16 @@ bool IsOnePass(const at::Tensor& x, const at::Tensor& other) {
 
 const uint16_t* Bits(const at::Tensor& tensor) {
   return static_cast<const uint16_t*>(tensor.const_data_ptr());
+}
+
+Input RowsOf(const at::Tensor& tensor) { return {Bits(tensor), tensor.stride(0)}; }
+Output RowsInto(const at::Tensor& tensor) {
+  return {static_cast<uint16_t*>(tensor.mutable_data_ptr()), tensor.stride(0)};
+}
+
+// The tensor, or a copy whose rows are without gaps.
+at::Tensor WithWholeRows(const at::Tensor& tensor) {
+  return tensor.stride(1) == 1 ? tensor : tensor.contiguous();
 }
 
 }  // namespace
@@ -161,6 +250,38 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps, No
     NormRows(in, Bits(w), out, width, static_cast<float>(eps), form, begin, end);
   });
   return y;
+}
+
+bool IsOnePassGate(const at::Tensor& gate, const at::Tensor& up) {
+  return IsOnePass(gate, up) && gate.scalar_type() == at::kBFloat16 && gate.dim() == 2;
+}
+
+at::Tensor Gated(const at::Tensor& gate, const at::Tensor& up, Gate form) {
+  if (!IsOnePassGate(gate, up)) {
+    return (form == Gate::kSilu ? at::silu(gate) : at::gelu(gate, "tanh")) * up;
+  }
+  if (WantsGradient({gate, up})) return TrainedGated(gate, up, form);
+  const at::Tensor g = WithWholeRows(gate), u = WithWholeRows(up);
+  const int64_t width = g.size(1);
+  const at::Tensor y = at::empty(g.sizes(), g.options());
+  const Output out = RowsInto(y);
+  at::parallel_for(0, g.size(0), kGrain / width + 1, [&](int64_t begin, int64_t end) {
+    GateRows(RowsOf(g), RowsOf(u), out, width, form, begin, end);
+  });
+  return y;
+}
+
+GatedGradients GatedBackward(const at::Tensor& gate, const at::Tensor& up,
+                             const at::Tensor& y_gradient, Gate form) {
+  const at::Tensor g = WithWholeRows(gate), u = WithWholeRows(up), dy = WithWholeRows(y_gradient);
+  const int64_t width = g.size(1);
+  const at::Tensor both = at::empty({g.size(0), 2 * width}, g.options());
+  const GatedGradients result = {both.narrow(1, 0, width), both.narrow(1, width, width)};
+  at::parallel_for(0, g.size(0), kGrain / width + 1, [&](int64_t begin, int64_t end) {
+    GateRowsBackward(RowsOf(g), RowsOf(u), RowsOf(dy), RowsInto(result.gate), RowsInto(result.up),
+                     width, form, begin, end);
+  });
+  return result;
 }
 
 at::Tensor Rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {

@@ -28,6 +28,24 @@ struct RmsNormGradients {
 RmsNormGradients RmsNormBackward(const at::Tensor& x, const at::Tensor& weight,
                                  const at::Tensor& y_gradient, double eps, NormWeight form);
 
+// What a gated MLP lets through.
+enum class Gate { kSilu, kGeluTanh };
+
+// silu(gate) * up, or gelu(gate) * up by tanh's approximation; the gate and the product are rounded
+// to the dtype. gate, up and result: [rows, width], of one dtype.
+at::Tensor Gated(const at::Tensor& gate, const at::Tensor& up, Gate form);
+
+// Whether Gated and its gradients are one pass for these: on the CPU, both in bfloat16.
+bool IsOnePassGate(const at::Tensor& gate, const at::Tensor& up);
+
+struct GatedGradients {
+  at::Tensor gate, up;  // halves of one [rows, 2 * width]
+};
+
+// Of Gated where IsOnePassGate, from that of its result.
+GatedGradients GatedBackward(const at::Tensor& gate, const at::Tensor& up,
+                             const at::Tensor& y_gradient, Gate form);
+
 // x * cos + rotate_half(x) * sin, where rotate_half gives (-second half, first half); products and
 // sum are rounded to the dtype. x: [tokens, heads, head_dim]; cos, sin: [tokens, 1, head_dim], of
 // x's dtype.

@@ -18,8 +18,8 @@
 namespace flowmesh::kernels {
 namespace {
 
-// Of a product of bfloat16 that is made besides: about 64 MB.
-constexpr int64_t kMaxProductElements = int64_t{1} << 25;
+// Of a product of bfloat16 that is made besides: 16 MB, which the allocator keeps for the next one.
+constexpr int64_t kMaxProductElements = int64_t{1} << 23;
 
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
@@ -124,6 +124,24 @@ class RmsNormFunction : public Function<RmsNormFunction> {
   }
 };
 
+class GatedFunction : public Function<GatedFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate, const at::Tensor& up,
+                            bool is_silu) {
+    ctx->save_for_backward({gate, up});
+    ctx->saved_data["is_silu"] = is_silu;
+    return Gated(gate, up, is_silu ? Gate::kSilu : Gate::kGeluTanh);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const variable_list saved = ctx->get_saved_variables();
+    GatedGradients both =
+        GatedBackward(saved[0], saved[1], gradients[0],
+                      ctx->saved_data["is_silu"].toBool() ? Gate::kSilu : Gate::kGeluTanh);
+    return {std::move(both.gate), std::move(both.up), {}};
+  }
+};
+
 // A rotation's gradient is turned back by the same angles.
 class RotateFunction : public Function<RotateFunction> {
  public:
@@ -182,6 +200,10 @@ at::Tensor TrainedEmbedding(const at::Tensor& weight, const at::Tensor& ids) {
 at::Tensor TrainedRmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps,
                           NormWeight form) {
   return RmsNormFunction::apply(x, weight, eps, form == NormWeight::kOnePlus);
+}
+
+at::Tensor TrainedGated(const at::Tensor& gate, const at::Tensor& up, Gate form) {
+  return GatedFunction::apply(gate, up, form == Gate::kSilu);
 }
 
 at::Tensor TrainedRotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {

@@ -30,6 +30,9 @@ at::Tensor TrainedEmbedding(const at::Tensor& weight, const at::Tensor& ids);
 at::Tensor TrainedRmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps,
                           NormWeight form);
 
+// As kernels::Gated where IsOnePassGate.
+at::Tensor TrainedGated(const at::Tensor& gate, const at::Tensor& up, Gate form);
+
 // As kernels::Rotate; cos and sin are constants whose second half repeats the first.
 at::Tensor TrainedRotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 

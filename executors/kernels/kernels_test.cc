@@ -111,6 +111,31 @@ TEST(ElementwiseTest, RotateEqualsItsChainExactly) {
   }
 }
 
+at::Tensor GateChain(const at::Tensor& gate, const at::Tensor& up, Gate form) {
+  return (form == Gate::kSilu ? at::silu(gate) : at::gelu(gate, "tanh")) * up;
+}
+
+TEST(ElementwiseTest, GatedIsWithinTwoRoundingsOfDoublePrecision) {
+  for (const Gate form : {Gate::kSilu, Gate::kGeluTanh}) {
+    for (const int64_t rows : {1, 3, 200}) {
+      const at::Tensor both = (at::randn({rows, 2 * 333}) * 4).to(at::kBFloat16);
+      const at::Tensor gate = both.narrow(1, 0, 333), up = both.narrow(1, 333, 333);
+      const at::Tensor y = Gated(gate, up, form);
+      const at::Tensor want = GateChain(gate.to(at::kDouble), up.to(at::kDouble), form);
+      EXPECT_LE(((y - want).abs() / (want.abs() + 1e-3)).max().item<double>(), 1.01 / 128);
+      // And nearly always what libtorch's chain gives.
+      EXPECT_GT((y == GateChain(gate, up, form)).to(at::kDouble).mean().item<double>(), 0.96);
+    }
+    // Far out: nothing, or the gate's input itself.
+    const at::Tensor far =
+        at::tensor({-1e30f, -100.0f, 0.0f, 100.0f, 1e30f}).unsqueeze(0).to(at::kBFloat16);
+    const at::Tensor one = at::ones_like(far);
+    EXPECT_TRUE(at::equal(Gated(far, one, form), far.clamp_min(0))) << Gated(far, one, form);
+    const at::Tensor nan = at::full({1, 1}, std::nan(""), at::kBFloat16);
+    EXPECT_TRUE(Gated(nan, at::ones_like(nan), form).isnan().item<bool>());
+  }
+}
+
 // The gradients of x and of the weights that a product of random weights with the result has, by
 // what is tested and by libtorch's own operators.
 class GradientsTest : public ::testing::Test {
@@ -193,6 +218,22 @@ TEST_F(GradientsTest, OfRmsNormInBfloat16) {
       };
       EXPECT_LE(error(x.grad(), wide_x.grad()), 1.0 / 256) << rows;
       EXPECT_LE(error(w.grad(), wide_w.grad()), 1.0 / 256) << rows;
+    }
+  }
+}
+
+TEST_F(GradientsTest, OfGatedInBfloat16) {
+  for (const Gate form : {Gate::kSilu, Gate::kGeluTanh}) {
+    for (const int64_t rows : {1, 7, 300}) {
+      at::Tensor both = (at::randn({rows, 200}) * 3).to(at::kBFloat16).requires_grad_(true);
+      const at::Tensor weights = at::randn({rows, 100}).to(at::kBFloat16);
+      Gated(both.narrow(1, 0, 100), both.narrow(1, 100, 100), form).backward(weights);
+
+      at::Tensor wide = both.detach().to(at::kDouble).requires_grad_(true);
+      GateChain(wide.narrow(1, 0, 100), wide.narrow(1, 100, 100), form)
+          .backward(weights.to(at::kDouble));
+      const at::Tensor off = (both.grad().to(at::kDouble) - wide.grad()).abs();
+      EXPECT_LT((off / (wide.grad().abs() + 0.02)).max().item<double>(), 1.0 / 64) << rows;
     }
   }
 }

@@ -122,8 +122,16 @@ GatedMlp::GatedMlp(const ParameterScope& scope, const ModelConfig& c)
       down_(scope / "down_proj", c.intermediate_size, c.hidden_size, c.mlp_bias, Split::kColumns) {}
 
 at::Tensor GatedMlp::operator()(const at::Tensor& x) const {
-  const std::vector<at::Tensor> gate_up = gate_up_(x);
-  return down_(Activate(gate_up[0], activation_) * gate_up[1]);
+  const std::vector<at::Tensor> parts = gate_up_(x);
+  const at::Tensor &gate = parts[0], &up = parts[1];
+  switch (activation_) {
+    case Activation::kSilu:
+      return down_(kernels::Gated(gate, up, kernels::Gate::kSilu));
+    case Activation::kGeluTanh:
+      return down_(kernels::Gated(gate, up, kernels::Gate::kGeluTanh));
+    default:
+      return down_(Activate(gate, activation_) * up);
+  }
 }
 
 at::Tensor Dropout(const at::Tensor& x, double p) {

@@ -2,9 +2,9 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -27,17 +27,22 @@ using torch::autograd::variable_list;
 // Logits that exist at a time, in bytes.
 constexpr int64_t kMaxLogitBytes = int64_t{256} << 20;
 
-// Calls f(begin, count) for pieces of the rows.
+// Calls f(begin, space) for pieces of the rows, which `space` has rows of logits for: the same
+// memory for each piece, whose pages would cost as much as a pass over them.
 void ForChunks(const at::Tensor& hidden, const at::Tensor& weight,
-               const std::function<void(int64_t, int64_t)>& f) {
+               const std::function<void(int64_t, const at::Tensor&)>& f) {
   const int64_t rows = hidden.size(0), row_bytes = weight.size(0) * weight.element_size();
-  const int64_t most = std::max<int64_t>(1, kMaxLogitBytes / row_bytes);
-  for (int64_t begin = 0; begin < rows; begin += most) f(begin, std::min(most, rows - begin));
+  const int64_t most = std::max<int64_t>(1, std::min(kMaxLogitBytes / row_bytes, rows));
+  const at::Tensor space = at::empty({most, weight.size(0)}, weight.options().requires_grad(false));
+  for (int64_t begin = 0; begin < rows; begin += most) {
+    f(begin, space.narrow(0, 0, std::min(most, rows - begin)));
+  }
 }
 
-// [rows, vocab] in the head's dtype, capped.
-at::Tensor Logits(const at::Tensor& hidden, const Head& head) {
-  at::Tensor logits = at::linear(hidden, head.weight);
+// [rows, vocab] in the head's dtype, in `space` unless they are capped.
+at::Tensor Logits(const at::Tensor& hidden, const Head& head, const at::Tensor& space) {
+  at::Tensor logits = space;
+  at::mm_out(logits, hidden, head.weight.t());
   if (head.soft_cap == 0) return logits;
   return logits.to(at::kFloat).div_(head.soft_cap).tanh_().mul_(head.soft_cap);
 }
@@ -46,8 +51,9 @@ at::Tensor Logits(const at::Tensor& hidden, const Head& head) {
 // -factors * log p(target) on: to the weight, and into `hidden_gradient` where that is defined.
 kernels::TokenSoftmaxRows ScoreAndDiffer(const at::Tensor& hidden, const Head& head,
                                          const at::Tensor& targets, const at::Tensor& factors,
-                                         const at::Tensor& hidden_gradient) {
-  at::Tensor gradient = Logits(hidden, head);
+                                         const at::Tensor& hidden_gradient,
+                                         const at::Tensor& space) {
+  at::Tensor gradient = Logits(hidden, head, space);
   at::Tensor slope;  // of the cap: d tanh = 1 - tanh²
   if (head.soft_cap != 0) slope = 1 - (gradient / head.soft_cap).square_();
   const auto rows = kernels::TokenSoftmax(gradient, targets, head.temperature, factors);
@@ -59,8 +65,8 @@ kernels::TokenSoftmaxRows ScoreAndDiffer(const at::Tensor& hidden, const Head& h
 }
 
 kernels::TokenSoftmaxRows Score(const at::Tensor& hidden, const Head& head,
-                                const at::Tensor& targets) {
-  at::Tensor logits = Logits(hidden, head);
+                                const at::Tensor& targets, const at::Tensor& space) {
+  at::Tensor logits = Logits(hidden, head, space);
   return kernels::TokenSoftmax(logits, targets, head.temperature, at::Tensor());
 }
 
@@ -81,12 +87,13 @@ class CrossEntropyFunction : public Function<CrossEntropyFunction> {
     const at::Tensor factors =
         at::full({hidden.size(0)}, scale, hidden.options().dtype(at::kFloat));
     double sum = 0;
-    ForChunks(hidden, weight, [&](int64_t begin, int64_t count) {
+    ForChunks(hidden, weight, [&](int64_t begin, const at::Tensor& space) {
+      const int64_t count = space.size(0);
       const at::Tensor rows = Piece(hidden, begin, count), wanted = Piece(targets, begin, count);
       const auto scores = wants_gradient
                               ? ScoreAndDiffer(rows, head, wanted, Piece(factors, begin, count),
-                                               Piece(hidden_gradient, begin, count))
-                              : Score(rows, head, wanted);
+                                               Piece(hidden_gradient, begin, count), space)
+                              : Score(rows, head, wanted, space);
       *correct += scores.is_best.sum().item<int64_t>();
       sum -= scores.log_probs.sum(at::kDouble).item<double>();
     });
@@ -110,8 +117,10 @@ class LogProbsFunction : public Function<LogProbsFunction> {
     ctx->saved_data["temperature"] = temperature;
     ctx->saved_data["hidden_wanted"] = hidden.requires_grad();
     std::vector<at::Tensor> picked, entropies;
-    ForChunks(hidden, weight, [&](int64_t begin, int64_t count) {
-      const auto scores = Score(Piece(hidden, begin, count), head, Piece(targets, begin, count));
+    ForChunks(hidden, weight, [&](int64_t begin, const at::Tensor& space) {
+      const int64_t count = space.size(0);
+      const auto scores =
+          Score(Piece(hidden, begin, count), head, Piece(targets, begin, count), space);
       picked.push_back(scores.log_probs);
       entropies.push_back(scores.entropy);
     });
@@ -127,9 +136,10 @@ class LogProbsFunction : public Function<LogProbsFunction> {
     const at::Tensor hidden_gradient =
         ctx->saved_data["hidden_wanted"].toBool() ? at::empty_like(hidden) : at::Tensor();
     const at::Tensor factors = gradients[0].neg();
-    ForChunks(hidden, head.weight, [&](int64_t begin, int64_t count) {
+    ForChunks(hidden, head.weight, [&](int64_t begin, const at::Tensor& space) {
+      const int64_t count = space.size(0);
       ScoreAndDiffer(Piece(hidden, begin, count), head, Piece(targets, begin, count),
-                     Piece(factors, begin, count), Piece(hidden_gradient, begin, count));
+                     Piece(factors, begin, count), Piece(hidden_gradient, begin, count), space);
     });
     return {hidden_gradient, {}, {}, {}, {}, {}};
   }
