@@ -1,9 +1,13 @@
 #include "executors/kernels/linear.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/cpu/Utils.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
+
+#include <optional>
+#include <string_view>
 
 #include "executors/kernels/few_rows.h"
 #include "executors/kernels/gradients.h"
@@ -33,6 +37,30 @@ bool UseFewRows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor&
   }
 }
 
+// at::linear by oneDNN. In float32 libtorch leaves it to MKL, whose kernels for other makers' CPUs
+// use half of the width that AVX-512 has.
+at::Tensor LinearByOneDnn(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  using Attributes = c10::List<std::optional<at::Scalar>>;
+  using Signature =
+      at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                 std::string_view, Attributes, std::optional<std::string_view>);
+  // Nothing: libtorch was built without it.
+  static const auto schema =
+      c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
+  if (!schema) return at::linear(x, weight, bias);
+  static const auto linear = schema->typed<Signature>();
+  return linear.call(x, weight, bias.defined() ? std::optional(bias) : std::nullopt,
+                     /*attr=*/"none", Attributes(), /*algorithm=*/"");
+}
+
+// Small products gain nothing, and stay with the sums that the reference has.
+constexpr int64_t kMinOneDnnProducts = int64_t{1} << 24;
+
+bool UseOneDnn(const at::Tensor& x, const at::Tensor& weight) {
+  return x.is_cpu() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
+         weight.is_contiguous() && x.numel() * weight.size(0) >= kMinOneDnnProducts;
+}
+
 }  // namespace
 
 at::Tensor Linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
@@ -41,6 +69,7 @@ at::Tensor Linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   }
   if (WantsGradient({x, weight, bias})) return TrainedLinear(x, weight, bias);
   if (!UseFewRows(x, weight, bias)) {
+    if (UseOneDnn(x, weight)) return LinearByOneDnn(x.contiguous(), weight, bias);
     return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
   }
   const at::Tensor rows = x.contiguous();

@@ -1,6 +1,7 @@
 // Matrix products of model layers. Decoding multiplies a few rows by a large weight matrix: that is
 // bound by reading the weights, and libtorch's products leave half of the memory bandwidth unused
-// there. For those shapes on the CPU this has kernels of its own; everything else is at::linear.
+// there. For those shapes on the CPU this has kernels of its own; everything else is oneDNN's or
+// at::linear.
 #pragma once
 
 #include <ATen/core/Tensor.h>
