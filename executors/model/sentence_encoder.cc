@@ -31,6 +31,8 @@ namespace fs = std::filesystem;
 // Of one forward pass: enough for matrix products at full speed, few enough that the widest
 // activations stay in the cache.
 constexpr size_t kTokensAtOnce = 2048;
+// Large batches are a multiple of it: each size has kernels made for it and memory set aside.
+constexpr size_t kTokensStep = 256;
 
 // Without the white space around it, as Python's str.strip.
 std::string_view Stripped(std::string_view text) {
@@ -164,6 +166,16 @@ at::Tensor SentenceEncoder::EmbedRows(const TokenRows& rows) const {
   return x;
 }
 
+void SentenceEncoder::FillUp(TokenRows& batch, size_t tokens) const {
+  if (tokens < kTokensAtOnce / 2) return;
+  size_t missing = (kTokensStep - tokens % kTokensStep) % kTokensStep;
+  while (missing > 0) {
+    const size_t length = std::min(missing, static_cast<size_t>(max_tokens_));
+    batch.emplace_back(length, 0);
+    missing -= length;
+  }
+}
+
 absl::StatusOr<at::Tensor> SentenceEncoder::Embed(
     const std::vector<std::string>& texts,
     const std::function<bool(size_t done)>& on_progress) const {
@@ -191,6 +203,7 @@ absl::StatusOr<at::Tensor> SentenceEncoder::Embed(
       batch.push_back(std::move(row));
       ++done;
     }
+    FillUp(batch, tokens);
     const at::Tensor vectors = EmbedRows(batch).to(at::kCPU);
     for (size_t i = first; i < done; ++i) {
       result[static_cast<int64_t>(order[i])].copy_(vectors[static_cast<int64_t>(i - first)]);

@@ -45,6 +45,8 @@ class SentenceEncoder {
 
   absl::Status LoadDense(at::Device device);
   std::vector<text::TokenId> Tokenize(const std::string& text) const;
+  // Adds texts of no meaning, so that large batches come in few sizes.
+  void FillUp(TokenRows& batch, size_t tokens) const;
   at::Tensor EmbedRows(const TokenRows& rows) const;  // [rows, dimension]
 
   const SentenceConfig config_;
