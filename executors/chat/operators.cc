@@ -222,16 +222,13 @@ absl::StatusOr<Value> Calculate(std::string_view op, const Value& a, const Value
     return is_whole ? Integers(op, a.integral(), b.integral()) : Floats(op, a.number(), b.number());
   }
   if (op == "+" && a.is_string() && b.is_string()) {
-    if (a.is_markup() || b.is_markup()) {
-      const auto html = [](const Value& v) {
-        return v.is_markup() ? v.string() : EscapeHtml(v.string());
-      };
-      std::string text = html(a) + html(b);
-      RETURN_IF_ERROR(budget.Charge(static_cast<int64_t>(text.size())));
-      return Value::Markup(std::move(text));
-    }
-    RETURN_IF_ERROR(budget.Charge(static_cast<int64_t>(a.string().size() + b.string().size())));
-    return Value(a.string() + b.string());
+    const bool is_html = a.is_markup() || b.is_markup();
+    const auto text_of = [&](const Value& v) {
+      return is_html && !v.is_markup() ? EscapeHtml(v.string()) : v.string();
+    };
+    std::string text = text_of(a) + text_of(b);
+    RETURN_IF_ERROR(budget.Charge(static_cast<int64_t>(text.size())));
+    return is_html ? Value::Markup(std::move(text)) : Value(std::move(text));
   }
   if (op == "+" && a.is_list() && b.is_list()) {
     std::vector<Value> items = a.list();

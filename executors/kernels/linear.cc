@@ -23,6 +23,9 @@ int64_t MaxRowsBf16() {
 }
 constexpr int64_t kMaxRowsFp32 = 8;
 
+// Float32: smaller products gain nothing by oneDNN, and stay with the sums that the reference has.
+constexpr int64_t kMinOneDnnProducts = int64_t{1} << 24;
+
 bool UseFewRows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   if (!x.is_cpu() || x.dim() != 2 || x.scalar_type() != weight.scalar_type()) return false;
   if (!weight.is_contiguous() || (bias.defined() && !bias.is_contiguous())) return false;
@@ -52,9 +55,6 @@ at::Tensor LinearByOneDnn(const at::Tensor& x, const at::Tensor& weight, const a
   return linear.call(x, weight, bias.defined() ? std::optional(bias) : std::nullopt,
                      /*attr=*/"none", Attributes(), /*algorithm=*/"");
 }
-
-// Small products gain nothing, and stay with the sums that the reference has.
-constexpr int64_t kMinOneDnnProducts = int64_t{1} << 24;
 
 bool UseOneDnn(const at::Tensor& x, const at::Tensor& weight) {
   return x.is_cpu() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&

@@ -96,6 +96,24 @@ TEST(SentenceEncoderTest, ABareEncoderGivesTheNormalisedMean) {
   EXPECT_LE(ErrorInTolerances((*row)[0], want), 1.0);
 }
 
+// What fills up large batches is no text's.
+TEST(SentenceEncoderTest, TextsOfLargeBatchesAreWhatTheyAreAlone) {
+  const auto encoder = SentenceEncoder::Load(ModelGolden("../encoders/bert_bare"));
+  ASSERT_TRUE(encoder.ok()) << encoder.status();
+  const auto texts = Golden()["texts"].get<std::vector<std::string>>();
+  std::vector<std::string> many;
+  for (size_t i = 0; i < 600; ++i) many.push_back(texts[i % texts.size()]);
+  size_t batches = 0;
+  const auto embedded = (*encoder)->Embed(many, [&](size_t) { return ++batches > 0; });
+  ASSERT_TRUE(embedded.ok()) << embedded.status();
+  EXPECT_GE(batches, 2u);
+  for (size_t i = 0; i < many.size(); ++i) {
+    const auto alone = (*encoder)->Embed({many[i]}, GoOn);
+    ASSERT_TRUE(alone.ok()) << alone.status();
+    EXPECT_LE(ErrorInTolerances((*embedded)[static_cast<int64_t>(i)], (*alone)[0]), 1.0) << i;
+  }
+}
+
 TEST(SentenceEncoderTest, StopsBetweenBatches) {
   const auto encoder = SentenceEncoder::Load(ModelGolden("../encoders/bert_bare"));
   ASSERT_TRUE(encoder.ok()) << encoder.status();

@@ -61,6 +61,35 @@ Sequence ScanSequence(std::string_view bytes, size_t pos) {
   return {length, true};
 }
 
+char32_t LowerCase(char32_t c) {
+  for (const LowerCaseRun& run : kLaterLowerCase) {
+    if (c >= run.first && c <= run.last) return run.lower + (c - run.first);
+  }
+  return static_cast<char32_t>(utf8proc_tolower(static_cast<int32_t>(c)));
+}
+
+void AppendNormalized(std::string_view text, NormalForm form, std::string& out) {
+  int options = UTF8PROC_STABLE;
+  options |=
+      form == NormalForm::kNfc || form == NormalForm::kNfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
+  if (form == NormalForm::kNfkc || form == NormalForm::kNfkd) options |= UTF8PROC_COMPAT;
+  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
+  const auto size = static_cast<utf8proc_ssize_t>(text.size());
+  const auto flags = static_cast<utf8proc_option_t>(options);
+  std::vector<utf8proc_int32_t> points(text.size() + 16);
+  utf8proc_ssize_t count = utf8proc_decompose(bytes, size, points.data(), points.size(), flags);
+  if (count > static_cast<utf8proc_ssize_t>(points.size())) {
+    points.resize(count);
+    count = utf8proc_decompose(bytes, size, points.data(), points.size(), flags);
+  }
+  if (count >= 0) count = utf8proc_normalize_utf32(points.data(), count, flags);
+  if (count < 0) {  // only for invalid UTF-8, which callers exclude
+    out += text;
+    return;
+  }
+  for (utf8proc_ssize_t i = 0; i < count; ++i) AppendCodePoint(out, points[i]);
+}
+
 }  // namespace
 
 size_t Utf8Length(unsigned char lead) {
@@ -156,17 +185,6 @@ size_t GraphemeEnd(std::string_view text, size_t begin) {
   return end;
 }
 
-namespace {
-
-char32_t LowerCase(char32_t c) {
-  for (const LowerCaseRun& run : kLaterLowerCase) {
-    if (c >= run.first && c <= run.last) return run.lower + (c - run.first);
-  }
-  return static_cast<char32_t>(utf8proc_tolower(static_cast<int32_t>(c)));
-}
-
-}  // namespace
-
 std::string Lowercase(std::string_view text) {
   std::string out;
   out.reserve(text.size());
@@ -182,32 +200,6 @@ std::string Lowercase(std::string_view text) {
   }
   return out;
 }
-
-namespace {
-
-void AppendNormalized(std::string_view text, NormalForm form, std::string& out) {
-  int options = UTF8PROC_STABLE;
-  options |=
-      form == NormalForm::kNfc || form == NormalForm::kNfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
-  if (form == NormalForm::kNfkc || form == NormalForm::kNfkd) options |= UTF8PROC_COMPAT;
-  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
-  const auto size = static_cast<utf8proc_ssize_t>(text.size());
-  const auto flags = static_cast<utf8proc_option_t>(options);
-  std::vector<utf8proc_int32_t> points(text.size() + 16);
-  utf8proc_ssize_t count = utf8proc_decompose(bytes, size, points.data(), points.size(), flags);
-  if (count > static_cast<utf8proc_ssize_t>(points.size())) {
-    points.resize(count);
-    count = utf8proc_decompose(bytes, size, points.data(), points.size(), flags);
-  }
-  if (count >= 0) count = utf8proc_normalize_utf32(points.data(), count, flags);
-  if (count < 0) {  // only for invalid UTF-8, which callers exclude
-    out += text;
-    return;
-  }
-  for (utf8proc_ssize_t i = 0; i < count; ++i) AppendCodePoint(out, points[i]);
-}
-
-}  // namespace
 
 std::string Normalize(std::string_view text, NormalForm form) {
   if (IsAscii(text)) return std::string(text);

@@ -34,11 +34,12 @@ row() { printf '| %s | %s | %s | %s |\n' "$@"; }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN {printf "%.2f", a / b}'; }
 
 sidecar() {
-  local work url
+  local work memory url
   work=$(mktemp -d)
+  memory=$(mktemp -d -p /dev/shm)
   redis-server --port 0 --unixsocket "$work/redis.sock" --save "" --daemonize yes --pidfile "$work/redis.pid" >/dev/null
   # The pid file's own process and nothing else.
-  trap 'kill "$(cat "$work/redis.pid")" 2>/dev/null || true; rm -rf "$work"' RETURN
+  trap 'kill "$(cat "$work/redis.pid")" 2>/dev/null || true; rm -rf "$work" "$memory"' RETURN
   until [ -S "$work/redis.sock" ]; do sleep 0.05; done
   url=unix://$work/redis.sock
   # On disk: the journal's commits are what they are there. Echo tasks also with their results in memory, and
@@ -47,11 +48,10 @@ sidecar() {
   local round
   "$BENCH/sidecar_bench" >"$work/disk"
   for round in $(seq $ROUNDS); do
-    mkdir "/dev/shm/${work##*/}"
-    RESULTS_DIR=/dev/shm/${work##*/} "$BENCH/sidecar_bench" echo >>"$work/journal"
-    rm -r "/dev/shm/${work##*/}"
-    TMPDIR=/dev/shm "$BENCH/sidecar_bench" echo >>"$work/memory"
-    TMPDIR=/dev/shm python tests/bench/peer_echo.py --redis "$url" --tasks 3000 >>"$work/peer"
+    RESULTS_DIR=$memory/results "$BENCH/sidecar_bench" echo >>"$work/journal"
+    rm -r "$memory/results"
+    TMPDIR=$memory "$BENCH/sidecar_bench" echo >>"$work/memory"
+    TMPDIR=$memory python tests/bench/peer_echo.py --redis "$url" --tasks 3000 >>"$work/peer"
   done
   disk() { value "$work/disk" "$1"; }
   local echo peer

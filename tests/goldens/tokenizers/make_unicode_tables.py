@@ -51,12 +51,12 @@ def charsmap(source, target):
 
 class Utf8proc:
     def __init__(self):
-        self.library = ctypes.CDLL("libutf8proc.so.2")
+        self.functions = ctypes.CDLL("libutf8proc.so.2")
         self.free = ctypes.CDLL(None).free
         self.free.argtypes = [ctypes.c_void_p]
 
     def normalize(self, form, text):
-        call = getattr(self.library, "utf8proc_" + form)
+        call = getattr(self.functions, "utf8proc_" + form)
         call.restype = ctypes.c_void_p
         made = call(text.encode())
         try:
@@ -65,7 +65,7 @@ class Utf8proc:
             self.free(made)
 
     def lower(self, char):
-        return chr(self.library.utf8proc_tolower(ord(char)))
+        return chr(self.functions.utf8proc_tolower(ord(char)))
 
 
 def later_than_normal_forms(utf8proc):
