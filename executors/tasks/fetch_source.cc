@@ -1,5 +1,7 @@
 #include "executors/tasks/fetch_source.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <optional>
 #include <utility>
@@ -180,9 +182,12 @@ std::string StampOf(const fs::path& path) {
   std::vector<std::string> files;
   std::error_code error, ignored;
   const auto add = [&](const fs::path& file) {
-    files.push_back(absl::StrCat(file.lexically_relative(path).string(), " ",
-                                 fs::file_size(file, ignored), " ",
-                                 fs::last_write_time(file, ignored).time_since_epoch().count()));
+    struct stat info {};
+    (void)::stat(file.c_str(), &info);
+    // The kernel's clock may stand still between a file and the one that takes its place: that is
+    // another inode.
+    files.push_back(absl::StrCat(file.lexically_relative(path).string(), " ", info.st_size, " ",
+                                 info.st_mtim.tv_sec, ".", info.st_mtim.tv_nsec, " ", info.st_ino));
   };
   if (fs::is_regular_file(path, ignored)) add(path);
   for (fs::recursive_directory_iterator it(path, error), end; !error && it != end;

@@ -38,7 +38,7 @@ FetchOptions AdapterOptions(const TaskContext& context, const AdapterSource& ada
 absl::StatusOr<Fetched> Fetch(const LoadSource& source, const FetchOptions& options,
                               const TaskContext& context, const EnvLookup& env);
 
-// The path, sizes and times of the files in a folder and below, or of a file.
+// The path, sizes, times and inodes of the files in a folder and below, or of a file.
 std::string StampOf(const std::filesystem::path& path);
 
 }  // namespace flowmesh::tasks

@@ -256,6 +256,10 @@ TEST_F(FetchSourceTest, TheStampIsThatOfTheContent) {
   fs::last_write_time(file, fs::last_write_time(file) + std::chrono::seconds(1));
   const std::string after = Get(local)->stamp;
   EXPECT_NE(after, before);
+  const fs::file_time_type time = fs::last_write_time(file);
+  ASSERT_TRUE(WriteFileAtomically(file, "2").ok());
+  fs::last_write_time(file, time);
+  EXPECT_NE(Get(local)->stamp, after) << "another file of the same size and time";
   fs::rename(dir_ / "a", dir_ / "b");
   EXPECT_NE(Get("{path: " + Quoted(dir_ / "b") + "}")->stamp, after) << "the same files elsewhere";
 }
