@@ -64,11 +64,6 @@ double Sum(const std::vector<float>& numbers) {
   return std::accumulate(numbers.begin(), numbers.end(), 0.0);
 }
 
-absl::Status NotFinite(std::string_view what, int64_t update) {
-  return absl::FailedPreconditionError(
-      absl::StrCat(ToAbsl(what), " of update ", update + 1, " is not finite"));
-}
-
 }  // namespace
 
 struct PpoTrainer::Rollout {
@@ -100,12 +95,14 @@ struct PpoTrainer::Report {
   double kl = 0, entropy = 0, score = 0;  // means over the rows of all ranks
   int64_t eos = 0;                        // responses that end with EOS
   int64_t tokens = 0;                     // in passes that train
-  int64_t passes = 0;                     // of all ranks
+  int64_t passes = 0;                     // of all ranks, those whose loss was finite
   std::array<double, kPassMetrics.size()> sums = {};
   double grad_norm_sum = 0;
   int64_t good_steps = 0;  // whose gradients were finite
 
-  double Mean(size_t metric) const { return sums[metric] / static_cast<double>(passes); }
+  double Mean(size_t metric) const {
+    return sums[metric] / static_cast<double>(std::max<int64_t>(1, passes));
+  }
   double Loss(double vf_coef) const { return Mean(0) + vf_coef * Mean(1); }
 };
 
@@ -237,7 +234,10 @@ absl::Status PpoTrainer::Score(int64_t update, Rollout& rollout) {
     }
   }
   for (size_t i = 0; i < scores.size(); ++i) {
-    if (!std::isfinite(scores[i])) return NotFinite("a score", update);
+    if (!std::isfinite(scores[i])) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("a score of update ", update + 1, " is not finite"));
+    }
     if (!EndsWithEos(rollout.responses[i])) scores[i] -= options_.missing_eos_penalty;
   }
   return absl::OkStatus();
@@ -293,17 +293,16 @@ absl::Status PpoTrainer::Step(const Rollout& rollout, const Estimates& estimates
     for (size_t i = 0; i < sums.size(); ++i) sums[i] += of_pass[i];
   }
   RETURN_IF_ERROR(SumOverRanks(sums));
-  if (!std::isfinite(sums[0]) || !std::isfinite(sums[1])) {
-    return NotFinite("the loss", report.update);
-  }
-  ASSIGN_OR_RETURN(const StepReport step, optimizer_.Step(report.learning_rate, state.loss_scale));
-  if (options_.scale_loss ? !UpdateLossScale(step.is_finite, state) : !step.is_finite) {
-    return NotFinite("the gradient", report.update);
-  }
+  const bool is_loss_finite = std::isfinite(sums[0]) && std::isfinite(sums[1]);
+  ASSIGN_OR_RETURN(
+      const StepReport step,
+      StepUnlessOverflowed(is_loss_finite, report.learning_rate, options_.scale_loss,
+                           absl::StrCat("update ", report.update + 1), optimizer_, state));
   RETURN_IF_ERROR(models_.weights->EndStep());
 
-  for (size_t i = 0; i < report.sums.size(); ++i) report.sums[i] += sums[i];
   report.tokens += std::llround(sums.back());
+  if (!is_loss_finite) return absl::OkStatus();  // there is no NaN in JSON
+  for (size_t i = 0; i < report.sums.size(); ++i) report.sums[i] += sums[i];
   report.passes += passes;
   if (step.is_finite) {
     report.grad_norm_sum += step.grad_norm;

@@ -204,6 +204,9 @@ TEST_F(LossThatIsNotFiniteTest, LeavesTheStepOutInFloat16) {
     EXPECT_EQ(state->log[left_out]["loss"], state->log[0]["loss"]);
     EXPECT_EQ(state->log[left_out]["grad_norm"], 0);
   }
+  const auto rate = [&](size_t step) { return state->log[step]["learning_rate"].get<double>(); };
+  for (const size_t step : {1, 2, 3}) EXPECT_DOUBLE_EQ(rate(step), 1e-4 * 5 / 6) << step;
+  EXPECT_DOUBLE_EQ(rate(4), 1e-4 * 4 / 6) << "the schedule waits, as that of HF's Trainer does";
   EXPECT_LT(state->log[5]["loss"], state->log[0]["loss"]);
   EXPECT_TRUE(std::isfinite(state->loss_sum));
 }

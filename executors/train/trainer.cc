@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
+#include "common/strings.h"
 
 namespace flowmesh::train {
 namespace {
@@ -34,6 +35,23 @@ bool UpdateLossScale(bool is_finite, TrainerState& state) {
     state.good_steps = 0;
   }
   return true;
+}
+
+absl::StatusOr<StepReport> StepUnlessOverflowed(bool is_loss_finite, double learning_rate,
+                                                bool scale_loss, std::string_view where,
+                                                AdamW& optimizer, TrainerState& state) {
+  StepReport report = {.is_finite = false};
+  if (is_loss_finite) {
+    ASSIGN_OR_RETURN(report, optimizer.Step(learning_rate, state.loss_scale));
+  } else if (!scale_loss) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the loss of ", ToAbsl(where), " is not finite"));
+  }
+  if (scale_loss ? !UpdateLossScale(report.is_finite, state) : !report.is_finite) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the gradients of ", ToAbsl(where), " are not finite"));
+  }
+  return report;
 }
 
 struct Trainer::Window {
@@ -108,22 +126,12 @@ absl::Status Trainer::Step(TrainerState& state, Window& window) {
     RETURN_IF_ERROR(weights_->EndPass());
   }
   ASSIGN_OR_RETURN(double loss, Merge(reports, state, window));
-  const double rate = schedule_.At(state.step);
-  StepReport report = {.is_finite = false};
-  if (std::isfinite(loss)) {
-    ASSIGN_OR_RETURN(report, optimizer_.Step(rate, state.loss_scale));
-  } else if (options_.scale_loss) {
-    // The forward pass overflowed: a step that is left out too. There is no NaN in JSON, so it
-    // counts with the loss before it.
-    loss = state.last_loss;
-  } else {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the loss of step ", state.step + 1, " is not finite"));
-  }
-  if (options_.scale_loss ? !UpdateLossScale(report.is_finite, state) : !report.is_finite) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the gradients of step ", state.step + 1, " are not finite"));
-  }
+  const double rate = schedule_.At(optimizer_.steps());  // a step left out does not advance it
+  ASSIGN_OR_RETURN(const StepReport report,
+                   StepUnlessOverflowed(std::isfinite(loss), rate, options_.scale_loss,
+                                        absl::StrCat("step ", state.step + 1), optimizer_, state));
+  // There is no NaN in JSON, so a loss that overflowed counts as the one before it.
+  if (!std::isfinite(loss)) loss = state.last_loss;
   RETURN_IF_ERROR(weights_->EndStep());
 
   ++state.step;

@@ -72,6 +72,13 @@ struct TrainerState {
 // longer above 1, so halving it would go on for ever.
 [[nodiscard]] bool UpdateLossScale(bool is_finite, TrainerState& state);
 
+// A step of the optimiser, unless the loss or the gradients are not finite. With `scale_loss` such
+// a step is left out and the scale becomes smaller. Errors: FailedPrecondition without it, or where
+// the scale cannot become smaller, naming `where` ("step 3"); those of collectives.
+absl::StatusOr<StepReport> StepUnlessOverflowed(bool is_loss_finite, double learning_rate,
+                                                bool scale_loss, std::string_view where,
+                                                AdamW& optimizer, TrainerState& state);
+
 // Called from the training thread; those marked are called on every rank, the others on rank 0.
 struct TrainerCallbacks {
   std::function<bool()> is_stopped;  // every rank
