@@ -1,5 +1,5 @@
-// The client with servers of the `mcp` package (tests/goldens/mcp), whose python is named by
-// FLOWMESH_MCP_PYTHON.
+// The client with servers of the `mcp` package (tests/goldens/mcp). `./dev test` installs it and
+// names its Python in FLOWMESH_MCP_PYTHON.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,8 +1,5 @@
 #!/usr/bin/env python3
-"""A server of the `mcp` package with two tools, for executors/mcp/peer_test.cc:
-
-    python -m venv VENV && VENV/bin/pip install -r requirements.txt
-    FLOWMESH_MCP_PYTHON=VENV/bin/python build/release/tests/mcp_test --gtest_filter='Peer*'
+"""A server of the `mcp` package with two tools, for executors/mcp/peer_test.cc. `./dev test` installs the package.
 
     server.py stdio
     server.py http PORT
