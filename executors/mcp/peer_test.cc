@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <string>
@@ -11,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/subprocess.h"
+#include "common/test_announced_port.h"
 #include "executors/mcp/client.h"
 
 namespace flowmesh::mcp {
@@ -56,22 +56,6 @@ TEST_F(PeerTest, OverStdio) {
   UseTools(std::move(settings));
 }
 
-// Reads what the server says until it names its port.
-std::string ReadPort(int fd) {
-  const std::string kSign = "http://127.0.0.1:";
-  std::string said;
-  char c;
-  while (::read(fd, &c, 1) == 1) {
-    said += c;
-    const size_t at = said.find(kSign);
-    if (at != std::string::npos && (c < '0' || c > '9') && said.size() > at + kSign.size()) {
-      return said.substr(at + kSign.size(), said.size() - at - kSign.size() - 1);
-    }
-  }
-  ADD_FAILURE() << "the server has ended: " << said;
-  return "";
-}
-
 TEST_F(PeerTest, OverHttp) {
   int fds[2];
   ASSERT_EQ(::pipe2(fds, O_CLOEXEC), 0);
@@ -84,7 +68,7 @@ TEST_F(PeerTest, OverHttp) {
   ASSERT_TRUE(process.ok()) << process.status();
   theirs.Reset();
   ServerSettings settings;
-  settings.url = absl::StrCat("http://127.0.0.1:", ReadPort(ours.get()), "/mcp");
+  settings.url = absl::StrCat("http://127.0.0.1:", ReadAnnouncedPort(ours.get()), "/mcp");
   UseTools(std::move(settings));
 }
 

@@ -267,6 +267,7 @@ absl::StatusOr<AgentSpec> ReadAgentSpec(const Json& document,
 }
 
 absl::StatusOr<TaskOutcome> AgentRunner::Run(const TaskContext& context) {
+  if (models_ != nullptr) models_->BeginRun();
   return AgentJob(context, env_, models_.get()).Run();
 }
 

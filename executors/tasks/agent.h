@@ -26,11 +26,13 @@ absl::StatusOr<AgentSpec> ReadAgentSpec(const Json& document,
                                         const std::function<void(const std::string&)>& warn);
 
 // Models of this process, for configurations that name them. What is made must not outlive the
-// task.
+// run that asked for it. One run at a time.
 class AgentModels {
  public:
   virtual ~AgentModels() = default;
 
+  // A run begins: what earlier ones made is no longer used.
+  virtual void BeginRun() = 0;
   // A chat with `settings.local`.
   virtual absl::StatusOr<std::unique_ptr<agent::ChatModel>> MakeChat(
       const agent::ModelOverrides& settings, const TaskContext& context) = 0;

@@ -11,6 +11,11 @@ constexpr int64_t kReplyTokens = 1024;  // where the configuration gives no max_
 
 }  // namespace
 
+void LocalModels::BeginRun() {
+  for (auto& entry : chats_) entry.second->is_lent = false;
+  for (auto& entry : encoders_) entry.second->is_lent = false;
+}
+
 template <typename Entry>
 absl::StatusOr<Entry*> LocalModels::Find(std::map<std::string, std::unique_ptr<Entry>>& entries,
                                          const std::string& identifier,
@@ -18,16 +23,15 @@ absl::StatusOr<Entry*> LocalModels::Find(std::map<std::string, std::unique_ptr<E
   ASSIGN_OR_RETURN(const bool enforces_cpu,
                    Field(&context.document, "")["spec"]["enforce_cpu"].BoolOr(false));
   const at::Device device = use_cuda_ && !enforces_cpu ? gpu_ : at::Device(at::kCPU);
-  // Those of earlier tasks go first: with them it may not fit.
+  // Those of earlier runs go first: with them it may not fit.
   std::erase_if(entries, [&](const auto& entry) {
-    return entry.second->task_id != context.task_id && entry.first != identifier;
+    return !entry.second->is_lent && entry.first != identifier;
   });
   std::unique_ptr<Entry>& entry = entries[identifier];
   if (entry == nullptr) entry = std::make_unique<Entry>();
-  // What this task borrows already stays as it is.
-  if (entry->task_id == context.task_id) return entry.get();
+  if (entry->is_lent) return entry.get();  // as it is, whatever became of its files
   RETURN_IF_ERROR(entry->model.Load({identifier, "main", ""}, identifier, device, context, env_));
-  entry->task_id = context.task_id;
+  entry->is_lent = true;
   return entry.get();
 }
 

@@ -15,13 +15,14 @@
 
 namespace flowmesh::tasks {
 
-// Keeps those of its last task warm. One task at a time.
+// Keeps those of its last run warm.
 class LocalModels : public AgentModels {
  public:
   // `use_cuda`: whether tasks may use `gpu`, the rank's own GPU.
   LocalModels(bool use_cuda, at::Device gpu, EnvLookup env = SystemEnv())
       : use_cuda_(use_cuda), gpu_(gpu), env_(std::move(env)) {}
 
+  void BeginRun() override;
   // Loaded unless they are there; all chats with one model take turns. Errors: those of finding and
   // loading a model, and of its chat template.
   absl::StatusOr<std::unique_ptr<agent::ChatModel>> MakeChat(const agent::ModelOverrides& settings,
@@ -31,12 +32,12 @@ class LocalModels : public AgentModels {
 
  private:
   struct Chat {
-    std::string task_id;  // the last that asked for it
+    bool is_lent = false;  // to the run that goes on
     WarmModel model;
     ModelTurns turns;
   };
   struct Encoder {
-    std::string task_id;
+    bool is_lent = false;
     WarmEncoder model;
   };
 

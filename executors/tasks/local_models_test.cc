@@ -84,6 +84,24 @@ TEST_F(LocalModelsTest, StaysWarmUntilATaskNamesAnother) {
   EXPECT_EQ(Loads(), 1) << "it went when another came";
 }
 
+// As after a crash of the orchestrator: the same task id, and by then other files.
+TEST_F(LocalModelsTest, ATaskThatComesAgainGetsTheModelThatIsThere) {
+  namespace fs = std::filesystem;
+  const fs::path folder = dir_ / "model";
+  const std::string model = absl::StrCat("{local: '", folder.string(), "', chat_template: '",
+                                         kTemplate, "', max_tokens: 6, temperature: 0}");
+  fs::copy(model::ModelGolden("llama"), folder, fs::copy_options::recursive);
+  const auto first = Run(model, "T1");
+  ASSERT_TRUE(first.ok()) << first.status();
+  fs::rename(folder, dir_ / "away");
+  EXPECT_THAT(Message(Run(model, "T1").status()), HasSubstr("model.local: "));
+  fs::copy(model::ModelGolden("qwen2"), folder, fs::copy_options::recursive);
+  const auto second = Run(model, "T1");
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(Loads(), 1);
+  EXPECT_NE(second->result["items"], first->result["items"]);
+}
+
 TEST_F(LocalModelsTest, AStoreIsSearchedWithAnEncoderOfThisProcess) {
   model::MakeGoldenEncoder(dir_ / "encoder");
   std::filesystem::create_directories(dir_ / "docs");
