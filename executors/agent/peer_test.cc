@@ -138,12 +138,16 @@ TEST_F(LlamaServerTest, StopsInTheMiddleAndServesOn) {
   EXPECT_TRUE(next.ok()) << next.status();
 }
 
-TEST_F(LlamaServerTest, ARefusalIsGivenInItsWords) {
-  const std::vector<chat::Message> messages = {{.role = "user", .content = "x"}};
+// It answers 200 and ends the stream before its first event.
+TEST_F(LlamaServerTest, ATextThatIsTooLongForItIsAnError) {
+  std::string text;
+  for (int i = 0; i < 2000; ++i) absl::StrAppend(&text, "river ");
+  const std::vector<chat::Message> messages = {{.role = "user", .content = text}};
   const std::vector<chat::ToolSpec> no_tools;
-  const auto reply = Model({.temperature = -5})->Chat({.messages = messages, .tools = no_tools});
-  ASSERT_FALSE(reply.ok());
-  EXPECT_THAT(std::string(reply.status().message()), HasSubstr("temperature"));
+  EndpointSettings settings = ReadEndpointSettings(Env(), {}).value();
+  settings.retry_limit = absl::Seconds(1);
+  const auto reply = MakeEndpoint(settings)->Chat({.messages = messages, .tools = no_tools});
+  EXPECT_THAT(std::string(reply.status().message()), HasSubstr("an empty answer"));
 }
 
 }  // namespace
