@@ -2,7 +2,9 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <regex>
@@ -13,6 +15,7 @@
 #include "common/strings.h"
 #include "common/subprocess.h"
 #include "common/yaml.h"
+#include "tests/integration/line.h"
 
 namespace flowmesh {
 namespace {
@@ -167,6 +170,35 @@ TEST_F(ManifestsTest, TheContainersMeetOnTheSameSockets) {
             absl::StrCat(Env(executor, "EXECUTOR_NAME"), "=", Env(executor, "EXECUTOR_LISTEN")));
   EXPECT_THAT(executor["lifecycle"]["preStop"]["exec"]["command"],
               Contains(Env(sidecar, "SIDECAR_LISTEN")));
+}
+
+// The preStop command as it stands, but for the places of the program and the socket.
+TEST_F(ManifestsTest, PreStopLetsTheRunningTaskEndAndTheWorkerUnregister) {
+  TempDir dir;
+  testing::Line line(
+      {.sidecar_env = {{"DRAIN_TIMEOUT_SEC", Env(Container("sidecar"), "DRAIN_TIMEOUT_SEC")}}});
+  line.executor("e0").Freeze();  // its task lasts as long as the test wants
+  const std::string id = line.Dispatch({{"taskType", "echo"}});
+  ASSERT_TRUE(line.WaitForStatus("RUNNING", "w"));
+
+  std::vector<std::string> command =
+      Container("executor")["lifecycle"]["preStop"]["exec"]["command"];
+  const fs::path program = command[0];
+  EXPECT_EQ(program.parent_path(), "/usr/local/bin");
+  command[0] = fs::path(std::getenv("FLOWMESH_BIN_DIR")) / program.filename();
+  std::replace(command.begin(), command.end(), Env(Container("sidecar"), "SIDECAR_LISTEN"),
+               line.sidecar_target());
+  testing::Program pre_stop("preStop", {}, dir.path(), command);
+  ASSERT_TRUE(line.WaitForStatus("STOPPING", "w")) << pre_stop.Output();
+  EXPECT_FALSE(pre_stop.process().Poll()) << pre_stop.Output();
+  line.executor("e0").process().Signal(SIGCONT);
+  const std::optional<ExitStatus> exit = pre_stop.process().Wait(absl::Seconds(30));
+  ASSERT_TRUE(exit);
+  EXPECT_TRUE(exit->ok()) << exit->ToString() << pre_stop.Output();
+  EXPECT_EQ(line.redis().Command({"SISMEMBER", "workers:ids", "w"}), 0) << "it returned too early";
+  const auto end = line.events().WaitForTerminal(id);
+  ASSERT_TRUE(end);
+  EXPECT_EQ((*end)["type"], "TASK_SUCCEEDED");
 }
 
 }  // namespace

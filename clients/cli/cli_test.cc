@@ -102,7 +102,8 @@ TEST_F(CliTest, WrongUseIsStatusTwoWithAHint) {
       {"show"},
       {"list", "--nope"},
       {"list", "--sidecar", "a:1", "--orchestrator", "http://b"},
-      {"list", "--limit", "many"}};
+      {"list", "--limit", "many"},
+      {"drain", "--wait", "--timeout", "0"}};
   for (const auto& arguments : wrong) {
     const Outcome outcome = Run(arguments);
     EXPECT_EQ(outcome.exit, 2);
@@ -295,6 +296,21 @@ spec:
   EXPECT_EQ(fake.Documents().size(), 5u);  // the second stage never ran
   outcome = Run({"run", Write("other.yaml", "spec: {dependsOn: [x]}"), "--sidecar", fake.target()});
   EXPECT_THAT(outcome.err, HasSubstr("knows only the stages of its own document"));
+}
+
+TEST_F(CliTest, DrainWaitsForTheEndWithinItsLimit) {
+  FakeSidecar fake;  // it answers that it drains, and stays
+  const Outcome late = Run({"drain", "--wait", "--timeout", "0.2", "--sidecar", fake.target()});
+  EXPECT_EQ(late.exit, 1);
+  EXPECT_EQ(late.out, "draining; 2 tasks running\n");
+  EXPECT_THAT(late.err, HasSubstr("has not ended within 200ms"));
+
+  Subprocess waiting = Start({"drain", "--wait", "--sidecar", fake.target()});
+  ASSERT_TRUE(Eventually([&] { return Out() == "draining; 2 tasks running\n"; }));
+  fake.SetUptime(1);  // a new life of it
+  const Outcome ended = Finish(std::move(waiting));
+  EXPECT_EQ(ended.exit, 0) << ended.err;
+  EXPECT_EQ(ended.out, "draining; 2 tasks running\nended\n");
 }
 
 TEST_F(CliTest, CtrlCCancelsARun) {

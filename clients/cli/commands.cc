@@ -242,14 +242,28 @@ absl::StatusOr<int> WorkerCommand(const Options& options) {
   return 0;
 }
 
-absl::StatusOr<int> DrainCommand(const Options& options) {
+absl::StatusOr<int> DrainCommand(const Options& options, Interrupt& interrupt) {
   if (options.sidecar.empty()) return NeedsSidecar("drain");
   SidecarClient sidecar(options.sidecar);
   ASSIGN_OR_RETURN(const v1::DrainResponse answer, sidecar.Drain());
-  if (options.json) {
-    PrintJson({{"tasks_running", answer.tasks_running()}});
-  } else {
+  if (!options.json) {
     PrintText(absl::StrCat("draining; ", answer.tasks_running(), " tasks running\n"));
+    std::fflush(stdout);
+  }
+  if (options.wait) {
+    const absl::Duration limit =
+        options.timeout > 0 ? absl::Seconds(options.timeout) : absl::InfiniteDuration();
+    const absl::Status gone = sidecar.WaitUntilGone(limit, [&] { return interrupt.requested(); });
+    if (absl::IsCancelled(gone)) {
+      std::fputs("no longer waiting; the drain goes on\n", stderr);
+      return kExitInterrupted;
+    }
+    RETURN_IF_ERROR(gone);
+  }
+  if (options.json) {
+    PrintJson({{"tasks_running", answer.tasks_running()}, {"ended", options.wait}});
+  } else if (options.wait) {
+    PrintText("ended\n");
   }
   return 0;
 }

@@ -20,7 +20,8 @@ struct Options {
   std::string token;
   std::string file;     // submit, run; `-`: stdin
   std::string task_id;  // watch, show, cancel
-  bool wait = false;
+  bool wait = false;    // submit, drain
+  double timeout = 0;   // drain: seconds to wait; 0: no limit
   bool watch = false;
   bool fail_fast = false;
   uint32_t limit = 0;
@@ -36,7 +37,7 @@ absl::StatusOr<int> ListCommand(const Options& options);
 absl::StatusOr<int> ShowCommand(const Options& options);
 absl::StatusOr<int> CancelCommand(const Options& options);
 absl::StatusOr<int> WorkerCommand(const Options& options);
-absl::StatusOr<int> DrainCommand(const Options& options);
+absl::StatusOr<int> DrainCommand(const Options& options, Interrupt& interrupt);
 absl::StatusOr<int> RunCommand(const Options& options, Interrupt& interrupt);
 
 // The text of FILE. NotFound and the like name it.

@@ -67,6 +67,11 @@ class Cli {
     list_->add_option("--limit", options_.limit, "at most so many");
     worker_ = app_.add_subcommand("worker", "the workers, their hardware and load");
     drain_ = app_.add_subcommand("drain", "let a worker finish its tasks and end (worker only)");
+    drain_->add_flag("--wait", options_.wait, "return when it has ended and is unregistered");
+    drain_
+        ->add_option("--timeout", options_.timeout,
+                     "with --wait: seconds after which to fail [no limit]")
+        ->check(CLI::PositiveNumber);
   }
 
   int Main(int argc, char** argv) {
@@ -132,7 +137,7 @@ class Cli {
     if (*cancel_) return CancelCommand(options_);
     if (*list_) return ListCommand(options_);
     if (*worker_) return WorkerCommand(options_);
-    return DrainCommand(options_);
+    return DrainCommand(options_, interrupt);
   }
 
   Options options_;

@@ -62,6 +62,11 @@ std::vector<std::string> FakeSidecar::Documents() {
   return documents_;
 }
 
+void FakeSidecar::SetUptime(double seconds) {
+  absl::MutexLock lock(&mutex_);
+  uptime_ = seconds;
+}
+
 grpc::Status FakeSidecar::SubmitTask(grpc::ServerContext*, const v1::SubmitTaskRequest* request,
                                      v1::SubmitTaskResponse* response) {
   const absl::StatusOr<Json> document = ParseJson(request->document_json());
@@ -180,7 +185,10 @@ grpc::Status FakeSidecar::GetWorker(grpc::ServerContext*, const v1::GetWorkerReq
                                     v1::GetWorkerResponse* response) {
   response->set_version("0.1");
   response->set_redis("none");
-  response->set_uptime_seconds(3);
+  {
+    absl::MutexLock lock(&mutex_);
+    response->set_uptime_seconds(uptime_);
+  }
   v1::Worker& worker = *response->add_workers();
   worker.set_worker_id("w");
   worker.set_status("IDLE");

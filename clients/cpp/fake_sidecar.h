@@ -31,6 +31,7 @@ class FakeSidecar : public v1::Sidecar::Service {
   // Sequence numbers that watches began at.
   std::vector<uint64_t> WatchStarts();
   std::vector<std::string> Documents();
+  void SetUptime(double seconds);
 
   grpc::Status SubmitTask(grpc::ServerContext*, const v1::SubmitTaskRequest*,
                           v1::SubmitTaskResponse*) override;
@@ -50,6 +51,7 @@ class FakeSidecar : public v1::Sidecar::Service {
   std::string target_;
   absl::Mutex mutex_;
   bool break_next_ ABSL_GUARDED_BY(mutex_) = false;
+  double uptime_ ABSL_GUARDED_BY(mutex_) = 3;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<uint64_t> watch_starts_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> documents_ ABSL_GUARDED_BY(mutex_);

@@ -13,6 +13,7 @@ namespace {
 
 constexpr absl::Duration kReconnectLimit = absl::Seconds(10);
 constexpr absl::Duration kReconnectPause = absl::Milliseconds(100);
+constexpr absl::Duration kLookPause = absl::Milliseconds(100);
 
 std::shared_ptr<grpc::Channel> Connect(const std::string& target) {
   grpc::ChannelArguments arguments;
@@ -161,6 +162,27 @@ absl::StatusOr<v1::GetWorkerResponse> SidecarClient::Worker(absl::Duration deadl
 
 absl::StatusOr<v1::DrainResponse> SidecarClient::Drain() {
   return Call<v1::DrainResponse>(&v1::Sidecar::Stub::Drain, v1::DrainRequest(), absl::Seconds(10));
+}
+
+absl::Status SidecarClient::WaitUntilGone(absl::Duration limit,
+                                          const std::function<bool()>& cancelled) {
+  const Clock& clock = Clock::Real();
+  const absl::Duration deadline = clock.Monotonic() + limit;
+  double uptime = 0;
+  while (true) {
+    const absl::StatusOr<v1::GetWorkerResponse> answer = Worker(absl::Seconds(1));
+    if (absl::IsUnavailable(answer.status())) return absl::OkStatus();
+    if (answer.ok()) {
+      if (answer->uptime_seconds() < uptime) return absl::OkStatus();
+      uptime = answer->uptime_seconds();
+    }
+    if (cancelled()) return absl::CancelledError("no longer waiting");
+    if (clock.Monotonic() >= deadline) {
+      return absl::DeadlineExceededError(absl::StrCat(
+          "the sidecar at ", target_, " has not ended within ", absl::FormatDuration(limit)));
+    }
+    absl::SleepFor(kLookPause);
+  }
 }
 
 Json ToJson(const v1::TaskRecord& record) {

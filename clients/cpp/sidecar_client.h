@@ -47,6 +47,10 @@ class SidecarClient {
   absl::StatusOr<v1::CancelTaskResponse> Cancel(const std::string& task_id);
   absl::StatusOr<v1::GetWorkerResponse> Worker(absl::Duration deadline = absl::Seconds(5));
   absl::StatusOr<v1::DrainResponse> Drain();
+  // Returns when the sidecar that answers now has ended, and so has unregistered: nothing answers
+  // at the target any more, or another life of it does. DeadlineExceeded: it was still there after
+  // `limit`. Cancelled: `cancelled` said so.
+  absl::Status WaitUntilGone(absl::Duration limit, const std::function<bool()>& cancelled);
 
   const std::string& target() const { return target_; }
 
