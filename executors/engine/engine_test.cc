@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "executors/device/test_device.h"
 #include "executors/engine/kv_cache.h"
 #include "executors/model/model_goldens.h"
 
@@ -19,7 +20,8 @@ using Ids = model::Ids;
 bool GoOn(const GenerationProgress&) { return true; }
 
 model::LoadedModel Load(const std::string& name, at::ScalarType dtype = at::kFloat) {
-  auto loaded = model::LoadModel(model::ModelGolden(name), {.dtype = dtype});
+  auto loaded =
+      model::LoadModel(model::ModelGolden(name), {.dtype = dtype, .device = device::TestDevice()});
   if (!loaded.ok()) throw std::runtime_error(loaded.status().ToString());
   return *std::move(loaded);
 }

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "common/files.h"
+#include "executors/device/test_device.h"
 #include "executors/model/model_goldens.h"
 
 namespace flowmesh::model {
@@ -21,7 +22,8 @@ fs::path EncoderGolden(const std::string& name) { return ModelGolden("../encoder
 class EncoderTest : public testing::TestWithParam<const char*> {};
 
 TEST_P(EncoderTest, HiddenStatesEqualTransformers) {
-  const auto loaded = LoadEncoder(EncoderGolden(GetParam()), EncoderHead::kNone);
+  const auto loaded =
+      LoadEncoder(EncoderGolden(GetParam()), EncoderHead::kNone, device::TestDevice());
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   const std::string name = std::string("../encoders/") + GetParam();
   const GoldenTensors golden(ModelGolden(name + "/hidden.safetensors"));

@@ -3,6 +3,7 @@
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
+#include "executors/device/test_device.h"
 #include "executors/model/model_goldens.h"
 
 namespace flowmesh::model {
@@ -11,6 +12,7 @@ namespace {
 std::unique_ptr<CausalLm> Load(const std::filesystem::path& path, at::ScalarType dtype) {
   LoadOptions options;
   options.dtype = dtype;
+  options.device = device::TestDevice();
   std::vector<std::string> warnings;
   auto model = LoadCausalLm(path, options, &warnings);
   EXPECT_TRUE(model.ok()) << model.status();
@@ -81,13 +83,13 @@ INSTANTIATE_TEST_SUITE_P(All, FamilyTest,
 
 class GreedyTest : public testing::TestWithParam<const char*> {};
 
-// All cases in one growing batch: it also proves that a sequence ignores its neighbours.
+// Each tenth case, in one growing batch: it also proves that a sequence ignores its neighbours.
 TEST_P(GreedyTest, ContinuationsEqualTransformers) {
   const std::unique_ptr<CausalLm> model = Load(ModelGolden(GetParam()), at::kFloat);
   ASSERT_NE(model, nullptr);
   const Json golden = ReadModelGolden(std::string(GetParam()) + "/greedy.json");
   ASSERT_EQ(golden["cases"].size(), 100u);
-  constexpr size_t kEach = 10;  // each tenth: the engine's tests run all of them
+  constexpr size_t kEach = 10;  // the engine's tests run all of them
   std::vector<Ids> sequences, wanted;
   for (size_t i = 0; i < golden["cases"].size(); i += kEach) {
     sequences.push_back(golden["cases"][i]["prompt"].get<Ids>());

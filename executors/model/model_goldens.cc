@@ -49,20 +49,21 @@ at::Tensor LogitsOf(CausalLm& model, const std::vector<Ids>& sequences) {
     }
     lengths.push_back(static_cast<int64_t>(sequence.size()));
   }
-  const auto tensor = [](std::vector<int64_t>& values) {
-    return at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kLong).clone();
+  const auto tensor = [&](std::vector<int64_t>& values) {
+    return at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kLong)
+        .to(model.device(), at::kLong, /*non_blocking=*/false, /*copy=*/true);
   };
   input.token_ids = tensor(ids);
   input.positions = tensor(positions);
   input.lengths = tensor(token_lengths);
   DenseAttention attention(tensor(lengths));
-  return model.Forward(input, attention).to(at::kFloat);
+  return model.Forward(input, attention).to(at::kCPU, at::kFloat);
 }
 
 double ErrorInTolerances(const at::Tensor& got, const at::Tensor& want) {
-  const at::Tensor exact = want.to(at::kDouble);
+  const at::Tensor exact = want.to(at::kCPU, at::kDouble);
   const at::Tensor tolerance = exact.abs() * 1e-4 + 1e-5;
-  return ((got.to(at::kDouble) - exact).abs() / tolerance).max().item<double>();
+  return ((got.to(at::kCPU, at::kDouble) - exact).abs() / tolerance).max().item<double>();
 }
 
 double RelativeError(const at::Tensor& got, const at::Tensor& want) {

@@ -31,7 +31,7 @@ class GoldenTensors {
 };
 
 // One forward of whole sequences through the oracle's attention: the logits of all tokens of all
-// of them, one sequence after another.
+// of them, one sequence after another, on the CPU.
 at::Tensor LogitsOf(CausalLm& model, const std::vector<Ids>& sequences);
 
 // How far `got` is from `want` where it is farthest, in units of the tolerance that TASKS.md 4.8

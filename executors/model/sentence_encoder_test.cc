@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "common/files.h"
+#include "executors/device/test_device.h"
 #include "executors/model/model_goldens.h"
 
 namespace flowmesh::model {
@@ -65,7 +66,7 @@ TEST(SentenceEncoderTest, EmbeddingsEqualSentenceTransformers) {
     SCOPED_TRACE(golden["name"].get<std::string>());
     TempDir dir;
     WriteFolder(golden, dir / "model");
-    const auto encoder = SentenceEncoder::Load(dir / "model");
+    const auto encoder = SentenceEncoder::Load(dir / "model", device::TestDevice());
     ASSERT_TRUE(encoder.ok()) << encoder.status();
     const auto embedded = (*encoder)->Embed(texts, GoOn);
     ASSERT_TRUE(embedded.ok()) << embedded.status();
@@ -83,7 +84,8 @@ TEST(SentenceEncoderTest, EmbeddingsEqualSentenceTransformers) {
 }
 
 TEST(SentenceEncoderTest, ABareEncoderGivesTheNormalisedMean) {
-  const auto bare = SentenceEncoder::Load(ModelGolden("../encoders/bert_bare"));
+  const auto bare =
+      SentenceEncoder::Load(ModelGolden("../encoders/bert_bare"), device::TestDevice());
   ASSERT_TRUE(bare.ok()) << bare.status();
   EXPECT_EQ((*bare)->dimension(), 32);
   EXPECT_EQ((*bare)->max_tokens(), 40);
@@ -98,7 +100,8 @@ TEST(SentenceEncoderTest, ABareEncoderGivesTheNormalisedMean) {
 
 // What fills up large batches is no text's.
 TEST(SentenceEncoderTest, TextsOfLargeBatchesAreWhatTheyAreAlone) {
-  const auto encoder = SentenceEncoder::Load(ModelGolden("../encoders/bert_bare"));
+  const auto encoder =
+      SentenceEncoder::Load(ModelGolden("../encoders/bert_bare"), device::TestDevice());
   ASSERT_TRUE(encoder.ok()) << encoder.status();
   const auto texts = Golden()["texts"].get<std::vector<std::string>>();
   std::vector<std::string> many;
@@ -115,7 +118,8 @@ TEST(SentenceEncoderTest, TextsOfLargeBatchesAreWhatTheyAreAlone) {
 }
 
 TEST(SentenceEncoderTest, StopsBetweenBatches) {
-  const auto encoder = SentenceEncoder::Load(ModelGolden("../encoders/bert_bare"));
+  const auto encoder =
+      SentenceEncoder::Load(ModelGolden("../encoders/bert_bare"), device::TestDevice());
   ASSERT_TRUE(encoder.ok()) << encoder.status();
   const std::vector<std::string> texts(1000, "the quick brown fox");
   std::vector<size_t> seen;

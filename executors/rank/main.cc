@@ -14,7 +14,7 @@
 #include "common/signals.h"
 #include "common/subprocess.h"
 #include "executors/launch/frames.h"
-#include "executors/rank/cuda_library.h"
+#include "executors/device/cuda_library.h"
 #include "executors/rank/rank_link.h"
 #include "executors/rank/run_task.h"
 #include "executors/tasks/task_runner.h"
@@ -44,7 +44,7 @@ tasks::RankOptions Options(bool use_cuda) {
 // Prints, as JSON, what this program can do here: the executor asks once when it starts.
 int Describe() {
   const bool wants_cuda = Environment(executor::kRankDeviceVariable) == "cuda";
-  const absl::Status cuda = wants_cuda ? LoadCudaLibrary() : absl::OkStatus();
+  const absl::Status cuda = wants_cuda ? device::LoadCudaLibrary() : absl::OkStatus();
   const bool use_cuda = wants_cuda && cuda.ok();
   Json description = {{"torch_version", tasks::TorchVersion()},
                       {"task_types", Json::array()},
@@ -124,7 +124,7 @@ int Main(int argc, char** argv) {
   StartLog(log_level);
   const bool use_cuda = Environment(executor::kRankDeviceVariable) == "cuda";
   if (use_cuda) {
-    const absl::Status status = LoadCudaLibrary();
+    const absl::Status status = device::LoadCudaLibrary();
     if (!status.ok()) {
       LogError("cannot use the GPU: {}", Message(status));
       return kCannotStart;

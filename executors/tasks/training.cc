@@ -13,7 +13,7 @@
 #include "common/field.h"
 #include "common/files.h"
 #include "executors/model/adapter.h"
-#include "executors/model/allocator.h"
+#include "executors/device/allocator.h"
 #include "executors/model/model_folder.h"
 #include "executors/tasks/data_context.h"
 #include "executors/train/state.h"
@@ -330,7 +330,7 @@ absl::StatusOr<TaskOutcome> RunTrainingTask(
     const TaskContext& context, const TrainingDefaults& defaults, const TrainingDevice& device,
     const EnvLookup& env,
     const std::function<absl::Status(const Field& spec, TrainingJob& job)>& method) {
-  model::KeepFreedMemory();
+  device::KeepFreedMemory();
   const Field spec = Field(&context.document, "")["spec"];
   TrainingDevice chosen = device;
   const absl::StatusOr<bool> enforces_cpu = spec["enforce_cpu"].BoolOr(false);

@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/clock.h"
-#include "executors/model/allocator.h"
+#include "executors/device/allocator.h"
 #include "executors/tasks/fetch_source.h"
 
 namespace flowmesh::tasks {
@@ -38,7 +38,7 @@ absl::Status WarmEncoder::Load(const ModelName& name, const std::string& field, 
   encoder_.reset();
   context.on_progress({.stage = "loading model"});
   const absl::Duration begin = Clock::Real().Monotonic();
-  model::KeepFreedMemory();
+  device::KeepFreedMemory();
   auto loaded = model::SentenceEncoder::Load(folder, device);
   if (!loaded.ok()) return Annotate(loaded.status(), field);
   encoder_ = *std::move(loaded);

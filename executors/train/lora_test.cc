@@ -75,7 +75,7 @@ TEST_P(LoraCurveTest, EqualsPeft) {
     if (adapter->config.bias == model::LoraBias::kLoraOnly && named.name.ends_with(".bias"))
       continue;
     const at::Tensor expected = want.Get(named.name);
-    EXPECT_LT((named.tensor - expected).abs().max().item<double>(),
+    EXPECT_LT((named.tensor.cpu() - expected).abs().max().item<double>(),
               2e-3 * std::max(1.0, expected.abs().max().item<double>()))
         << named.name;
   }

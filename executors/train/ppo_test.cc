@@ -14,6 +14,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "executors/device/test_device.h"
 #include "executors/model/checkpoint.h"
 #include "executors/model/model_folder.h"
 #include "executors/model/model_goldens.h"
@@ -31,15 +32,15 @@ constexpr text::TokenId kEos = 2;
 ValueHead GoldenHead() {
   const model::GoldenTensors tensors(TrainGolden("ppo") / "value_head.safetensors");
   ValueHead head;
-  head.weight = tensors.Get("weight");
-  head.bias = tensors.Get("bias");
+  head.weight = tensors.Get("weight").to(device::TestDevice());
+  head.bias = tensors.Get("bias").to(device::TestDevice());
   return head;
 }
 
 std::unique_ptr<model::Decoder> LoadTinyReference(const std::string& family, at::ScalarType dtype) {
   std::vector<std::string> warnings;
   return model::LoadDecoder(model::OpenCheckpoint(model::ModelGolden(family)).value(),
-                            {.dtype = dtype}, &warnings)
+                            {.dtype = dtype, .device = device::TestDevice()}, &warnings)
       .value();
 }
 

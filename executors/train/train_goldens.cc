@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "common/files.h"
+#include "executors/device/test_device.h"
 #include "executors/model/checkpoint.h"
 
 namespace flowmesh::train {
@@ -23,7 +24,9 @@ Json ReadTrainGolden(std::string_view name) {
 std::unique_ptr<model::Decoder> LoadTinyModel(const std::string& family, at::ScalarType dtype) {
   const auto checkpoint = model::OpenCheckpoint(Goldens() / "models" / family).value();
   std::vector<std::string> warnings;
-  return model::LoadDecoder(checkpoint, {.dtype = dtype, .master_weights = true}, &warnings)
+  return model::LoadDecoder(
+             checkpoint, {.dtype = dtype, .device = device::TestDevice(), .master_weights = true},
+             &warnings)
       .value();
 }
 

@@ -19,7 +19,7 @@
 #include "common/clock.h"
 #include "common/files.h"
 #include "common/json.h"
-#include "executors/model/allocator.h"
+#include "executors/device/allocator.h"
 #include "executors/model/sentence_encoder.h"
 #include "executors/retrieval/ingest.h"
 #include "executors/retrieval/store.h"
@@ -162,7 +162,7 @@ int Ingest(const char* model, std::vector<std::string> texts, size_t count) {
 }
 
 int Main(int argc, char** argv) {
-  model::KeepFreedMemory();  // as the tasks do
+  device::KeepFreedMemory();  // as the tasks do
   if (argc == 6 && std::string(argv[1]) == "ingest") {
     at::set_num_threads(std::stoi(argv[4]));
     return Ingest(argv[2], Lines(argv[3]), static_cast<size_t>(std::stoul(argv[5])));

@@ -22,7 +22,7 @@
 
 #include "common/clock.h"
 #include "executors/engine/engine.h"
-#include "executors/model/allocator.h"
+#include "executors/device/allocator.h"
 #include "executors/model/checkpoint.h"
 #include "executors/train/dpo.h"
 #include "executors/train/lora.h"
@@ -241,7 +241,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   at::set_num_threads(std::atoi(argv[7]));
-  flowmesh::model::KeepFreedMemory();  // as the tasks do
+  flowmesh::device::KeepFreedMemory();  // as the tasks do
   const std::string length = argv[4];
   const flowmesh::train::Arguments arguments = {
       .model = argv[1],

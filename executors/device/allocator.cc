@@ -1,10 +1,10 @@
-#include "executors/model/allocator.h"
+#include "executors/device/allocator.h"
 
 #include <malloc.h>
 
 #include <limits>
 
-namespace flowmesh::model {
+namespace flowmesh::device {
 
 void KeepFreedMemory() {
   mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that glibc takes
@@ -12,4 +12,4 @@ void KeepFreedMemory() {
   mallopt(M_TOP_PAD, 64 << 20);
 }
 
-}  // namespace flowmesh::model
+}  // namespace flowmesh::device

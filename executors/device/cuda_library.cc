@@ -1,10 +1,10 @@
-#include "executors/rank/cuda_library.h"
+#include "executors/device/cuda_library.h"
 
 #include <dlfcn.h>
 
 #include "absl/strings/str_cat.h"
 
-namespace flowmesh::rank {
+namespace flowmesh::device {
 
 absl::Status LoadCudaLibrary() {
   if (::dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
@@ -21,4 +21,4 @@ absl::Status LoadCudaLibrary() {
   return absl::OkStatus();
 }
 
-}  // namespace flowmesh::rank
+}  // namespace flowmesh::device

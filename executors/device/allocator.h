@@ -1,7 +1,7 @@
 // How a process that computes much keeps memory.
 #pragma once
 
-namespace flowmesh::model {
+namespace flowmesh::device {
 
 // Makes malloc keep what is freed, up to 2 GB: each pass of a training, each batch of texts to
 // embed makes and drops the same tensors, and to get their pages from the kernel anew costs a fifth
@@ -9,4 +9,4 @@ namespace flowmesh::model {
 // kernel and goes back to it.
 void KeepFreedMemory();
 
-}  // namespace flowmesh::model
+}  // namespace flowmesh::device
