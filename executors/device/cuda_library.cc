@@ -10,15 +10,18 @@ absl::Status LoadCudaLibrary() {
   if (::dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
     return absl::NotFoundError(absl::StrCat("libtorch's CUDA set is not installed: ", ::dlerror()));
   }
+  if (CountGpus() <= 0) {
+    return absl::FailedPreconditionError("libtorch finds no usable CUDA device");
+  }
+  return absl::OkStatus();
+}
+
+int CountGpus() {
   // c10::cuda::device_count(), looked up so that no CUDA header is needed here.
   using DeviceCount = signed char (*)();
   const auto device_count =
       reinterpret_cast<DeviceCount>(::dlsym(RTLD_DEFAULT, "_ZN3c104cuda12device_countEv"));
-  if (device_count == nullptr) return absl::NotFoundError("libtorch_cuda.so lacks device_count");
-  if (device_count() <= 0) {
-    return absl::FailedPreconditionError("libtorch finds no usable CUDA device");
-  }
-  return absl::OkStatus();
+  return device_count == nullptr ? 0 : device_count();
 }
 
 }  // namespace flowmesh::device

@@ -10,4 +10,7 @@ namespace flowmesh::device {
 // CPU set is installed. FailedPrecondition: no usable device.
 absl::Status LoadCudaLibrary();
 
+// The GPUs that this process may use; 0 before LoadCudaLibrary.
+int CountGpus();
+
 }  // namespace flowmesh::device

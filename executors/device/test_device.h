@@ -2,6 +2,7 @@
 #pragma once
 
 #include <c10/core/Device.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <cstdlib>
 #include <stdexcept>
@@ -11,14 +12,18 @@
 
 namespace flowmesh::device {
 
-// The CPU; the first GPU in the tests NAME_gpu, which `./dev test --gpu` runs besides NAME.
+// The CPU; in the tests NAME_gpu, which `./dev test --gpu` runs besides NAME, the first GPU, or
+// that of this rank.
 inline at::Device TestDevice() {
   static const at::Device device = [] {
     const char* wanted = std::getenv("FLOWMESH_TEST_DEVICE");
     if (wanted == nullptr || std::string_view(wanted) != "cuda") return at::Device(at::kCPU);
     const absl::Status loaded = LoadCudaLibrary();
     if (!loaded.ok()) throw std::runtime_error(loaded.ToString());
-    return at::Device(at::kCUDA, 0);
+    const char* rank = std::getenv("LOCAL_RANK");
+    const at::Device own(at::kCUDA, static_cast<at::DeviceIndex>(rank ? std::atoi(rank) : 0));
+    c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(own);
+    return own;
   }();
   return device;
 }

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "executors/device/test_device.h"
 #include "executors/parallel/test_ranks.h"
 
 namespace flowmesh::parallel {
@@ -28,14 +29,19 @@ using ::testing::HasSubstr;
 
 constexpr int64_t kPiece = 100003;  // does not divide evenly into anything
 
+at::TensorOptions Of(at::ScalarType type) {
+  return at::TensorOptions(type).device(device::TestDevice());
+}
+
 // 0, 1, ..., 96, 0, ... + rank: small integers, whose sums are exact in bf16 too.
 at::Tensor Numbers(int64_t count, int rank, at::ScalarType type) {
-  return (at::arange(count, at::kLong).remainder(60) + rank).to(type);
+  return (at::arange(count, Of(at::kLong)).remainder(60) + rank).to(type);
 }
 
 // The sum of Numbers over ranks.
 at::Tensor SumOfNumbers(int64_t count, int world, at::ScalarType type) {
-  return (at::arange(count, at::kLong).remainder(60) * world + world * (world - 1) / 2).to(type);
+  return (at::arange(count, Of(at::kLong)).remainder(60) * world + world * (world - 1) / 2)
+      .to(type);
 }
 
 #define RETURN_UNLESS(condition) \
@@ -52,7 +58,7 @@ std::string Sums(ProcessGroup& group, at::ScalarType type) {
   const at::Tensor in = Numbers(kPiece * world, rank, type), unchanged = in.clone();
   const at::Tensor expected =
       SumOfNumbers(kPiece * world, world, type).narrow(0, rank * kPiece, kPiece);
-  const at::Tensor out = at::empty({kPiece}, type);
+  const at::Tensor out = at::empty({kPiece}, Of(type));
   RETURN_UNLESS_OK(group.ReduceScatterSum(out, in).Wait());
   RETURN_UNLESS(at::equal(out, expected));
   RETURN_UNLESS(at::equal(in, unchanged));
@@ -66,10 +72,10 @@ std::string Copies(ProcessGroup& group, at::ScalarType type) {
   const int world = group.world_size(), rank = group.rank();
   const at::Tensor expected = Numbers(kPiece * world, 0, type);
   const at::Tensor own = expected.narrow(0, rank * kPiece, kPiece);
-  at::Tensor out = at::zeros({kPiece * world}, type);
+  at::Tensor out = at::zeros({kPiece * world}, Of(type));
   RETURN_UNLESS_OK(group.AllGather(out, own.clone()).Wait());
   RETURN_UNLESS(at::equal(out, expected));
-  out = at::zeros({kPiece * world}, type);
+  out = at::zeros({kPiece * world}, Of(type));
   const at::Tensor place = out.narrow(0, rank * kPiece, kPiece);
   place.copy_(own);
   RETURN_UNLESS_OK(group.AllGather(out, place).Wait());
@@ -101,10 +107,10 @@ std::string ManyAtOnce(ProcessGroup& group) {
     const int64_t count = 1 + 5000 * i;
     sums.push_back(Numbers(count, rank, at::kFloat));
     pending.push_back(group.AllReduceSum(sums.back()));
-    scattered.push_back(at::empty({count}, at::kFloat));
+    scattered.push_back(at::empty({count}, Of(at::kFloat)));
     pending.push_back(
         group.ReduceScatterSum(scattered.back(), Numbers(count * world, rank, at::kFloat)));
-    gathered.push_back(at::empty({count * world}, at::kFloat));
+    gathered.push_back(at::empty({count * world}, Of(at::kFloat)));
     pending.push_back(group.AllGather(gathered.back(), Numbers(count, 0, at::kFloat) + rank));
   }
   while (!pending.empty()) {
@@ -244,6 +250,7 @@ class RanksTest : public ::testing::TestWithParam<int> {};
 INSTANTIATE_TEST_SUITE_P(Worlds, RanksTest, ::testing::Values(2, 4));
 
 TEST_P(RanksTest, EveryCollectiveIsExact) {
+  if (!HasDevices(GetParam())) GTEST_SKIP() << "needs " << GetParam() << " GPUs";
   for (const auto& [rank, end] : RunRanks("Everything", {.world_size = GetParam()})) {
     EXPECT_EQ(end.output, "right") << "rank " << rank;
     EXPECT_TRUE(end.status.ok()) << end.status.ToString();
@@ -251,6 +258,7 @@ TEST_P(RanksTest, EveryCollectiveIsExact) {
 }
 
 TEST_P(RanksTest, ManyMayBeUnderWay) {
+  if (!HasDevices(GetParam())) GTEST_SKIP() << "needs " << GetParam() << " GPUs";
   for (const auto& [rank, end] : RunRanks("ManyAtOnce", {.world_size = GetParam()})) {
     EXPECT_EQ(end.output, "right") << "rank " << rank;
   }

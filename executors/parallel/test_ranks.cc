@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/endpoint.h"
 #include "common/files.h"
+#include "executors/device/test_device.h"
 
 namespace flowmesh::parallel {
 namespace {
@@ -36,12 +37,17 @@ bool IsRank() { return std::getenv(kFunctionVariable) != nullptr; }
 
 int RunAsRank() {
   DieWithParent(0);
-  GroupOptions options = ProcessGroup::OptionsFromEnvironment(/*use_cuda=*/false).value();
+  GroupOptions options =
+      ProcessGroup::OptionsFromEnvironment(device::TestDevice().is_cuda()).value();
   options.timeout = Milliseconds(kTimeoutVariable);
   options.join_timeout = Milliseconds(kJoinTimeoutVariable);
   std::printf("%s", Functions().at(std::getenv(kFunctionVariable))(options).c_str());
   std::fflush(stdout);
   return 0;
+}
+
+bool HasDevices(int world_size) {
+  return device::TestDevice().is_cpu() || device::CountGpus() >= world_size;
 }
 
 RankFunctionRegistration::RankFunctionRegistration(const char* name, RankFunction function) {

@@ -44,6 +44,9 @@ struct RanksToRun {
   std::set<int> endless;  // ranks that are killed when the others have ended
 };
 
+// Whether each rank of such a world can have a device of its own; ranks on CPUs share.
+bool HasDevices(int world_size);
+
 // Runs them to their ends, by rank number.
 std::map<int, RankEnd> RunRanks(const std::string& function, const RanksToRun& ranks);
 
