@@ -12,32 +12,36 @@
 namespace flowmesh::train {
 namespace {
 
-// Elements that are widened at a time where gradients are no float32: little memory, and still in
-// the cache when they are used.
-constexpr int64_t kWidened = int64_t{1} << 20;
+// Elements that are widened at a time where gradients are no float32: on a CPU little memory, and
+// still in the cache when they are used; on a GPU few kernels.
+int64_t WidenedAtATime(const at::Tensor& gradient) {
+  return int64_t{1} << (gradient.is_cuda() ? 26 : 20);
+}
 
 }  // namespace
 
 absl::StatusOr<double> AdamW::GradientNorm() {
-  double squares = 0;
+  at::Tensor squares;  // on the gradients' device, which is waited for once
   for (const WeightShard& shard : weights_->shards()) {
+    const int64_t all = shard.gradient.numel(), most = WidenedAtATime(shard.gradient);
     // In pieces: a float32 sum of hundreds of millions of squares would lose digits.
-    for (int64_t begin = 0; begin < shard.gradient.numel(); begin += kWidened) {
-      const at::Tensor piece =
-          shard.gradient.narrow(0, begin, std::min(kWidened, shard.gradient.numel() - begin));
-      const auto norm =
-          at::linalg_vector_norm(piece, 2, std::nullopt, false, at::kFloat).item<double>();
-      squares += norm * norm;
+    for (int64_t begin = 0; begin < all; begin += most) {
+      const at::Tensor piece = shard.gradient.narrow(0, begin, std::min(most, all - begin));
+      const at::Tensor square = at::linalg_vector_norm(piece, 2, std::nullopt, false, at::kFloat)
+                                    .to(at::kDouble)
+                                    .square();
+      squares = squares.defined() ? squares + square : square;
     }
   }
-  ASSIGN_OR_RETURN(const double sum, weights_->SumOverShards(squares));
+  ASSIGN_OR_RETURN(const double sum,
+                   weights_->SumOverShards(squares.defined() ? squares.item<double>() : 0.0));
   return std::sqrt(sum);
 }
 
 void AdamW::Update(WeightShard& shard, int64_t begin, int64_t count, double weight_decay,
                    double learning_rate, const at::Tensor& divisor) {
   const bool is_wide = shard.gradient.scalar_type() == at::kFloat;
-  const int64_t most = is_wide ? std::max<int64_t>(count, 1) : kWidened;
+  const int64_t most = is_wide ? std::max<int64_t>(count, 1) : WidenedAtATime(shard.gradient);
   const at::Tensor steps = at::scalar_tensor(static_cast<double>(steps_), divisor.options());
   for (const int64_t end = begin + count; begin < end; begin += most) {
     const auto piece = [&](const at::Tensor& tensor) {
