@@ -2,8 +2,11 @@
 
 peer_trl.py MODEL.gguf sft|lora|dpo|ppo ROWS LENGTH BATCH STEPS THREADS fp32|bf16
 
+On the CPU, or on the GPU with FLOWMESH_BENCH_DEVICE=cuda; memory is that of the device.
+
 LENGTH: of each row, in tokens; or `8-256` (sft only): log-uniform between the two.
 """
+import os
 import resource
 import sys
 import tempfile
@@ -18,6 +21,15 @@ import trl.trainer.ppo_trainer as ppo_trainer
 from datasets import Dataset
 
 from peer_transformers import load
+
+
+ON_GPU = os.environ.get("FLOWMESH_BENCH_DEVICE") == "cuda"
+
+
+def peak_megabytes():
+    if ON_GPU:
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class Clock(transformers.TrainerCallback):
@@ -80,7 +92,7 @@ def ppo(path, model, rows, length, batch, updates):
         return None, torch.zeros(len(ids)), None
 
     ppo_trainer.get_reward = reward
-    config = trl.PPOConfig(output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=False, report_to="none", disable_tqdm=True,
+    config = trl.PPOConfig(output_dir=tempfile.mkdtemp(), use_cpu=not ON_GPU, bf16=False, report_to="none", disable_tqdm=True,
                            num_sample_generations=0, save_strategy="no", optim="adamw_torch", response_length=32,
                            temperature=0.7, total_episodes=updates * batch, gradient_checkpointing=False,
                            per_device_train_batch_size=batch, num_mini_batches=1, num_ppo_epochs=4, learning_rate=1e-6)
@@ -92,7 +104,7 @@ def ppo(path, model, rows, length, batch, updates):
     trainer.log = times.note
     trainer.train()
     print(f"seconds per update\t{(times[-1] - times[0]) / (len(times) - 1):.2f}")
-    print(f"memory\t{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
+    print(f"memory\t{peak_megabytes():.0f}")
 
 
 def main():
@@ -108,7 +120,7 @@ def main():
     if method == "ppo":
         ppo(path, model, rows, length, batch, steps)
         return
-    common = dict(output_dir=tempfile.mkdtemp(), use_cpu=True, per_device_train_batch_size=batch, max_steps=steps,
+    common = dict(output_dir=tempfile.mkdtemp(), use_cpu=not ON_GPU, per_device_train_batch_size=batch, max_steps=steps,
                   learning_rate=1e-5, gradient_checkpointing=method != "lora", save_strategy="no", report_to="none",
                   logging_steps=steps, disable_tqdm=True, bf16=False, fp16=False)
     if method == "dpo":
@@ -131,7 +143,7 @@ def main():
     result = trainer.train()
     print(f"tokens per second\t{clock.tokens_per_second():.1f}")
     print(f"loss\t{result.training_loss:.4f}")
-    print(f"memory\t{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
+    print(f"memory\t{peak_megabytes():.0f}")
 
 
 if __name__ == "__main__":

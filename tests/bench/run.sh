@@ -9,6 +9,7 @@ BENCH=$PWD/build/release/bench
 export FLOWMESH_BIN_DIR=$PWD/build/release/bin FLOWMESH_SOURCE_DIR=$PWD
 ROUNDS=3
 
+have_gpu() { [ -e /dev/nvidiactl ] || [ -e /dev/nvidia0 ]; }
 say() { printf '%s\n' "$*" >&2; }
 
 # The Python that the peers run in: FLOWMESH_BENCH_PYTHON, else an environment of its own.
@@ -151,6 +152,29 @@ train() {
     "$(ratio "$(of ranks.0 "waited per step")" "$(of ranks.0 "exchange alone")")"
 }
 
+# On the first GPU, in bf16 as there by default.
+train_gpu() {
+  local work name what speed="tokens per second"
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' RETURN
+  local sft=(sft 256 1024 16 12 8) lora=(lora 256 1024 16 12 8) dpo=(dpo 128 512 8 12 8)
+  local -x FLOWMESH_BENCH_DEVICE=cuda
+  for name in sft lora dpo; do
+    case $name in
+      sft) what="full SFT, 16 x 1024 tokens" ;;
+      lora) what="LoRA of the attention, 16 x 1024 tokens" ;;
+      dpo) what="DPO, 8 pairs of 512 tokens" ;;
+    esac
+    local -n arguments=$name
+    trained "$work" $name "${arguments[@]}" bf16
+    peer_trained "$work" $name "${arguments[@]}" bf16
+    row "Gemma 3 270M bf16, one GPU, $what" "$(value "$work/$name" "$speed") tokens/s" \
+      "TRL: $(value "$work/$name.peer" "$speed") tokens/s" "$(ratio "$(value "$work/$name" "$speed")" "$(value "$work/$name.peer" "$speed")")"
+    row "the same, peak memory of the GPU" "$(value "$work/$name" memory) MB" "TRL: $(value "$work/$name.peer" memory) MB" \
+      "$(ratio "$(value "$work/$name" memory)" "$(value "$work/$name.peer" memory)")"
+  done
+}
+
 # timed WORK COMMAND...: the command's seconds and its output's bytes into WORK/peer, under its own name.
 timed() {
   local work=$1 name=$2 begin
@@ -237,9 +261,9 @@ printf '| what | ours | peer | ratio |\n| --- | --- | --- | --- |\n'
 case "${1:-all}" in
   sidecar) sidecar ;;
   decode) decode ;;
-  train) train ;;
+  train) train; if have_gpu; then train_gpu; fi ;;
   archive) archive ;;
   rag) rag ;;
-  all) sidecar; decode; train; archive; rag ;;
+  all) sidecar; decode; train; if have_gpu; then train_gpu; fi; archive; rag ;;
   *) say "bench: unknown name $1; names: sidecar, decode, train, archive, rag"; exit 2 ;;
 esac

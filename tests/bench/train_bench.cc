@@ -8,8 +8,12 @@
 //
 //   train_bench MODEL sft|lora|dpo|ppo ROWS LENGTH BATCH STEPS THREADS fp32|bf16 [packed LENGTH]
 //
+// On the CPU, or on the rank's GPU with FLOWMESH_BENCH_DEVICE=cuda; memory is that of the device.
+//
 // LENGTH: of each row, in tokens; or `8-256` (sft only): log-uniform between the two.
 #include <ATen/Parallel.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <sys/resource.h>
 
 #include <cmath>
@@ -17,12 +21,14 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "common/clock.h"
-#include "executors/engine/engine.h"
 #include "executors/device/allocator.h"
+#include "executors/device/cuda_library.h"
+#include "executors/engine/engine.h"
 #include "executors/model/checkpoint.h"
 #include "executors/train/dpo.h"
 #include "executors/train/lora.h"
@@ -87,7 +93,18 @@ std::vector<PreferencePair> Pairs(const Arguments& a) {
 
 double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
 
+at::Device Device() {
+  const char* device = std::getenv("FLOWMESH_BENCH_DEVICE");
+  if (device == nullptr || std::string_view(device) != "cuda") return at::kCPU;
+  const char* rank = std::getenv("LOCAL_RANK");
+  return {at::kCUDA, static_cast<at::DeviceIndex>(rank == nullptr ? 0 : std::atoi(rank))};
+}
+
 double PeakMegabytes() {
+  if (Device().is_cuda()) {
+    const auto stats = at::getDeviceAllocator(at::kCUDA)->getDeviceStats(Device().index());
+    return static_cast<double>(stats.allocated_bytes[0].peak) / (1 << 20);
+  }
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<double>(usage.ru_maxrss) / 1024;
@@ -132,7 +149,9 @@ double ExchangeSeconds(TrainedWeights& weights, parallel::ProcessGroup& group) {
 std::unique_ptr<model::Decoder> Load(const model::Checkpoint& checkpoint, const Arguments& a,
                                      bool master) {
   std::vector<std::string> warnings;
-  return model::LoadDecoder(checkpoint, {.dtype = a.dtype, .master_weights = master}, &warnings)
+  return model::LoadDecoder(checkpoint,
+                            {.dtype = a.dtype, .device = Device(), .master_weights = master},
+                            &warnings)
       .value();
 }
 
@@ -144,7 +163,7 @@ void RunPpo(const Arguments& a) {
   const auto policy = Load(checkpoint, a, /*master=*/true);
   const auto reference = Load(checkpoint, a, /*master=*/false);
   const auto group = parallel::ProcessGroup::Single();
-  ValueHead head = ValueHead::Random(policy->info().hidden_size, 42, at::kCPU);
+  ValueHead head = ValueHead::Random(policy->info().hidden_size, 42, Device());
   TrainedWeights weights(PolicyWeights(*policy, head), {.compute = a.dtype, .group = group.get()});
   TrainingLayerRunner layers(/*recompute=*/false, weights.hooks());
   std::vector<Ids> queries;
@@ -186,9 +205,9 @@ void RunPpo(const Arguments& a) {
 void Run(const Arguments& a) {
   const bool is_lora = a.method == "lora";
   const auto model = Load(model::OpenCheckpoint(a.model).value(), a, /*master=*/!is_lora);
-  const auto group =
-      parallel::ProcessGroup::Join(parallel::ProcessGroup::OptionsFromEnvironment(false).value())
-          .value();
+  const auto group = parallel::ProcessGroup::Join(
+                         parallel::ProcessGroup::OptionsFromEnvironment(Device().is_cuda()).value())
+                         .value();
   const model::LoraConfig config = {.r = 16,
                                     .alpha = 32,
                                     .dropout = 0,
@@ -242,6 +261,14 @@ int main(int argc, char** argv) {
   }
   at::set_num_threads(std::atoi(argv[7]));
   flowmesh::device::KeepFreedMemory();  // as the tasks do
+  if (flowmesh::train::Device().is_cuda()) {
+    const absl::Status loaded = flowmesh::device::LoadCudaLibrary();
+    if (!loaded.ok()) {
+      std::fprintf(stderr, "%s\n", loaded.ToString().c_str());
+      return 1;
+    }
+    c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(flowmesh::train::Device());
+  }
   const std::string length = argv[4];
   const flowmesh::train::Arguments arguments = {
       .model = argv[1],
