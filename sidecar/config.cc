@@ -201,6 +201,11 @@ SidecarConfig ReadSidecarConfig(EnvReader& env) {
   ReadListeners(env, config);
   config.drain_timeout = absl::Seconds(
       env.Number("DRAIN_TIMEOUT_SEC", 20, 0, "seconds that a running task gets at shutdown"));
+  const double silence =
+      env.Number("TASK_SILENCE_TIMEOUT_SEC", 7200, 0,
+                 "seconds without a word of its executor after which a task is ended as hung, more "
+                 "than the executor's own bound; 0: never");
+  config.task_silence = silence > 0 ? absl::Seconds(silence) : absl::InfiniteDuration();
   config.poison_task_deaths = static_cast<int>(
       env.Int("POISON_TASK_DEATHS", 3, 0,
               "deaths of ranks or executors after which a task is not run again; 0: never", 1000));

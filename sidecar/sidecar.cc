@@ -23,8 +23,10 @@ constexpr absl::Duration kCheckInterval = absl::Seconds(5);
 constexpr absl::Duration kUnregisterPause = absl::Seconds(1);
 constexpr absl::Duration kUnregisterTimeout = absl::Seconds(5);
 constexpr absl::Duration kTelemetryTimeout = absl::Seconds(2);
-// After giving up: for the executors' own grace and for files to be written.
+// For giving up: the executors' own grace, and files to be written.
 constexpr absl::Duration kGiveUpTimeout = absl::Seconds(15);
+// When forced: for executors to hear that their tasks are cancelled.
+constexpr absl::Duration kForcedTimeout = absl::Seconds(1);
 
 std::vector<std::string> WorkerIds(const SidecarConfig& config) {
   std::vector<std::string> ids;
@@ -208,8 +210,9 @@ void Sidecar::MakeParts() {
           .on_archive = [this](bool ok) { metrics_.CountArchive(ok); }},
       clock_);
   for (const ExecutorEndpoint& executor : config_.executors) {
-    links_.push_back(std::make_unique<ExecutorLink>(executor.name, executor.target, clock_,
-                                                    [this] { OnExecutorChange(); }));
+    links_.push_back(std::make_unique<ExecutorLink>(
+        executor.name, executor.target, ExecutorLinkOptions{.silence_limit = config_.task_silence},
+        clock_, [this] { OnExecutorChange(); }));
     workers_.push_back(MakeWorker(executor, *links_.back()));
   }
 }
@@ -257,7 +260,7 @@ ExitCode Sidecar::Run() {
     superseded = superseded_;
   }
   if (superseded) {
-    for (const auto& worker : workers_) worker->GiveUp();
+    GiveUp();
     return ExitCode::kSuperseded;
   }
   Drain();
@@ -542,8 +545,9 @@ void Sidecar::Drain() {
     return drained;
   };
   if (!all_drained(deadline)) {
-    for (const auto& worker : workers_) worker->GiveUp();
-    all_drained(clock_.Monotonic() + kGiveUpTimeout);
+    const absl::Duration begin = clock_.Monotonic();
+    GiveUp();
+    all_drained(begin + kGiveUpTimeout);
   }
   if (redis_) {
     // An UNREGISTER that overtakes the last terminal event would make a finished task run again.
@@ -555,6 +559,29 @@ void Sidecar::Drain() {
   Unregister();
 }
 
+void Sidecar::GiveUp() {
+  size_t left = workers_.size();
+  std::vector<std::thread> threads;
+  for (const auto& worker : workers_) {
+    threads.emplace_back([this, &left, worker = worker.get()] {
+      worker->GiveUp();
+      absl::MutexLock lock(&mutex_);
+      --left;
+    });
+  }
+  const auto given_up = [&] { return left == 0; };
+  const auto over = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return given_up() || ForcedLocked();
+  };
+  {
+    absl::MutexLock lock(&mutex_);
+    clock_.Await(mutex_, absl::Condition(&over), kGiveUpTimeout);
+    if (ForcedLocked()) clock_.Await(mutex_, absl::Condition(&given_up), kForcedTimeout);
+  }
+  for (const auto& link : links_) link->AbandonCancels();
+  for (std::thread& thread : threads) thread.join();
+}
+
 void Sidecar::Unregister() {
   // Beats would write the hash again.
   {
@@ -563,7 +590,11 @@ void Sidecar::Unregister() {
   }
   if (beats_.joinable()) beats_.join();
   if (power_thread_.joinable()) power_thread_.join();
-  SamplePower();
+  const bool forced = [this] {
+    absl::MutexLock lock(&mutex_);
+    return ForcedLocked();
+  }();
+  if (!forced) SamplePower();
   struct Progress {
     absl::Mutex mutex;
     size_t left ABSL_GUARDED_BY(mutex) = 0;

@@ -69,6 +69,8 @@ class Sidecar {
   bool WaitUntil(const std::function<bool()>& reached);
   // PROTOCOL.md 2.7.
   void Drain();
+  // Of all workers at once, within a bound.
+  void GiveUp();
   void Unregister();
 
   void OnMessage(std::string_view channel, std::string_view payload);

@@ -2,6 +2,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -9,22 +10,22 @@
 #include "common/log.h"
 #include "common/strings.h"
 #include "common/trace.h"
-#include "grpc/health/v1/health.grpc.pb.h"
 
 namespace flowmesh::sidecar {
 namespace {
 
 constexpr int kMaxMessageBytes = 256 << 20;
-constexpr absl::Duration kDescribeTimeout = absl::Seconds(5);
 constexpr absl::Duration kFirstPause = absl::Milliseconds(50);
 constexpr absl::Duration kLongestPause = absl::Seconds(1);
 // An executor without a health service is asked this often.
 constexpr absl::Duration kPollInterval = absl::Seconds(1);
-// How long a task waits for its executor to come back.
-constexpr absl::Duration kLostLimit = absl::Seconds(60);
+// What a task that hangs gets to end by itself.
+constexpr absl::Duration kHungGrace = absl::Seconds(5);
 constexpr absl::Duration kBusyPause = absl::Milliseconds(20);
 
 std::chrono::system_clock::time_point DeadlineIn(absl::Duration timeout) {
+  // What the system's clock can hold.
+  timeout = std::min(timeout, absl::Hours(24 * 365));
   return std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout);
 }
 
@@ -64,15 +65,17 @@ struct ExecutorLink::Stream {
   const std::string& traceparent;
   const std::function<void(const v1::TaskEvent&)>& on_event;
   const absl::Duration started;
+  absl::Duration last_event = started;
   bool begun = false;   // the executor has sent an event: it knows the task
   uint64_t next = 0;    // sequence to go on from
   grpc::Status broken;  // why the last stream ended without an end of the task
 };
 
-ExecutorLink::ExecutorLink(std::string name, std::string target, const Clock& clock,
-                           std::function<void()> on_change)
+ExecutorLink::ExecutorLink(std::string name, std::string target, ExecutorLinkOptions options,
+                           const Clock& clock, std::function<void()> on_change)
     : name_(std::move(name)),
       target_(std::move(target)),
+      options_(options),
       clock_(clock),
       on_change_(std::move(on_change)),
       channel_(MakeChannel(target_)),
@@ -90,6 +93,7 @@ void ExecutorLink::Stop() {
     stopping_ = true;
     if (watch_call_ != nullptr) watch_call_->TryCancel();
     if (task_call_ != nullptr) task_call_->TryCancel();
+    for (grpc::ClientContext* call : cancel_calls_) call->TryCancel();
   }
   if (thread_.joinable()) thread_.join();
 }
@@ -111,7 +115,7 @@ uint64_t ExecutorLink::disconnects() const {
 
 bool ExecutorLink::WaitAvailable(absl::Duration timeout) const {
   absl::MutexLock lock(&mutex_);
-  clock_.Await(mutex_, absl::Condition(this, &ExecutorLink::AvailableOrStoppingLocked), timeout);
+  clock_.Await(mutex_, absl::Condition(this, &ExecutorLink::WaitIsOverLocked), timeout);
   return available_;
 }
 
@@ -138,47 +142,76 @@ void ExecutorLink::SetAvailable(bool available) {
 void ExecutorLink::Watch() {
   absl::Duration pause = kFirstPause;
   do {
-    if (Describe(/*wait=*/true)) {
+    if (Describe(/*wait=*/true).ok()) {
       pause = kFirstPause;
+      CancelAgain();
       WatchHealth();
       SetAvailable(false);
     } else {
+      // What runs on one that does not answer waits as for any other that is away.
+      BreakTaskCall();
       pause = std::min(pause * 2, kLongestPause);
     }
   } while (Pause(pause));
 }
 
-bool ExecutorLink::Describe(bool wait) {
+grpc::Status ExecutorLink::Describe(bool wait) {
   grpc::ClientContext context;
-  context.set_deadline(DeadlineIn(kDescribeTimeout));
+  context.set_deadline(DeadlineIn(options_.answer_timeout));
   // A connection comes about while a call waits for it: between calls that fail at once, gRPC looks
   // after its sockets every 5 s only.
   context.set_wait_for_ready(wait);
   {
     absl::MutexLock lock(&mutex_);
-    if (stopping_) return false;
+    if (stopping_) return grpc::Status::CANCELLED;
     watch_call_ = &context;
   }
   v1::ExecutorDescription description;
   const grpc::Status status = stub_->Describe(&context, {}, &description);
   absl::MutexLock lock(&mutex_);
   watch_call_ = nullptr;
-  if (!status.ok()) return false;
-  description_ = std::move(description);
-  return true;
+  if (status.ok()) description_ = std::move(description);
+  return status;
+}
+
+// A process that was stopped keeps its connections, and one that is stuck may have said SERVING
+// before that.
+bool ExecutorLink::Answers() {
+  for (int tries = 0; tries < 2; ++tries) {
+    const grpc::Status status = Describe(/*wait=*/false);
+    if (status.ok()) return true;
+    if (status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) return false;
+  }
+  LogWarning("executor {} at {} does not answer", name_, target_);
+  return false;
 }
 
 // Returns when the executor is no longer there, or no longer serves.
 void ExecutorLink::WatchHealth() {
   // On a connection of its own: two threads that wait for one would wake each other.
   const auto health = grpc::health::v1::Health::NewStub(MakeChannel(target_));
+  while (true) {
+    const grpc::StatusCode over = WatchHealthOnce(*health);
+    if (over == grpc::StatusCode::UNIMPLEMENTED) {
+      SetAvailable(true);
+      if (!Pause(std::min(kPollInterval, options_.check_interval))) return;
+    } else if (over != grpc::StatusCode::DEADLINE_EXCEEDED) {
+      return;
+    }
+    if (!Answers()) return;
+  }
+}
+
+// Watches for as long as an executor is not asked anything; DEADLINE_EXCEEDED: that time is over.
+grpc::StatusCode ExecutorLink::WatchHealthOnce(grpc::health::v1::Health::Stub& health) {
   grpc::ClientContext context;
+  context.set_deadline(DeadlineIn(options_.check_interval));
   {
     absl::MutexLock lock(&mutex_);
-    if (stopping_) return;
+    if (stopping_) return grpc::StatusCode::CANCELLED;
     watch_call_ = &context;
   }
-  const auto reader = health->Watch(&context, {});
+  const auto reader = health.Watch(&context, {});
   grpc::health::v1::HealthCheckResponse answer;
   while (reader->Read(&answer)) {
     const bool serving = answer.status() == grpc::health::v1::HealthCheckResponse::SERVING;
@@ -186,14 +219,25 @@ void ExecutorLink::WatchHealth() {
     if (!serving) context.TryCancel();
   }
   const grpc::Status status = reader->Finish();
+  absl::MutexLock lock(&mutex_);
+  watch_call_ = nullptr;
+  return status.error_code();
+}
+
+void ExecutorLink::BreakTaskCall() {
+  absl::MutexLock lock(&mutex_);
+  if (task_call_ != nullptr) task_call_->TryCancel();
+}
+
+void ExecutorLink::CancelAgain() {
+  std::string task_id;
   {
     absl::MutexLock lock(&mutex_);
-    watch_call_ = nullptr;
+    task_id = std::exchange(owed_cancel_, "");
+    if (task_id.empty() || description_->running_task_id() != task_id) return;
   }
-  if (status.error_code() != grpc::StatusCode::UNIMPLEMENTED) return;
-  do {
-    SetAvailable(true);
-  } while (Pause(kPollInterval) && Describe(/*wait=*/false));
+  LogInfo("executor {} still runs task {}: it is cancelled", name_, task_id);
+  (void)Cancel(task_id, kHungGrace, "it was cancelled while the executor was away");
 }
 
 TaskEnd ExecutorLink::Lost(const std::string& why) const {
@@ -201,18 +245,51 @@ TaskEnd ExecutorLink::Lost(const std::string& why) const {
                  absl::StrCat("executor ", name_, " was lost while the task ran: ", why));
 }
 
+std::optional<TaskEnd> ExecutorLink::CancelledEnd(bool is_gone) const {
+  absl::MutexLock lock(&mutex_);
+  if (!cancelled_ || (available_ && !cancel_failed_ && !is_gone)) return std::nullopt;
+  return Failure(v1::TaskFailed::CANCELLED, *cancelled_);
+}
+
+// Nobody answered a health check in vain: it is the task that makes no step.
+TaskEnd ExecutorLink::EndHung(const std::string& task_id) {
+  const absl::StatusOr<bool> ended = Cancel(task_id, kHungGrace, "it hangs");
+  return Failure(v1::TaskFailed::HUNG,
+                 absl::StrCat("the task hung: executor ", name_, " said nothing of it for ",
+                              absl::FormatDuration(options_.silence_limit),
+                              " (TASK_SILENCE_TIMEOUT_SEC); ",
+                              ended.ok() ? "it was ended" : "the executor does not answer"));
+}
+
 TaskEnd ExecutorLink::Run(const v1::ExecuteRequest& request, const std::string& traceparent,
                           const std::function<void(const v1::TaskEvent&)>& on_event) {
-  Stream stream{.traceparent = traceparent, .on_event = on_event, .started = clock_.Monotonic()};
-  while (true) {
-    if (std::optional<TaskEnd> end = Follow(request, stream)) return *std::move(end);
-    if (std::optional<TaskEnd> end = AfterBreak(request, stream)) return *std::move(end);
+  {
+    absl::MutexLock lock(&mutex_);
+    task_id_ = request.task_id();
+    cancelled_.reset();
+    cancel_failed_ = false;
+    if (owed_cancel_ == task_id_) owed_cancel_.clear();
   }
+  Stream stream{.traceparent = traceparent, .on_event = on_event, .started = clock_.Monotonic()};
+  std::optional<TaskEnd> end;
+  while (!end) {
+    end = Follow(request, stream);
+    if (!end) end = AfterBreak(request, stream);
+  }
+  absl::MutexLock lock(&mutex_);
+  task_id_.clear();
+  cancelled_.reset();
+  return *std::move(end);
 }
 
 std::optional<TaskEnd> ExecutorLink::Follow(const v1::ExecuteRequest& request, Stream& stream) {
   grpc::ClientContext context;
   context.AddMetadata(kTraceparent, stream.traceparent);
+  if (options_.silence_limit != absl::InfiniteDuration()) {
+    // Somewhat late rather than early: what is not silent is attached to again.
+    const absl::Duration silent = clock_.Monotonic() - stream.last_event;
+    context.set_deadline(DeadlineIn(options_.silence_limit - silent + kBusyPause));
+  }
   {
     absl::MutexLock lock(&mutex_);
     if (stopping_) return Failure(v1::TaskFailed::INTERNAL, "the sidecar is stopping");
@@ -232,6 +309,7 @@ std::optional<TaskEnd> ExecutorLink::Follow(const v1::ExecuteRequest& request, S
   v1::TaskEvent event;
   while (reader->Read(&event)) {
     stream.begun = true;
+    stream.last_event = clock_.Monotonic();
     if (event.sequence() < stream.next) continue;
     stream.next = event.sequence() + 1;
     stream.on_event(event);
@@ -251,7 +329,13 @@ std::optional<TaskEnd> ExecutorLink::AfterBreak(const v1::ExecuteRequest& reques
       return Failure(v1::TaskFailed::INTERNAL,
                      absl::StrCat("executor ", name_, " ended the task's events without an end"));
     case grpc::StatusCode::NOT_FOUND:
+      if (std::optional<TaskEnd> end = CancelledEnd(/*is_gone=*/true)) return end;
       return Lost("it restarted");
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
+      if (clock_.Monotonic() - stream.last_event >= options_.silence_limit) {
+        return EndHung(request.task_id());
+      }
+      break;
     case grpc::StatusCode::INVALID_ARGUMENT:
     case grpc::StatusCode::UNIMPLEMENTED:
     case grpc::StatusCode::INTERNAL:
@@ -261,7 +345,8 @@ std::optional<TaskEnd> ExecutorLink::AfterBreak(const v1::ExecuteRequest& reques
       // Once the task runs this is gRPC's own word for an event beyond the message limit. Before,
       // the executor is busy with a task that is not ours: that ends, or it is not for us alone.
       if (stream.begun) return Failure(v1::TaskFailed::TASK_ERROR, status.error_message());
-      if (clock_.Monotonic() - stream.started > kLostLimit) {
+      if (std::optional<TaskEnd> end = CancelledEnd(/*is_gone=*/true)) return end;
+      if (clock_.Monotonic() - stream.started > options_.lost_limit) {
         return Failure(v1::TaskFailed::TASK_ERROR,
                        absl::StrCat("executor ", name_, " stays busy: ", status.error_message()));
       }
@@ -270,11 +355,20 @@ std::optional<TaskEnd> ExecutorLink::AfterBreak(const v1::ExecuteRequest& reques
     default:
       break;
   }
-  LogWarning("task {}: the stream from executor {} broke: {}", request.task_id(), name_,
-             status.error_message());
+  if (status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) {
+    LogWarning("task {}: the stream from executor {} broke: {}", request.task_id(), name_,
+               status.error_message());
+  }
   // The watcher may not have noticed yet; without a pause this would spin until it does.
   if (!Pause(kBusyPause)) return Lost("the sidecar stops");
-  if (!WaitAvailable(kLostLimit)) return Lost(status.error_message());
+  const bool is_back = WaitAvailable(options_.lost_limit);
+  if (std::optional<TaskEnd> end = CancelledEnd(/*is_gone=*/false)) return end;
+  if (!is_back) {
+    absl::MutexLock lock(&mutex_);
+    owed_cancel_ = request.task_id();
+    return Lost(status.error_code() == grpc::StatusCode::CANCELLED ? "it does not answer"
+                                                                   : status.error_message());
+  }
   return std::nullopt;
 }
 
@@ -286,10 +380,28 @@ absl::StatusOr<bool> ExecutorLink::Cancel(const std::string& task_id, absl::Dura
   request.set_task_id(task_id);
   request.set_grace_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(grace)));
   request.set_reason(reason);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (stopping_) return absl::UnavailableError("the sidecar stops");
+    if (task_id_ == task_id && !cancelled_) cancelled_ = reason;
+    cancel_calls_.insert(&context);
+  }
   v1::CancelResponse response;
   const grpc::Status status = stub_->Cancel(&context, request, &response);
-  if (!status.ok()) return Annotate(FromGrpc(status), absl::StrCat("executor ", name_));
-  return response.was_running();
+  absl::MutexLock lock(&mutex_);
+  cancel_calls_.erase(&context);
+  if (status.ok()) return response.was_running();
+  owed_cancel_ = task_id;
+  if (task_id_ == task_id) {
+    cancel_failed_ = true;
+    if (task_call_ != nullptr) task_call_->TryCancel();
+  }
+  return Annotate(FromGrpc(status), absl::StrCat("executor ", name_));
+}
+
+void ExecutorLink::AbandonCancels() {
+  absl::MutexLock lock(&mutex_);
+  for (grpc::ClientContext* call : cancel_calls_) call->TryCancel();
 }
 
 absl::StatusOr<v1::Telemetry> ExecutorLink::Telemetry(absl::Duration timeout) {

@@ -191,6 +191,7 @@ void Worker::Restore(JournalEntry entry) {
 
 bool Worker::Cancel(const std::string& task_id, const std::string& reason) {
   TaskPtr queued, active;
+  bool runs = false;
   {
     absl::MutexLock lock(&mutex_);
     const auto waiting = std::find_if(queue_.begin(), queue_.end(),
@@ -201,7 +202,11 @@ bool Worker::Cancel(const std::string& task_id, const std::string& reason) {
       queue_.erase(waiting);
     } else if (running_ && running_->id() == task_id) {
       active = running_;
+      runs = true;
     } else {
+      for (const DeliveryPtr& delivery : deliveries_) {
+        if (delivery->task->id() == task_id) active = delivery->task;
+      }
       for (const TaskPtr& task : delivering_) {
         if (task->id() == task_id) active = task;
       }
@@ -210,8 +215,8 @@ bool Worker::Cancel(const std::string& task_id, const std::string& reason) {
   }
   if (queued) FailQueued(queued, absl::CancelledError(reason));
   if (!active) return queued != nullptr;
-  // What is being delivered looks at `cancelled` by itself; the executor then knows no such task.
-  EndOnExecutor(task_id, reason);
+  // Its delivery looks at `cancelled` by itself.
+  if (runs) EndOnExecutor(task_id, reason);
   return true;
 }
 
@@ -448,6 +453,13 @@ void Worker::Deliver(Delivery& delivery) {
   const absl::Duration begin = parts_.clock.Monotonic();
   parts_.tasks.SetDelivering(task->id());
   absl::Status status = outcome.status;
+  {
+    absl::MutexLock lock(&mutex_);
+    // A result that is here when the worker ends may still make it.
+    if (status.ok() && task->cancelled && !giving_up_) {
+      status = absl::CancelledError(task->cancel_reason);
+    }
+  }
   if (status.ok()) {
     status = parts_.deliverer.Deliver(*outcome.job, [&] { return task->cancelled.load(); });
   } else if (outcome.job) {
@@ -534,8 +546,7 @@ void Worker::OnAnnounced(const TaskPtr& task, absl::Duration concluded) {
   presence_.CheckLater();
 }
 
-// --- What others see
-// ------------------------------------------------------------------------------
+// --- What others see -----------------------------------------------------------------------------
 
 WorkNow Worker::Now() const {
   absl::MutexLock lock(&mutex_);

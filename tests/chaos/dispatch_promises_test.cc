@@ -173,6 +173,41 @@ TEST_F(Promises, P12_ATaskThatMakesNoProgressIsEndedAndReportedAsHung) {
   ProveRecovery("w");
 }
 
+// The sidecar's own bound: executors are programs of many.
+TEST_F(Promises, P12_AnExecutorThatAnswersHealthChecksAndMakesNoStepIsNoticed) {
+  Start({"e0"}, {{"TASK_SILENCE_TIMEOUT_SEC", "1"}}, {{"EXECUTOR_PROGRESS_TIMEOUT_SEC", "0"}});
+  const std::string id = line().Dispatch(Script({"log at it", "hang"}));
+  const Json end = EndOf(id);
+  EXPECT_EQ(end["type"], "TASK_FAILED");
+  EXPECT_EQ(end["error"],
+            "the task hung: executor e0 said nothing of it for 1s (TASK_SILENCE_TIMEOUT_SEC); it "
+            "was ended");
+  EXPECT_EQ(end["payload"]["failure"], "HUNG");
+  EXPECT_THAT(line().executor("e0").Children(), SizeIs(0));
+  // Slow is not hung.
+  const std::string slow =
+      line().Dispatch(Script({"log a", "sleep 600", "log b", "sleep 600", "log c", "finish"}));
+  EXPECT_EQ(EndOf(slow)["type"], "TASK_SUCCEEDED");
+  EXPECT_THAT(LogOf(slow), HasSubstr("c"));
+  ProveRecovery("w");
+}
+
+TEST_F(Promises, P12_AnExecutorThatIsStoppedIsNoticed) {
+  Start({"e0", "e1"}, {{"TASK_SILENCE_TIMEOUT_SEC", "1"}});
+  const std::string id = line().Dispatch(Script({"log at it", "hang"}));
+  ASSERT_TRUE(WaitForLog(id, "at it"));
+  line().executor("e0").Freeze();
+  const auto end = line().events().WaitForTerminal(id, absl::Seconds(40));
+  ASSERT_TRUE(end) << line().sidecar().Output();
+  EXPECT_EQ((*end)["payload"]["failure"], "HUNG");
+  EXPECT_THAT((*end)["error"], HasSubstr("the executor does not answer"));
+  // It is no longer offered, and nobody else is hurt.
+  ASSERT_TRUE(line().WaitForStatus("STARTING", line().worker_id("e0"), absl::Seconds(40)));
+  ProveRecovery(line().worker_id("e1"));
+  line().executor("e0").process().Signal(SIGCONT);
+  ProveRecovery(line().worker_id("e0"));
+}
+
 // --- P13 -----------------------------------------------------------------------------------------
 
 TEST_F(Promises, P13_APoisonTaskIsQuarantinedAndOthersGoOn) {
@@ -258,8 +293,7 @@ TEST_F(Promises, P8_NoBeatIsMadeUpForAfterAStall) {
   ProveRecovery("w");
 }
 
-// --- Elastic scaling (PROTOCOL.md 9)
-// ---------------------------------------------------------------
+// --- Elastic scaling (PROTOCOL.md 9) -------------------------------------------------------------
 
 TEST_F(Promises, P8_AWorkerThatIsSwitchedOffBeatsAndServesOn) {
   Start({"e0"}, {{"HEARTBEAT_INTERVAL_SEC", "1"}});
