@@ -191,7 +191,8 @@ void Worker::Restore(JournalEntry entry) {
 
 bool Worker::Cancel(const std::string& task_id, const std::string& reason) {
   TaskPtr queued, active;
-  bool runs = false;
+  DeliveryPtr undelivered;
+  bool executes = false;
   {
     absl::MutexLock lock(&mutex_);
     const auto waiting = std::find_if(queue_.begin(), queue_.end(),
@@ -202,22 +203,31 @@ bool Worker::Cancel(const std::string& task_id, const std::string& reason) {
       queue_.erase(waiting);
     } else if (running_ && running_->id() == task_id) {
       active = running_;
-      runs = true;
+      active->Cancel(reason);
     } else {
-      for (const DeliveryPtr& delivery : deliveries_) {
-        if (delivery->task->id() == task_id) active = delivery->task;
+      const auto finished =
+          std::find_if(deliveries_.begin(), deliveries_.end(),
+                       [&](const DeliveryPtr& d) { return d->task->id() == task_id; });
+      if (finished != deliveries_.end()) {
+        undelivered = *finished;
+        undelivered->task->Cancel(reason);
+        deliveries_.erase(finished);
+        delivering_.insert(undelivered->task);
       }
       for (const TaskPtr& task : delivering_) {
-        if (task->id() == task_id) active = task;
+        if (task->id() != task_id) continue;
+        // Whoever delivers it looks at that.
+        task->Cancel(reason);
+        active = task;
       }
     }
-    if (active) active->Cancel(reason);
+    executes = active && active == running_;
   }
   if (queued) FailQueued(queued, absl::CancelledError(reason));
-  if (!active) return queued != nullptr;
-  // Its delivery looks at `cancelled` by itself.
-  if (runs) EndOnExecutor(task_id, reason);
-  return true;
+  // Those who deliver may all be busy for long.
+  if (undelivered) DeliverTaken(*undelivered);
+  if (executes) EndOnExecutor(task_id, reason);
+  return queued || active;
 }
 
 void Worker::EndOnExecutor(const std::string& task_id, const std::string& reason) {
@@ -425,14 +435,16 @@ bool Worker::DeliveryMayGoOnLocked() const {
 }
 
 void Worker::RunDeliveries() {
-  while (const DeliveryPtr delivery = AwaitDelivery()) {
-    Deliver(*delivery);
-    {
-      absl::MutexLock lock(&mutex_);
-      delivering_.erase(delivery->task);
-    }
-    presence_.Update();
+  while (const DeliveryPtr delivery = AwaitDelivery()) DeliverTaken(*delivery);
+}
+
+void Worker::DeliverTaken(Delivery& delivery) {
+  Deliver(delivery);
+  {
+    absl::MutexLock lock(&mutex_);
+    delivering_.erase(delivery.task);
   }
+  presence_.Update();
 }
 
 Worker::DeliveryPtr Worker::AwaitDelivery() {

@@ -173,6 +173,8 @@ class Worker {
   // Journals the end and hands the task to the delivery threads.
   void HandOver(const TaskPtr& task, Ended ended);
   void Deliver(Delivery& delivery);
+  // One that was taken out of deliveries_, into delivering_.
+  void DeliverTaken(Delivery& delivery);
   // The end of a task: record, metrics, terminal event.
   void Conclude(const TaskPtr& task, const absl::Status& status, const Json& details,
                 JournalKeep keep);

@@ -4,12 +4,14 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <atomic>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "clients/cpp/sidecar_client.h"
 #include "common/rpc/server.h"
 #include "common/strings.h"
+#include "common/test_http_server.h"
 #include "flowmesh/v1/executor.grpc.pb.h"
 #include "tests/integration/line.h"
 
@@ -155,6 +157,36 @@ TEST(LocalApiTest, ACancellationThatOvertakesItsTaskIsNotLost) {
   ASSERT_TRUE(record.ok()) << record.status();
   EXPECT_EQ(record->state(), v1::FAILED);
   EXPECT_TRUE(executor.was_cancelled());
+}
+
+TEST(LocalApiTest, AResultThatWaitsForItsDeliveryIsCancelled) {
+  std::atomic<bool> over{false};
+  const TestHttpServer receiver([&](const httplib::Request&, httplib::Response&) {
+    Eventually([&] { return over.load(); });
+  });
+  Line line;
+  SidecarClient sidecar(line.sidecar_target());
+  // They keep all who deliver busy.
+  Json held = kEcho;
+  held["spec"]["output"]["destination"] = {{"type", "http"}, {"url", receiver.url()}};
+  for (int i = 0; i < 4; ++i) ASSERT_TRUE(sidecar.Submit(held, absl::StrCat("held-", i)).ok());
+  ASSERT_TRUE(Eventually([&] { return receiver.requests().size() == 4; }));
+  ASSERT_TRUE(sidecar.Submit(kEcho, "waits").ok());
+  ASSERT_TRUE(Eventually([&] {
+    return sidecar.Get("waits")->state() == v1::RUNNING &&
+           sidecar.Worker()->workers(0).running_task_id().empty();
+  }));
+  const auto answer = sidecar.Cancel("waits");
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_TRUE(answer->was_active());
+  over = true;
+  const auto record = sidecar.Watch("waits");
+  ASSERT_TRUE(record.ok()) << record.status();
+  EXPECT_EQ(record->state(), v1::FAILED);
+  EXPECT_THAT(record->error(), HasSubstr("cancelled"));
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(sidecar.Watch(absl::StrCat("held-", i))->state(), v1::SUCCEEDED);
+  }
 }
 
 TEST(LocalApiTest, DescribesItsWorkers) {
