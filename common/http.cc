@@ -28,6 +28,9 @@ struct Transfer {
   HttpResponse response;
   absl::Status taken;  // by on_body
   size_t header_bytes = 0;
+  uint64_t body_bytes = 0;
+  bool head_is_whole = false;  // of the final answer
+  bool enough = false;         // what came of the answer is all that is wanted of it
   bool headers_too_large = false;
   bool too_large = false;
   bool surplus = false;  // more came than the Content-Length says
@@ -35,8 +38,8 @@ struct Transfer {
   bool unreadable = false;  // the file that is sent
   bool silent = false;
   std::string refused;  // the last address that may_connect refused
-  absl::Duration begun, last_activity;
-  curl_off_t last_bytes = -1;
+  absl::Duration begun, last_activity, last_sent;
+  curl_off_t last_bytes = -1, last_bytes_up = -1;
 };
 
 size_t OnBody(char* data, size_t size, size_t count, void* user) {
@@ -46,11 +49,15 @@ size_t OnBody(char* data, size_t size, size_t count, void* user) {
     transfer.taken = transfer.request->on_body(transfer.response, {data, bytes});
     return transfer.taken.ok() ? bytes : 0;
   }
-  if (transfer.response.body.size() + bytes > transfer.request->max_response_bytes) {
-    transfer.too_large = true;
+  const std::optional<uint64_t> keep = transfer.request->keep_response_bytes;
+  std::string& body = transfer.response.body;
+  if (keep) body.append(data, std::min<uint64_t>(bytes, *keep - body.size()));
+  transfer.body_bytes += bytes;
+  if (transfer.body_bytes > transfer.request->max_response_bytes) {
+    (keep ? transfer.enough : transfer.too_large) = true;
     return 0;
   }
-  transfer.response.body.append(data, bytes);
+  if (!keep) body.append(data, bytes);
   return bytes;
 }
 
@@ -116,12 +123,15 @@ size_t OnHeader(char* data, size_t size, size_t count, void* user) {
   }
   if (line.substr(0, 5) == "HTTP/") {  // a new answer (after 100 Continue): forget the old headers
     response.headers.clear();
+    transfer.head_is_whole = false;
     const size_t space = line.find(' ');
     if (space != std::string_view::npos) {
       (void)absl::SimpleAtoi(ToAbsl(line.substr(space + 1, 3)), &response.status);
     }
   } else if (const size_t colon = line.find(':'); colon != std::string_view::npos) {
     response.headers.emplace(ToLower(Trim(line.substr(0, colon))), Trim(line.substr(colon + 1)));
+  } else if (Trim(line).empty()) {
+    transfer.head_is_whole = response.status >= 200;
   }
   return size * count;
 }
@@ -136,7 +146,8 @@ int OnTrace(CURL*, curl_infotype type, char* data, size_t size, void* user) {
   return 0;
 }
 
-// Ends a transfer that was cancelled, or in which nothing moved for the request's timeout.
+// Ends a transfer that was cancelled, or in which nothing moved for the request's timeout, or whose
+// answer is long in coming when little is wanted of it.
 int OnProgress(void* user, curl_off_t, curl_off_t down, curl_off_t, curl_off_t up) {
   auto& transfer = *static_cast<Transfer*>(user);
   if (transfer.request->cancelled && transfer.request->cancelled()) {
@@ -144,14 +155,20 @@ int OnProgress(void* user, curl_off_t, curl_off_t down, curl_off_t, curl_off_t u
     return 1;
   }
   const absl::Duration now = Clock::Real().Monotonic();
+  if (up != transfer.last_bytes_up) {
+    transfer.last_bytes_up = up;
+    transfer.last_sent = now;
+  }
   if (down + up != transfer.last_bytes) {
     transfer.last_bytes = down + up;
     transfer.last_activity = now;
-  } else if (now - transfer.last_activity > transfer.request->timeout) {
-    transfer.silent = true;
-    return 1;
   }
-  return 0;
+  const bool is_short = transfer.request->keep_response_bytes.has_value();
+  const absl::Duration since = is_short ? transfer.last_sent : transfer.last_activity;
+  if (now - since <= transfer.request->timeout) return 0;
+  transfer.enough = is_short && transfer.head_is_whole;
+  transfer.silent = !transfer.enough;
+  return 1;
 }
 
 curl_socket_t OnOpenSocket(void* user, curlsocktype, curl_sockaddr* address) {
@@ -300,7 +317,7 @@ absl::StatusOr<HttpResponse> HttpClient::SendOnce(const HttpRequest& request) {
   char detail[CURL_ERROR_SIZE] = "";
   Transfer transfer;
   transfer.request = &request;
-  transfer.begun = transfer.last_activity = Clock::Real().Monotonic();
+  transfer.begun = transfer.last_activity = transfer.last_sent = Clock::Real().Monotonic();
 
   curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, detail);
   curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
@@ -376,7 +393,7 @@ absl::StatusOr<HttpResponse> HttpClient::SendOnce(const HttpRequest& request) {
     curl_easy_setopt(curl, CURLOPT_DEBUGDATA, &transfer);
   }
   const CURLcode code = curl_easy_perform(curl);
-  if (code != CURLE_OK) return TransferError(code, transfer, detail);
+  if (code != CURLE_OK && !transfer.enough) return TransferError(code, transfer, detail);
   if (transfer.surplus) {
     return absl::DataLossError(
         absl::StrCat(UrlOrigin(request.url), ": answer longer than its Content-Length"));

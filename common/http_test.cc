@@ -244,6 +244,39 @@ TEST(HttpTest, AnAnswerThatIsTooLargeIsRefused) {
   EXPECT_EQ(Message(status), server.url() + ": answer larger than 999 bytes");
 }
 
+TEST(HttpTest, OfAnAnswerThatMattersLittleOnlyTheBeginningIsKept) {
+  TestHttpServer server(Text("abc" + std::string(1000, 'x')));
+  HttpRequest request = Request("GET", server.url());
+  request.keep_response_bytes = 4;
+  EXPECT_EQ(Send(request).value().body, "abcx");
+  request.max_response_bytes = 500;  // the rest is not waited for
+  EXPECT_EQ(Send(request).value().body, "abcx");
+  EXPECT_EQ(Send(request).value().status, 200);
+  request.keep_response_bytes = 0;
+  EXPECT_EQ(Send(request).value().body, "");
+}
+
+TEST(HttpTest, AnAnswerThatMattersLittleAndDoesNotEndIsTakenAsItIs) {
+  std::atomic<bool> over{false};
+  TestHttpServer server([&](const httplib::Request&, httplib::Response& reply) {
+    reply.status = 503;
+    reply.set_chunked_content_provider("text/plain", [&](size_t, httplib::DataSink& sink) {
+      if (over) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      return sink.write("x", 1);
+    });
+  });
+  HttpRequest request = Request("POST", server.url());
+  request.body = "sent";
+  request.timeout = absl::Milliseconds(300);
+  request.keep_response_bytes = 4;
+  const absl::StatusOr<HttpResponse> response = Send(request);
+  over = true;
+  ASSERT_TRUE(response.ok()) << response.status();
+  EXPECT_EQ(response->status, 503);
+  EXPECT_EQ(response->body, "xxxx");
+}
+
 TEST(HttpTest, AnAnswerThatBreaksOffIsNoAnswer) {
   TestHttpServer server(BreakOff);
   EXPECT_TRUE(absl::IsUnavailable(Error(Request("GET", server.url()))));

@@ -12,6 +12,8 @@ namespace {
 
 // What leaves at once of a paced body, as time.
 constexpr absl::Duration kPiece = absl::Milliseconds(20);
+// Of an answer, for the text of a failure.
+constexpr uint64_t kKeptAnswer = 4 << 10;
 // A piece that left late does not hold those after it up, unless it was later than this.
 constexpr absl::Duration kMostCatchUp = absl::Milliseconds(200);
 
@@ -46,6 +48,7 @@ size_t Sender::Pace(size_t bytes, absl::Duration& earliest) {
 
 Sender::Answer Sender::SendOnce(HttpRequest& request) {
   request.cancelled = is_cancelled_;
+  request.keep_response_bytes = kKeptAnswer;
   absl::Duration earliest = clock_.Monotonic();
   if (throttle_.rate()) {
     request.pace = [&](size_t bytes) { return Pace(bytes, earliest); };

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include <atomic>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
@@ -98,6 +99,30 @@ TEST_F(SenderTest, AnyFinalStatusBelow400IsSuccess) {
     reply.set_content(std::string("\0\xff{]", 4), "application/json");
   });
   EXPECT_TRUE(Send(Post(rubbish.url("/r"))).ok());
+}
+
+TEST_F(SenderTest, WhatIsSaidWithASuccessDoesNotMatter) {
+  std::atomic<bool> over{false};
+  const auto provider = [](std::function<bool(httplib::DataSink&)> write) {
+    return [=](const httplib::Request&, httplib::Response& reply) {
+      reply.set_chunked_content_provider(
+          "text/plain", [=](size_t, httplib::DataSink& sink) { return write(sink); });
+    };
+  };
+  const std::string piece(1 << 20, 'x');
+  TestHttpServer endless(
+      provider([&](httplib::DataSink& sink) { return sink.write(piece.data(), piece.size()); }));
+  EXPECT_TRUE(Send(Post(endless.url("/r"))).ok());
+  EXPECT_THAT(endless.requests(), SizeIs(1));
+  TestHttpServer slow(provider([&](httplib::DataSink& sink) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    return !over && sink.write("x", 1);
+  }));
+  HttpRequest request = Post(slow.url("/r"));
+  request.timeout = absl::Milliseconds(300);
+  EXPECT_TRUE(Send(request).ok());
+  over = true;
+  EXPECT_THAT(slow.requests(), SizeIs(1));
 }
 
 TEST_F(SenderTest, TroubleThatMayPassIsTriedAgain) {
