@@ -81,7 +81,7 @@ TEST(Promises, P14_ASecondSigtermForces) {
   ASSERT_TRUE(line.events().WaitForStarted(id));
   line.sidecar().process().Signal(SIGTERM);
   ASSERT_TRUE(line.sidecar().WaitForOutput("draining"));
-  EXPECT_EQ(line.redis().HashField("worker:w", "status"), "STOPPING");
+  ASSERT_TRUE(line.WaitForStatus("STOPPING", "w"));
   line.sidecar().process().Signal(SIGTERM);
   // Nothing is waited for, an executor that does not answer least of all.
   const auto status = line.sidecar().process().Wait(absl::Seconds(8));
