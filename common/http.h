@@ -52,8 +52,8 @@ struct HttpRequest {
   int max_redirects = 5;
   uint64_t max_response_bytes = 64u << 20;  // of HttpResponse::body
   // For answers of which the status is what counts: the first so many bytes of the body are kept,
-  // and the rest is dropped. One that is longer than max_response_bytes, or not over `timeout` after
-  // the last byte was sent, is taken as it is once its headers are there.
+  // and the rest is dropped. One that is longer than max_response_bytes, or not over `timeout`
+  // after the last byte was sent, is taken as it is once its headers are there.
   std::optional<uint64_t> keep_response_bytes;
   // Asked before the body's next bytes leave, with how many could; waits as it likes and says how
   // many may. 0 ends the transfer with Cancelled.

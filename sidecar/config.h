@@ -44,7 +44,7 @@ struct SidecarConfig {
   absl::Duration event_retry = absl::Seconds(600);
   absl::Duration terminal_event_floor = absl::Milliseconds(50);
   absl::Duration task_silence = absl::Seconds(7200);  // infinite: a task is never taken for hung
-  int poison_task_deaths = 3;  // 0: never quarantined
+  int poison_task_deaths = 3;                         // 0: never quarantined
   size_t max_message_bytes = 64u << 20;
 
   // The FlowMesh worker behind an executor: the id alone with one executor, else `<id>.<name>`.

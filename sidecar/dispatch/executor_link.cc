@@ -254,11 +254,11 @@ std::optional<TaskEnd> ExecutorLink::CancelledEnd(bool is_gone) const {
 // Nobody answered a health check in vain: it is the task that makes no step.
 TaskEnd ExecutorLink::EndHung(const std::string& task_id) {
   const absl::StatusOr<bool> ended = Cancel(task_id, kHungGrace, "it hangs");
-  return Failure(v1::TaskFailed::HUNG,
-                 absl::StrCat("the task hung: executor ", name_, " said nothing of it for ",
-                              absl::FormatDuration(options_.silence_limit),
-                              " (TASK_SILENCE_TIMEOUT_SEC); ",
-                              ended.ok() ? "it was ended" : "the executor does not answer"));
+  return Failure(
+      v1::TaskFailed::HUNG,
+      absl::StrCat("the task hung: executor ", name_, " said nothing of it for ",
+                   absl::FormatDuration(options_.silence_limit), " (TASK_SILENCE_TIMEOUT_SEC); ",
+                   ended.ok() ? "it was ended" : "the executor does not answer"));
 }
 
 TaskEnd ExecutorLink::Run(const v1::ExecuteRequest& request, const std::string& traceparent,

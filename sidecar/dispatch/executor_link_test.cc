@@ -120,11 +120,12 @@ class ScriptedExecutor final : public v1::Executor::Service {
 class ExecutorLinkTest : public ::testing::Test {
  protected:
   void Start(ExecutorLinkOptions options) {
-    server_ = RpcServer::Start({.variable = "EXECUTOR_LISTEN",
-                                .listen = ParseEndpoint("unix:" + (dir_ / "e.sock").string()).value(),
-                                .service_name = v1::Executor::service_full_name()},
-                               executor_)
-                  .value();
+    server_ =
+        RpcServer::Start({.variable = "EXECUTOR_LISTEN",
+                          .listen = ParseEndpoint("unix:" + (dir_ / "e.sock").string()).value(),
+                          .service_name = v1::Executor::service_full_name()},
+                         executor_)
+            .value();
     link_ = std::make_unique<ExecutorLink>("e0", server_->target(), options, Clock::Real(), [] {});
     link_->Start();
     ASSERT_TRUE(link_->WaitAvailable(absl::Seconds(20)));
@@ -174,9 +175,10 @@ TEST_F(ExecutorLinkTest, ATaskOfWhichNothingIsSaidIsEndedAsHung) {
   Start({.silence_limit = absl::Milliseconds(300)});
   const v1::TaskFailed failed = FailureOf(Run().get());
   EXPECT_EQ(failed.code(), v1::TaskFailed::HUNG);
-  EXPECT_EQ(failed.message(),
-            "the task hung: executor e0 said nothing of it for 300ms (TASK_SILENCE_TIMEOUT_SEC); it "
-            "was ended");
+  EXPECT_EQ(
+      failed.message(),
+      "the task hung: executor e0 said nothing of it for 300ms (TASK_SILENCE_TIMEOUT_SEC); it "
+      "was ended");
   EXPECT_THAT(executor_.cancels(), ElementsAre("t"));
   EXPECT_TRUE(link_->available());
 }
@@ -237,9 +239,8 @@ TEST_F(ExecutorLinkTest, ACancelThatNobodyAnswersCanBeAbandoned) {
   Start({});
   std::future<TaskEnd> run = Run();
   executor_.SetStuck(true);
-  auto cancel = std::async(std::launch::async, [&] {
-    return link_->Cancel("t", absl::Hours(1), "no longer wanted");
-  });
+  auto cancel = std::async(std::launch::async,
+                           [&] { return link_->Cancel("t", absl::Hours(1), "no longer wanted"); });
   ASSERT_TRUE(Eventually([&] { return !executor_.cancels().empty(); }));
   link_->AbandonCancels();
   EXPECT_FALSE(cancel.get().ok());
