@@ -1,5 +1,4 @@
 // The manifests name only what the programs know: environment variables, paths of probes, sockets.
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -13,8 +12,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/strings.h"
-#include "common/subprocess.h"
 #include "common/yaml.h"
+#include "k8s/program_output.h"
 #include "tests/integration/line.h"
 
 namespace flowmesh {
@@ -35,18 +34,10 @@ Json ReadManifest(const fs::path& path) {
 
 // The variables of a program's `--help`: the first word of each line of its table.
 std::set<std::string> VariablesOf(const std::string& program) {
-  TempDir temp;
-  SubprocessOptions options;
-  options.argv = {fs::path(std::getenv("FLOWMESH_BIN_DIR")) / program, "--help"};
-  const UniqueFd out(::open((temp / "help").c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
-  options.stdout_fd = out.get();
-  absl::StatusOr<Subprocess> process = Subprocess::Start(options);
-  EXPECT_TRUE(process.ok()) << process.status();
-  if (!process.ok()) return {};
-  const std::optional<ExitStatus> status = process->Wait(absl::Seconds(30));
-  EXPECT_TRUE(status && status->ok()) << program;
+  const std::string help =
+      ProgramOutput({fs::path(std::getenv("FLOWMESH_BIN_DIR")) / program, "--help"});
   std::set<std::string> names;
-  for (const std::string& line : SplitTrimmed(ReadFile(temp / "help").value(), '\n')) {
+  for (const std::string& line : SplitTrimmed(help, '\n')) {
     names.insert(line.substr(0, line.find(' ')));
   }
   return names;
