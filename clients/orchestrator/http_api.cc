@@ -87,11 +87,37 @@ bool IsJsonType(const httplib::Request& request) {
   return type == kJson || (absl::StartsWith(type, "application/") && absl::EndsWith(type, "+json"));
 }
 
+// The whole body, of a form with one part that part. The library itself would take a form of 8 KiB
+// at most, and a form is what clients call YAML that they were told nothing of.
+absl::StatusOr<std::string> ReadBody(const httplib::Request& request,
+                                     const httplib::ContentReader& reader) {
+  std::string body;
+  const auto append = [&](const char* data, size_t size) {
+    body.append(data, size);
+    return true;
+  };
+  int parts = 1;
+  bool complete = false;
+  if (request.is_multipart_form_data()) {
+    parts = 0;
+    complete = reader([&](const httplib::MultipartFormData&) { return ++parts, true; }, append);
+  } else {
+    complete = reader(append);
+  }
+  if (!complete) return absl::InvalidArgumentError("body: it ended early or is no form");
+  if (parts != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("body: expected a form with one part, got ", parts, " parts"));
+  }
+  return body;
+}
+
 // The YAML text of a submission (PROTOCOL.md 12.1).
-absl::StatusOr<std::string> SubmittedYaml(const httplib::Request& request) {
-  std::string yaml = request.body;
+absl::StatusOr<std::string> SubmittedYaml(const httplib::Request& request,
+                                          const httplib::ContentReader& reader) {
+  ASSIGN_OR_RETURN(std::string yaml, ReadBody(request, reader));
   if (IsJsonType(request)) {
-    ASSIGN_OR_RETURN(const Json body, ParseJson(request.body));
+    ASSIGN_OR_RETURN(const Json body, ParseJson(yaml));
     const bool wrapped = body.is_object() && body.contains("yaml");
     const Json& text = wrapped ? body["yaml"] : body;
     if (!text.is_string()) {
@@ -264,7 +290,10 @@ void HttpApi::AddRoutes() {
   server_.Get("/api/v1/tasks", guarded([this](const Request&, Response& r) {
                 AnswerJson(r, orchestrator_.Tasks());
               }));
-  server_.Post("/api/v1/tasks", guarded([this](const Request& q, Response& r) { PostTask(q, r); }));
+  server_.Post("/api/v1/tasks",
+               [this](const Request& q, Response& r, const httplib::ContentReader& reader) {
+                 PostTask(q, r, reader);
+               });
   server_.Get("/api/v1/tasks/([^/]+)", guarded([this](const Request& q, Response& r) {
                 Answer(r, orchestrator_.Task(q.matches[1]));
               }));
@@ -284,8 +313,11 @@ void HttpApi::AddRoutes() {
               guarded([this](const Request& q, Response& r) { GetFile(q, r); }));
 }
 
-void HttpApi::PostTask(const Request& request, Response& response) {
-  const absl::StatusOr<std::string> yaml = SubmittedYaml(request);
+void HttpApi::PostTask(const Request& request, Response& response,
+                       const httplib::ContentReader& reader) {
+  // Read also when it is refused, or it would be taken for the next request.
+  const absl::StatusOr<std::string> yaml = SubmittedYaml(request, reader);
+  if (!Authorised(request, response)) return;
   if (!yaml.ok()) return AnswerError(response, 400, Message(yaml.status()));
   Answer(response, orchestrator_.Submit(*yaml));
 }

@@ -34,7 +34,7 @@ class HttpApi {
   // Whether the token is right; answers 401 or 403 otherwise.
   bool Authorised(const Request& request, Response& response) const;
 
-  void PostTask(const Request& request, Response& response);
+  void PostTask(const Request& request, Response& response, const httplib::ContentReader& reader);
   void PostResult(const Request& request, Response& response);
   void PostFile(const Request& request, Response& response, const httplib::ContentReader& reader);
   void GetFile(const Request& request, Response& response);

@@ -72,6 +72,26 @@ TEST_F(HttpApiTest, TakesYamlInThreeForms) {
   EXPECT_EQ(Get("/api/v1/tasks/unknown"), 404);
 }
 
+// As `curl --data-binary @flow.yaml` sends it, which is beyond what the library takes of a form.
+TEST_F(HttpApiTest, TakesLongYamlOfAnyOtherType) {
+  const std::string yaml =
+      "spec: {taskType: echo, text: \"a=1&b=%20+" + std::string(20 << 10, 'x') + "\"}";
+  for (const char* type :
+       {"application/x-www-form-urlencoded", "application/x-yaml", "text/plain; charset=utf-8"}) {
+    ASSERT_EQ(Post("/api/v1/tasks", yaml, type), 200) << type << ": " << body_;
+    EXPECT_EQ(Get("/api/v1/tasks/" + Body()["tasks"][0]["task_id"].get<std::string>()), 200);
+    EXPECT_EQ(Body()["raw_yaml"], yaml);
+  }
+  const httplib::MultipartFormData part = {"flow", yaml, "flow.yaml", ""};
+  EXPECT_EQ(http_.Post("/api/v1/tasks", httplib::MultipartFormDataItems{part})->status, 200);
+  const auto two = http_.Post("/api/v1/tasks", httplib::MultipartFormDataItems{part, part});
+  EXPECT_EQ(two->status, 400);
+  EXPECT_THAT(two->body, HasSubstr("got 2 parts"));
+  EXPECT_EQ(Post("/api/v1/tasks", yaml, "multipart/form-data"), 400) << "without a boundary";
+  EXPECT_EQ(Get("/api/v1/tasks"), 200);
+  EXPECT_EQ(Body().size(), 4u);
+}
+
 TEST_F(HttpApiTest, RefusesBadSubmissionsWhole) {
   const std::vector<std::pair<std::string, std::string>> bad = {
       {"", "text/plain"},

@@ -1,5 +1,6 @@
 #include "clients/orchestrator/orchestrator.h"
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "clients/orchestrator/merge.h"
 #include "common/field.h"
@@ -12,6 +13,7 @@ namespace {
 
 constexpr absl::Duration kStartLimit = absl::Seconds(10);
 constexpr absl::Duration kRetryPause = absl::Milliseconds(500);
+constexpr char kIdleWorker[] = "an idle worker that fits";
 
 std::vector<std::string> DeclaredArtifacts(const Json& document) {
   const auto names = Field(&document, "")["spec"]["output"]["artifacts"].StringList();
@@ -21,7 +23,7 @@ std::vector<std::string> DeclaredArtifacts(const Json& document) {
 // What a task waits for that none of the candidates may take.
 std::string WhyNobody(const Json& document, const std::vector<Candidate>& candidates,
                       const std::string& excluded) {
-  std::string text = "an idle worker that fits";
+  std::string text = kIdleWorker;
   if (!excluded.empty()) absl::StrAppend(&text, ", other than ", excluded, ", where it failed");
   for (const Candidate& candidate : candidates) {
     const std::string lacking = Lacking(document, candidate.hardware);
@@ -273,7 +275,29 @@ bool Orchestrator::DispatchPass() {
         return false;
     }
   }
+  if (candidates->empty()) CheckQueueFrom(place);
   return true;
+}
+
+std::optional<TaskRecord> Orchestrator::UncheckedFrom(size_t& place) const {
+  absl::MutexLock lock(&mutex_);
+  if (stopping_) return std::nullopt;
+  for (; place < table_.ready_count(); ++place) {
+    const TaskRecord& record = table_.ReadyAt(place);
+    if (!absl::StartsWith(record.waiting_for, kIdleWorker)) return record;
+  }
+  return std::nullopt;
+}
+
+void Orchestrator::CheckQueueFrom(size_t place) {
+  // While workers are busy there is a pass for every task that ends, and the queue may be long.
+  const absl::Duration now = clock_.Monotonic();
+  if (now < next_queue_check_) return;
+  next_queue_check_ = now + kRetryPause;
+  std::vector<Candidate> nobody;
+  while (const std::optional<TaskRecord> record = UncheckedFrom(place)) {
+    if (TryDispatch(*record, nobody) == Outcome::kStays) ++place;
+  }
 }
 
 absl::StatusOr<Json> Orchestrator::Render(const TaskRecord& record) const {

@@ -80,6 +80,11 @@ class Orchestrator {
   // One pass over the ready queue; false when publishing failed.
   bool DispatchPass();
   Outcome TryDispatch(const TaskRecord& record, std::vector<Candidate>& candidates);
+  // With no worker left: fails the ready tasks from `place` on that can never run, and notes what
+  // the others wait for.
+  void CheckQueueFrom(size_t place);
+  // A copy of the next ready task that was not yet found to wait for a worker alone, and its place.
+  std::optional<TaskRecord> UncheckedFrom(size_t& place) const;
   // A copy of the ready task at `place`; nothing past the end.
   std::optional<TaskRecord> ReadyAt(size_t place) const;
   absl::StatusOr<Json> Render(const TaskRecord& record) const;
@@ -128,6 +133,7 @@ class Orchestrator {
   redis::Client redis_;  // behind all that its callback touches
   Workers workers_;
   std::unique_ptr<redis::Subscriber> subscriber_;
+  absl::Duration next_queue_check_ = -absl::InfiniteDuration();  // the dispatcher's
   std::thread dispatcher_thread_;
   std::thread watchdog_thread_;
 };

@@ -122,6 +122,19 @@ TEST_F(OrchestratorTest, AHopelessReferenceFailsAtOnceWithAllBehindIt) {
   EXPECT_EQ(orchestrator.Record(ids[2])["status"], "FAILED");
 }
 
+TEST_F(OrchestratorTest, TheQueueIsLookedAtAlsoWithoutAWorker) {
+  TestOrchestrator orchestrator(redis_);
+  const std::string waits = orchestrator.Submit(kEcho).at(0);
+  const auto ids = orchestrator.Submit(
+      "spec: {taskType: echo, stages: [{name: a, spec: {x: '${ghost.result}'}}, {name: b}]}");
+  ASSERT_TRUE(orchestrator.WaitForStatus(ids[0], "FAILED"));
+  EXPECT_THAT(orchestrator.Record(ids[0])["error"].get<std::string>(), HasSubstr("ghost"));
+  EXPECT_EQ(orchestrator.Record(ids[0])["attempts"], 0);
+  EXPECT_EQ(orchestrator.Record(ids[1])["status"], "FAILED");
+  EXPECT_EQ(orchestrator.Record(waits)["waiting_for"], "an idle worker that fits");
+  EXPECT_EQ(orchestrator.Record(waits)["status"], "PENDING");
+}
+
 TEST_F(OrchestratorTest, ThreeAttemptsNeverTwiceInARowOnOneWorker) {
   TestOrchestrator orchestrator(redis_);
   ScriptedWorker a(redis_, "a");
