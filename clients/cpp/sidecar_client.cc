@@ -19,7 +19,8 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& target) {
   grpc::ChannelArguments arguments;
   // A restarting sidecar is back within a second; gRPC's own back-off would look once in 20 s.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
+  // How long one attempt to connect may take: a sidecar on a busy machine is slow, not away.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetMaxReceiveMessageSize(-1);  // result documents have no bound
@@ -167,17 +168,17 @@ absl::StatusOr<v1::DrainResponse> SidecarClient::Drain() {
 absl::Status SidecarClient::WaitUntilGone(absl::Duration limit,
                                           const std::function<bool()>& cancelled) {
   const Clock& clock = Clock::Real();
-  const absl::Duration deadline = clock.Monotonic() + limit;
-  double uptime = 0;
+  const absl::Duration begin = clock.Monotonic();
   while (true) {
+    const absl::Duration waited = clock.Monotonic() - begin;
     const absl::StatusOr<v1::GetWorkerResponse> answer = Worker(absl::Seconds(1));
     if (absl::IsUnavailable(answer.status())) return absl::OkStatus();
-    if (answer.ok()) {
-      if (answer->uptime_seconds() < uptime) return absl::OkStatus();
-      uptime = answer->uptime_seconds();
+    // Started after us: another life.
+    if (answer.ok() && answer->uptime_seconds() < absl::ToDoubleSeconds(waited)) {
+      return absl::OkStatus();
     }
     if (cancelled()) return absl::CancelledError("no longer waiting");
-    if (clock.Monotonic() >= deadline) {
+    if (waited >= limit) {
       return absl::DeadlineExceededError(absl::StrCat(
           "the sidecar at ", target_, " has not ended within ", absl::FormatDuration(limit)));
     }
