@@ -8,6 +8,22 @@ namespace {
 
 constexpr std::string_view kBlank = " \t\r\n\v\f";
 
+// A word is at most so many bytes for each token of a passage, that none is counted as a whole
+// which is a whole document: Chinese, minified JSON.
+constexpr size_t kBytesOfAToken = 16;
+constexpr size_t kLeastBytes = 4096;
+
+// The greatest place of a character's first byte that is not behind `at`, but one behind `begin`.
+size_t CharacterEnd(std::string_view text, size_t begin, size_t at) {
+  const auto is_inside = [&](size_t i) {
+    return i < text.size() && (static_cast<unsigned char>(text[i]) & 0xC0) == 0x80;
+  };
+  while (at > begin && is_inside(at)) --at;
+  if (at > begin) return at;
+  for (++at; is_inside(at);) ++at;
+  return at;
+}
+
 }  // namespace
 
 Chunker::Chunker(std::string_view document, const std::vector<Heading>& headings,
@@ -40,8 +56,19 @@ std::optional<Chunker::Piece> Chunker::NextWord() {
     at_ = section_end_;
     return std::nullopt;
   }
+  const auto size = static_cast<size_t>(options_.size);
+  const size_t most = std::max(kLeastBytes, size * kBytesOfAToken);
   at_ = std::min(text.find_first_of(kBlank, begin), section_end_);
-  return Piece{begin, at_, count_tokens_(text.substr(begin, at_ - begin))};
+  if (at_ - begin > most) at_ = CharacterEnd(text, begin, begin + most);
+  while (true) {
+    const int64_t tokens = count_tokens_(text.substr(begin, at_ - begin));
+    const size_t one = CharacterEnd(text, begin, begin);
+    if (tokens <= options_.size || at_ <= one) return Piece{begin, at_, tokens};
+    // As much as would fit if all characters were alike.
+    const auto fits = static_cast<size_t>(static_cast<double>(at_ - begin) *
+                                          static_cast<double>(size) / static_cast<double>(tokens));
+    at_ = CharacterEnd(text, begin, std::min(begin + fits, at_ - 1));
+  }
 }
 
 // At a full stop or an empty line, and at the end of the section.

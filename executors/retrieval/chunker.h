@@ -17,7 +17,7 @@ struct ChunkOptions {
   enum class By { kTokens, kSentences, kHeadings };
 
   By by = By::kTokens;
-  int64_t size = 200;    // tokens of a passage at most; one word may have more
+  int64_t size = 200;    // tokens of a passage at most
   int64_t overlap = 20;  // tokens at most that a passage repeats of the one before; below `size`
 };
 
@@ -45,7 +45,8 @@ class Chunker {
   std::optional<Chunk> Next();  // nothing: that was all
 
  private:
-  // A part of the document that is not cut further: a word or a sentence.
+  // A part of the document that is not cut further: a word, a part of one that is too long for a
+  // passage, or a sentence.
   struct Piece {
     size_t begin = 0, end = 0;  // bytes
     int64_t tokens = 0;

@@ -44,8 +44,30 @@ TEST(ChunkerTest, WordsFillAPassageAndTheNextRepeatsSome) {
   // What is repeated gives way to what is new.
   EXPECT_THAT(Cut("a b c dddd e", {.size = 5, .overlap = 3}), ElementsAre("a b c", "c dddd", "e"));
   EXPECT_THAT(Cut(" \n\t ", {}), IsEmpty());
-  // A word that is longer than a passage is one by itself.
-  EXPECT_THAT(Cut("a longest b", {.size = 3, .overlap = 2}), ElementsAre("a", "longest", "b"));
+}
+
+TEST(ChunkerTest, WordsThatAreTooLongAreCutBetweenCharacters) {
+  EXPECT_THAT(Cut("a longest b", {.size = 3, .overlap = 0}), ElementsAre("a", "lon", "ges", "t b"));
+  // Three bytes each.
+  EXPECT_THAT(Cut("狐狸和狗", {.size = 7, .overlap = 0}), ElementsAre("狐狸", "和狗"));
+  // A character of more tokens than a passage has stays whole.
+  EXPECT_THAT(Cut("狐狸", {.size = 2, .overlap = 0}), ElementsAre("狐", "狸"));
+  EXPECT_THAT(Cut("aaa狐狸", {.by = By::kSentences, .size = 5, .overlap = 0}),
+              ElementsAre("aaa", "狐", "狸"));
+  // Whole documents without a blank: all of them is in some passage, and none is counted whole.
+  const std::string json(300000, '{');
+  size_t most = 0, total = 0;
+  const std::vector<Heading> none;
+  Chunker chunker(json, none, {.size = 200, .overlap = 0}, [&](std::string_view word) {
+    most = std::max(most, word.size());
+    return static_cast<int64_t>(word.size());
+  });
+  while (const auto chunk = chunker.Next()) {
+    EXPECT_LE(chunk->text.size(), 200u);
+    total += chunk->text.size();
+  }
+  EXPECT_EQ(total, json.size());
+  EXPECT_LE(most, 4096u);
 }
 
 TEST(ChunkerTest, SentencesStayWhole) {
