@@ -23,6 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint64_t kMostBytes = 512u << 20;  // of a file that is not of rows
+constexpr size_t kMostPdfText = 256u << 20;  // bytes: a page is packed to a fraction of its text
 
 enum class Kind { kNone, kText, kMarkdown, kHtml, kPdf, kRows };
 
@@ -35,7 +36,8 @@ Kind KindOf(const fs::path& path) {
   return data::FormatOfName(path.string()) ? Kind::kRows : Kind::kNone;
 }
 
-absl::StatusOr<Document> ReadPdf(const std::string& bytes) {
+absl::StatusOr<Document> ReadPdf(const std::string& bytes,
+                                 const std::function<bool()>& is_stopped) {
   static const bool is_quiet [[maybe_unused]] = [] {
     poppler::set_debug_error_function([](const std::string&, void*) {}, nullptr);
     return true;
@@ -51,6 +53,11 @@ absl::StatusOr<Document> ReadPdf(const std::string& bytes) {
   for (int i = 0; i < pdf->pages(); ++i) {
     const std::unique_ptr<poppler::page> page(pdf->create_page(i));
     if (page == nullptr) continue;
+    if (is_stopped && is_stopped()) return absl::CancelledError("stopped");
+    if (document.text.size() > kMostPdfText) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the PDF has more than ", kMostPdfText >> 20, " MiB of text"));
+    }
     const poppler::byte_array text = page->text().to_utf8();
     // Each page ends with a form feed.
     absl::StrAppend(&document.text, document.text.empty() ? "" : "\n\n",
@@ -81,8 +88,9 @@ absl::StatusOr<std::vector<Document>> ReadRows(const fs::path& path,
   return documents;
 }
 
-absl::StatusOr<Document> ReadOne(Kind kind, std::string bytes) {
-  if (kind == Kind::kPdf) return ReadPdf(bytes);
+absl::StatusOr<Document> ReadOne(Kind kind, std::string bytes,
+                                 const std::function<bool()>& is_stopped) {
+  if (kind == Kind::kPdf) return ReadPdf(bytes, is_stopped);
   if (!IsValidUtf8(bytes)) return absl::InvalidArgumentError("expected text in UTF-8");
   if (kind != Kind::kHtml && kind != Kind::kMarkdown) return Document{.text = std::move(bytes)};
   Document document;
@@ -106,14 +114,16 @@ absl::StatusOr<Document> ReadOne(Kind kind, std::string bytes) {
 
 }  // namespace
 
-absl::StatusOr<Document> ReadDocument(std::string content, const std::string& ending) {
-  return ReadOne(KindOf("page" + ending), std::move(content));
+absl::StatusOr<Document> ReadDocument(std::string content, const std::string& ending,
+                                      const std::function<bool()>& is_stopped) {
+  return ReadOne(KindOf("page" + ending), std::move(content), is_stopped);
 }
 
 bool IsDocument(const fs::path& path) { return KindOf(path) != Kind::kNone; }
 
 absl::StatusOr<std::vector<Document>> ReadDocuments(const fs::path& path,
-                                                    const std::string& text_column) {
+                                                    const std::string& text_column,
+                                                    const std::function<bool()>& is_stopped) {
   const Kind kind = KindOf(path);
   if (kind == Kind::kNone) {
     return absl::InvalidArgumentError(
@@ -123,7 +133,8 @@ absl::StatusOr<std::vector<Document>> ReadDocuments(const fs::path& path,
   }
   if (kind == Kind::kRows) return ReadRows(path, text_column);
   ASSIGN_OR_RETURN(std::string bytes, ReadFile(path, kMostBytes));
-  auto document = ReadOne(kind, std::move(bytes));
+  auto document = ReadOne(kind, std::move(bytes), is_stopped);
+  if (absl::IsCancelled(document.status())) return document.status();
   if (!document.ok()) return Annotate(document.status(), path.string());
   return std::vector<Document>{*std::move(document)};
 }

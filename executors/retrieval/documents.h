@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -24,12 +25,15 @@ bool IsDocument(const std::filesystem::path& path);
 // `.json`,
 // `.csv`, `.tsv`, `.parquet`) with the text in `text_column`. Errors name the file.
 // InvalidArgument: another ending, a PDF that is none, text that is not UTF-8, rows without that
-// column.
+// column. ResourceExhausted: a PDF with too much text. Cancelled: `is_stopped`, which is polled
+// between pages of a PDF and may be null.
 absl::StatusOr<std::vector<Document>> ReadDocuments(const std::filesystem::path& path,
-                                                    const std::string& text_column);
+                                                    const std::string& text_column,
+                                                    const std::function<bool()>& is_stopped);
 
 // The document in `content`, which is HTML, a PDF, or text with whatever other ending. Errors as
 // above, without a name. Any thread.
-absl::StatusOr<Document> ReadDocument(std::string content, const std::string& ending);
+absl::StatusOr<Document> ReadDocument(std::string content, const std::string& ending,
+                                      const std::function<bool()>& is_stopped);
 
 }  // namespace flowmesh::retrieval

@@ -13,6 +13,8 @@ namespace {
 
 constexpr int64_t kMostPassages = 10000;  // that a query finds
 constexpr int64_t kMostTokens = 1 << 20;  // of a passage
+// Tells encoders of one name apart. A store keeps its vector: another text is another format.
+constexpr char kProbe[] = "The quick brown fox jumps over the lazy dog, 42 times a day.";
 
 absl::StatusOr<ChunkOptions> ReadChunking(const Field& block) {
   using By = ChunkOptions::By;
@@ -27,7 +29,7 @@ absl::StatusOr<ChunkOptions> ReadChunking(const Field& block) {
     return block["by"].Expected("tokens, sentences or headings");
   }
   ASSIGN_OR_RETURN(options.size, block["size"].IntOr(0, 1, kMostTokens));
-  ASSIGN_OR_RETURN(options.overlap, block["overlap"].IntOr(0, 0, kMostTokens));
+  ASSIGN_OR_RETURN(options.overlap, block["overlap"].IntOr(-1, 0, kMostTokens));
   if (options.size > 0 && options.overlap >= options.size) {
     return block["overlap"].Expected(absl::StrCat("less than the size ", options.size));
   }
@@ -49,6 +51,12 @@ absl::StatusOr<StoreOptions> ReadStoreOptions(const Field& block) {
                    block["text_column"].StringOr(options.ingest.text_column));
   RETURN_IF_ERROR(block["metadata"].CheckMap());
   if (block["metadata"].present()) options.ingest.metadata = block["metadata"].json();
+  for (const char* key : {"text", "source"}) {
+    if (options.ingest.metadata.contains(key)) {
+      return block["metadata"][key].Error(
+          "every passage has this of its own: expected another name");
+    }
+  }
   return options;
 }
 
@@ -75,6 +83,9 @@ absl::StatusOr<OpenedStore> OpenStore(const StoreOptions& options, const std::st
   }
   auto store = Store::Open(options.path, model, embedder.dimension);
   if (!store.ok()) return Annotate(store.status(), field);
+  ASSIGN_OR_RETURN(const auto vectors, embedder.embed({kProbe}, [](size_t) { return true; }));
+  const absl::Status encoder = (*store)->CheckEncoder(vectors.front());
+  if (!encoder.ok()) return Annotate(encoder, field);
   OpenedStore opened{*std::move(store), std::nullopt};
   if (options.ingest.sources.empty()) return opened;
   ASSIGN_OR_RETURN(opened.ingested, Ingest(options.ingest, embedder, *opened.store, on_progress));

@@ -15,12 +15,13 @@ namespace flowmesh::retrieval {
 
 inline constexpr char kDefaultEmbeddingModel[] = "sentence-transformers/all-MiniLM-L6-v2";
 
-// A map of these; its other members are the caller's:
+// A map of these; its other members are the caller's. An overlap that is not given is a tenth of
+// the size, 20 of the 200 tokens that are the default:
 //   path: ./handbook.db          # made when it is not there
 //   sources: [./handbook]        # files, folders, URLs that are brought in first; none: as it is
 //   chunking: {by: headings, size: 200, overlap: 20}   # or tokens (the default), sentences
 //   text_column: text            # of files of rows
-//   metadata: {lang: en}         # of every passage
+//   metadata: {lang: en}         # of every passage; not its `text` and `source`
 struct StoreOptions {
   std::string path;
   IngestOptions ingest;
@@ -37,7 +38,8 @@ struct OpenedStore {
 };
 
 // Opens the store, made with the model of that name, and brings the sources in. NotFound: there is
-// none, and no source to make it of. Others: of Store::Open, by the field, and of Ingest.
+// none, and no source to make it of. Others: of Store::Open and CheckEncoder, by the field, and of
+// Ingest.
 absl::StatusOr<OpenedStore> OpenStore(const StoreOptions& options, const std::string& model,
                                       const Embedder& embedder, const OnIngest& on_progress);
 

@@ -29,9 +29,9 @@ struct GraphIndex::Graph {
 GraphIndex::GraphIndex(std::unique_ptr<Graph> graph) : graph_(std::move(graph)) {}
 GraphIndex::~GraphIndex() = default;
 
-absl::StatusOr<std::unique_ptr<GraphIndex>> GraphIndex::Build(const std::vector<int64_t>& ids,
-                                                              const std::vector<float>& vectors,
-                                                              int64_t dimension) {
+absl::StatusOr<std::unique_ptr<GraphIndex>> GraphIndex::Build(
+    const std::vector<int64_t>& ids, const std::vector<float>& vectors, int64_t dimension,
+    const std::function<bool()>& is_stopped) {
   auto graph = std::make_unique<Graph>(dimension);
   try {
     graph->points = std::make_unique<hnswlib::HierarchicalNSW<float>>(&graph->space, ids.size(),
@@ -40,10 +40,11 @@ absl::StatusOr<std::unique_ptr<GraphIndex>> GraphIndex::Build(const std::vector<
     return absl::ResourceExhaustedError(absl::StrCat("no index: ", error.what()));
   }
   std::atomic<size_t> next = 0;
-  std::atomic<bool> failed = false;
-  const auto work = [&] {
+  std::atomic<bool> failed = false, stopped = false;
+  const auto work = [&](bool is_caller) {
     try {
-      for (size_t i = next++; i < ids.size() && !failed; i = next++) {
+      for (size_t i = next++; i < ids.size() && !failed && !stopped; i = next++) {
+        if (is_caller && is_stopped && is_stopped()) stopped = true;
         graph->points->addPoint(vectors.data() + i * static_cast<size_t>(dimension),
                                 static_cast<size_t>(ids[i]));
       }
@@ -52,10 +53,13 @@ absl::StatusOr<std::unique_ptr<GraphIndex>> GraphIndex::Build(const std::vector<
     }
   };
   std::vector<std::thread> threads;
-  for (unsigned i = 1; i < std::thread::hardware_concurrency(); ++i) threads.emplace_back(work);
-  work();
+  for (unsigned i = 1; i < std::thread::hardware_concurrency(); ++i) {
+    threads.emplace_back(work, false);
+  }
+  work(true);
   for (std::thread& thread : threads) thread.join();
   if (failed) return absl::ResourceExhaustedError("no index: not enough memory");
+  if (stopped) return absl::CancelledError("stopped");
   return std::unique_ptr<GraphIndex>(new GraphIndex(std::move(graph)));
 }
 

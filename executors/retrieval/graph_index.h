@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -14,11 +15,12 @@ namespace flowmesh::retrieval {
 // Immutable. One thread at a time.
 class GraphIndex {
  public:
-  // Of one vector of length 1 for each id, one after another, on all cores. ResourceExhausted: no
-  // memory.
+  // Of one vector of length 1 for each id, one after another, on all cores. `is_stopped` is polled
+  // from this thread; may be null. ResourceExhausted: no memory. Cancelled.
   static absl::StatusOr<std::unique_ptr<GraphIndex>> Build(const std::vector<int64_t>& ids,
                                                            const std::vector<float>& vectors,
-                                                           int64_t dimension);
+                                                           int64_t dimension,
+                                                           const std::function<bool()>& is_stopped);
   // One that Save has written, whole: a damaged file is not told from a good one.
   static absl::StatusOr<std::unique_ptr<GraphIndex>> Open(const std::filesystem::path& path,
                                                           int64_t dimension);

@@ -20,6 +20,7 @@ namespace fs = std::filesystem;
 
 constexpr size_t kPassagesAtOnce = 128;   // embedded and written together
 constexpr int64_t kDefaultPassage = 200;  // tokens
+constexpr int64_t kSizeOfOverlap = 10;    // in overlaps, where none is given
 
 struct File {
   fs::path path;      // empty: a page
@@ -83,6 +84,7 @@ absl::Status FitChunking(IngestOptions& options, int64_t most) {
     chunking.size = std::min(most, kDefaultPassage);
     chunking.overlap = std::min(chunking.overlap, chunking.size - 1);
   }
+  if (chunking.overlap < 0) chunking.overlap = chunking.size / kSizeOfOverlap;
   return absl::OkStatus();
 }
 
@@ -116,10 +118,13 @@ class Adding {
     Chunker chunker(document.text, document.headings, options_.chunking, embedder_.count_tokens);
     while (std::optional<Chunk> chunk = chunker.Next()) {
       if (seen_++ < present_) continue;
-      Json metadata = {{"source", source_.name}};
+      Json metadata = {{"source", ""}};  // stands first
       metadata.update(document.metadata);
       if (!chunk->heading.empty()) metadata["heading"] = std::move(chunk->heading);
       metadata.update(options_.metadata);
+      // A column of that name does not hide where a passage is from, nor one its text.
+      metadata["source"] = source_.name;
+      metadata.erase("text");
       passages_.push_back({.text = std::move(chunk->text), .metadata = std::move(metadata)});
       if (passages_.size() == kPassagesAtOnce) RETURN_IF_ERROR(Write());
     }
@@ -185,6 +190,7 @@ absl::StatusOr<std::optional<int64_t>> Update(Source source, const std::string& 
 }
 
 absl::StatusOr<std::optional<int64_t>> IngestFile(const fs::path& path,
+                                                  const std::function<bool()>& is_stopped,
                                                   const IngestOptions& options,
                                                   const Embedder& embedder, Store& store,
                                                   const OnIngest& on_progress) {
@@ -193,15 +199,16 @@ absl::StatusOr<std::optional<int64_t>> IngestFile(const fs::path& path,
   if (old && old->is_complete && old->stamp == source.stamp) return std::nullopt;
   ASSIGN_OR_RETURN(const std::string digest, Sha256OfFile(path));
   return Update(
-      source, digest, old, [&] { return ReadDocuments(path, options.text_column); }, options,
-      embedder, store, on_progress);
+      source, digest, old, [&] { return ReadDocuments(path, options.text_column, is_stopped); },
+      options, embedder, store, on_progress);
 }
 
 absl::StatusOr<std::optional<int64_t>> IngestPage(const std::string& url,
+                                                  const std::function<bool()>& is_stopped,
                                                   const IngestOptions& options,
                                                   const Embedder& embedder, Store& store,
                                                   const OnIngest& on_progress) {
-  ASSIGN_OR_RETURN(Page page, FetchPage(url, options.is_cancelled));
+  ASSIGN_OR_RETURN(Page page, FetchPage(url, is_stopped));
   // A query may hold a token: it is told by its digest.
   const std::string shown = ShownUrl(url);
   const bool is_plain = WithoutUserInfo(url) == shown;
@@ -211,11 +218,30 @@ absl::StatusOr<std::optional<int64_t>> IngestPage(const std::string& url,
   ASSIGN_OR_RETURN(const std::optional<Source> old, store.Find(source.name));
   const std::string digest = Sha256Hex(page.content);
   const auto read = [&]() -> absl::StatusOr<std::vector<Document>> {
-    auto document = ReadDocument(std::move(page.content), page.ending);
+    auto document = ReadDocument(std::move(page.content), page.ending, is_stopped);
+    if (absl::IsCancelled(document.status())) return document.status();
     if (!document.ok()) return Annotate(document.status(), ShownUrl(url));
     return std::vector<Document>{*std::move(document)};
   };
   return Update(source, digest, old, read, options, embedder, store, on_progress);
+}
+
+// Of files that were in a folder among the sources and are not any more.
+absl::StatusOr<int64_t> RemoveGone(const IngestOptions& options, Store& store) {
+  int64_t removed = 0;
+  for (const std::string& source : options.sources) {
+    std::error_code ignored;
+    const fs::path folder = fs::absolute(source, ignored).lexically_normal();
+    if (IsPageUrl(source) || !fs::is_directory(folder, ignored)) continue;
+    ASSIGN_OR_RETURN(const std::vector<std::string> names, store.SourcesBelow(folder));
+    for (const std::string& name : names) {
+      std::error_code error;
+      if (fs::exists(name, error) || error) continue;
+      RETURN_IF_ERROR(store.Remove(name));
+      ++removed;
+    }
+  }
+  return removed;
 }
 
 }  // namespace
@@ -226,18 +252,20 @@ absl::StatusOr<IngestCounts> Ingest(IngestOptions options, const Embedder& embed
   ASSIGN_OR_RETURN(const std::vector<File> files, Files(options));
   IngestCounts counts;
   for (const File& file : files) {
-    if (!on_progress("reading", static_cast<size_t>(counts.files), files.size())) {
-      return absl::CancelledError("stopped");
-    }
-    const auto added = file.url.empty()
-                           ? IngestFile(file.path, options, embedder, store, on_progress)
-                           : IngestPage(file.url, options, embedder, store, on_progress);
+    const auto is_stopped = [&] {
+      return !on_progress("reading", static_cast<size_t>(counts.files), files.size());
+    };
+    if (is_stopped()) return absl::CancelledError("stopped");
+    const auto added =
+        file.url.empty() ? IngestFile(file.path, is_stopped, options, embedder, store, on_progress)
+                         : IngestPage(file.url, is_stopped, options, embedder, store, on_progress);
     if (absl::IsCancelled(added.status())) return added.status();
     if (!added.ok()) return Annotate(added.status(), file.field);
     ++counts.files;
     counts.unchanged += added->has_value() ? 0 : 1;
     counts.passages += added->value_or(0);
   }
+  ASSIGN_OR_RETURN(counts.removed, RemoveGone(options, store));
   return counts;
 }
 

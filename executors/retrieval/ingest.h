@@ -29,26 +29,29 @@ struct Embedder {
 struct IngestOptions {
   // Files, folders with all documents below them, and pages by their URL.
   std::vector<std::string> sources;
-  std::string field;      // the map that holds `sources` and `chunking`, for errors
-  ChunkOptions chunking;  // a size of 0: the default, or what the model reads where that is less
-  std::string text_column = "text";    // of files of rows
-  Json metadata = Json::object();      // of every passage
-  std::function<bool()> is_cancelled;  // polled during downloads; may be null
+  std::string field;  // the map that holds `sources` and `chunking`, for errors
+  // A size of 0: the default, or what the model reads where that is less. An overlap below 0: a
+  // tenth of the size.
+  ChunkOptions chunking;
+  std::string text_column = "text";  // of files of rows
+  Json metadata = Json::object();    // of every passage
 };
 
 struct IngestCounts {
   int64_t files = 0;      // and pages
   int64_t unchanged = 0;  // of them
   int64_t passages = 0;   // that were added
+  int64_t removed = 0;    // files that are no longer in their folder
 };
 
 // How far an ingestion is, `reading` of files or `embedding passages` of one, which are as many as
-// there will be (a total of 0); whether to go on.
+// there will be (a total of 0); whether to go on. Also called while a file is fetched or read.
 using OnIngest = std::function<bool(const std::string& stage, size_t done, size_t total)>;
 
-// A file comes in whole or goes on where an interruption left it; one that is as it was does
-// nothing. InvalidArgument, NotFound: a source, by its field and path, or passages that the model
-// cannot read. Cancelled. Others: of the store.
+// A file comes in whole or goes on where an interruption left it; until then its older version is
+// what is found. One that is as it was does nothing; one that has gone from a folder among the
+// sources goes. InvalidArgument, NotFound: a source, by its field and path, or passages that the
+// model cannot read. Cancelled. Others: of the store.
 absl::StatusOr<IngestCounts> Ingest(IngestOptions options, const Embedder& embedder, Store& store,
                                     const OnIngest& on_progress);
 

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/test_http_server.h"
+#include "executors/retrieval/documents.h"
 #include "executors/retrieval/test_pdf.h"
 
 namespace flowmesh::retrieval {
@@ -155,7 +156,9 @@ TEST_F(IngestTest, GoesOnWhereItWasInterrupted) {
   Write("a.txt", text);
   budget_ = 2;
   EXPECT_EQ(Run().status().code(), absl::StatusCode::kCancelled);
-  const int64_t present = *store_->Count();
+  EXPECT_EQ(*store_->Count(), 0);  // that can be found
+  const std::string name = (dir_ / "docs/a.txt").string();
+  const int64_t present = (*store_->Find(name))->passages;
   EXPECT_GT(present, 0);
   EXPECT_LT(present, 500);
   Open();
@@ -166,6 +169,63 @@ TEST_F(IngestTest, GoesOnWhereItWasInterrupted) {
   EXPECT_EQ(embedded_, static_cast<size_t>(500 - present));
   EXPECT_EQ(*store_->Count(), 500);
   EXPECT_EQ(Run()->unchanged, 1);
+}
+
+TEST_F(IngestTest, AnOlderVersionStaysUntilTheNewOneIsWhole) {
+  Write("a.txt", "old words");
+  ASSERT_TRUE(Run().ok());
+  Write("a.txt", "new words");
+  budget_ = 0;
+  EXPECT_FALSE(Run().ok());
+  EXPECT_EQ(Payloads(Json::object())[0]["text"], "old words");
+  budget_ = 1000;
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(Payloads(Json::object())[0]["text"], "new words");
+  EXPECT_EQ(*store_->Count(), 1);
+}
+
+TEST_F(IngestTest, FilesThatHaveGoneFromAFolderGo) {
+  Write("a.txt", "one");
+  Write("b.txt", "two");
+  std::ofstream(dir_ / "c.txt") << "three";
+  options_.sources.push_back(dir_ / "c.txt");
+  EXPECT_EQ(Run()->removed, 0);
+  fs::remove(dir_ / "docs/a.txt");
+  fs::remove(dir_ / "c.txt");
+  options_.sources.pop_back();  // a file that is not asked for stays
+  EXPECT_EQ(Run()->removed, 1);
+  EXPECT_EQ(*store_->Count(), 2);
+  EXPECT_EQ(Run()->removed, 0);
+}
+
+TEST_F(IngestTest, ColumnsDoNotHideTextAndSource) {
+  Write("a.jsonl", R"({"body": "the words", "text": 5, "source": "elsewhere", "year": 1990})");
+  options_.text_column = "body";
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(Payloads({{"source", (dir_ / "docs/a.jsonl").string()}}),
+            (Json{{{"text", "the words"},
+                   {"source", (dir_ / "docs/a.jsonl").string()},
+                   {"year", 1990},
+                   {"row", 1}}}));
+}
+
+TEST_F(IngestTest, AnOverlapThatIsNotGivenIsATenthOfTheSize) {
+  std::string text;
+  for (int i = 0; i < 90; ++i) absl::StrAppend(&text, "word", i, " ");
+  Write("a.txt", text);
+  options_.chunking = {.size = 0, .overlap = -1};
+  ASSERT_TRUE(Run().ok());
+  const Json passages = Payloads(Json::object());
+  ASSERT_EQ(passages.size(), 2u);  // of 50, what the model reads
+  EXPECT_THAT(passages[0]["text"].get<std::string>(), testing::EndsWith(" word49"));
+  EXPECT_THAT(passages[1]["text"].get<std::string>(), testing::StartsWith("word45 "));
+}
+
+TEST_F(IngestTest, StopsBetweenThePagesOfAPdf) {
+  int looks = 0;
+  const auto stopped =
+      ReadDocument(TestPdf("printed words"), ".pdf", [&looks] { return ++looks > 0; });
+  EXPECT_TRUE(absl::IsCancelled(stopped.status())) << stopped.status();
 }
 
 TEST_F(IngestTest, WrongSourcesAreNamed) {
@@ -212,6 +272,15 @@ TEST_F(IngestTest, PagesByTheirUrl) {
   EXPECT_EQ(Run()->unchanged, 0);
   EXPECT_EQ(Payloads(Json::object())[0]["text"], "another text");
   EXPECT_EQ(*store_->Count(), 1);
+  // Of another encoding, and of none that is named.
+  body = "<p>caf\xe9</p>";
+  type = "text/html; charset=iso-8859-1";
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(Payloads(Json::object())[0]["text"], "café");
+  body = "<p>th\xe9</p>";
+  type = "text/html";
+  ASSERT_TRUE(Run().ok());
+  EXPECT_EQ(Payloads(Json::object())[0]["text"], "thé");
 
   const auto error = [&](const std::string& url) {
     options_.sources = {url};

@@ -14,6 +14,7 @@
 #include "common/http.h"
 #include "common/redact.h"
 #include "common/strings.h"
+#include "executors/html/charset.h"
 
 namespace flowmesh::retrieval {
 namespace {
@@ -86,6 +87,7 @@ absl::StatusOr<Page> FetchPage(const std::string& url, const std::function<bool(
   }
   const std::string type = response->Header("content-type");
   Page page{std::move(response->body), EndingOf(type, url)};
+  if (page.ending != ".pdf") page.content = html::ToUtf8(page.content, html::CharsetOf(type));
   if (!page.ending.empty()) return page;
   return absl::InvalidArgumentError(
       absl::StrCat(ShownUrl(url), ": expected HTML, Markdown, text or a PDF, got ",

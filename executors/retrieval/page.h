@@ -11,8 +11,8 @@
 namespace flowmesh::retrieval {
 
 struct Page {
-  std::string content;
-  std::string ending;  // `.html`, `.pdf`, `.md` or `.txt`, by the Content-Type, else the URL's own
+  std::string content;  // in UTF-8, unless it is a PDF
+  std::string ending;   // `.html`, `.pdf`, `.md` or `.txt`, by the Content-Type, else the URL's own
 };
 
 bool IsPageUrl(const std::string& source);

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/files.h"
+#include "common/log.h"
 #include "common/sqlite.h"
 #include "executors/retrieval/filter.h"
 
@@ -23,6 +24,8 @@ constexpr char kVersion[] = "1";
 constexpr double kFusion = 60;        // of reciprocal rank fusion
 constexpr size_t kLeastOfAList = 50;  // candidates that each list gives to the fusion
 constexpr int kPatienceMs = 10000;    // for another process' write
+// The least cosine of one text's vectors by the same weights, on whatever device.
+constexpr double kSameEncoder = 0.999;
 
 constexpr char kSchema[] = R"sql(
   CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -46,6 +49,22 @@ constexpr char kSchema[] = R"sql(
   CREATE TRIGGER passage_removed AFTER DELETE ON passages BEGIN
     INSERT INTO words (words, rowid, text) VALUES ('delete', old.id, old.text);
   END;
+)sql";
+
+// What comes in until it is complete, beside the tables that are searched. Older stores lack them.
+constexpr char kComingSchema[] = R"sql(
+  CREATE TABLE IF NOT EXISTS coming_sources (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    stamp TEXT NOT NULL,
+    digest TEXT NOT NULL);
+  CREATE TABLE IF NOT EXISTS coming_passages (
+    id INTEGER PRIMARY KEY,
+    source INTEGER NOT NULL REFERENCES coming_sources (id),
+    vector BLOB NOT NULL,
+    metadata TEXT NOT NULL,
+    text TEXT NOT NULL);
+  CREATE INDEX IF NOT EXISTS coming_passages_of_source ON coming_passages (source);
 )sql";
 
 std::vector<float> Unit(std::vector<float> vector) {
@@ -149,12 +168,58 @@ struct Store::Database {
     return Execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'revision'");
   }
 
-  absl::Status InTransaction(const std::function<absl::Status()>& work) const {
-    RETURN_IF_ERROR(Execute("BEGIN IMMEDIATE"));
+  // `begin`: a plain BEGIN is enough for `work` that only reads.
+  absl::Status InTransaction(const std::function<absl::Status()>& work,
+                             const char* begin = "BEGIN IMMEDIATE") const {
+    RETURN_IF_ERROR(Execute(begin));
     absl::Status status = work();
     if (status.ok()) status = Execute("COMMIT");
     if (!status.ok()) (void)Execute("ROLLBACK");
     return status;
+  }
+
+  // Empty: there is none.
+  absl::StatusOr<std::string> Meta(const std::string& key) const {
+    std::string value;
+    RETURN_IF_ERROR(Run(
+        "SELECT value FROM meta WHERE key = ?1", [&](sqlite3_stmt* s) { value = Text(s, 0); },
+        key));
+    return value;
+  }
+
+  absl::Status SetMeta(const std::string& key, const std::string& value) const {
+    return Run("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", nullptr, key, value);
+  }
+
+  // The version of a source that has begun.
+  absl::Status ForgetComing(const std::string& name) const {
+    RETURN_IF_ERROR(Run(
+        "DELETE FROM coming_passages WHERE source = (SELECT id FROM coming_sources WHERE name = "
+        "?1)",
+        nullptr, name));
+    return Run("DELETE FROM coming_sources WHERE name = ?1", nullptr, name);
+  }
+
+  absl::Status ForgetPassages(const std::string& name) const {
+    RETURN_IF_ERROR(CountChange());
+    return Run("DELETE FROM passages WHERE source = (SELECT id FROM sources WHERE name = ?1)",
+               nullptr, name);
+  }
+
+  absl::StatusOr<std::optional<Source>> FindIn(const std::string& sql, const std::string& name,
+                                               bool is_complete) const {
+    std::optional<Source> source;
+    RETURN_IF_ERROR(Run(
+        sql,
+        [&](sqlite3_stmt* s) {
+          source = {.name = name,
+                    .stamp = Text(s, 0),
+                    .digest = Text(s, 1),
+                    .is_complete = is_complete,
+                    .passages = sqlite3_column_int64(s, 2)};
+        },
+        name));
+    return source;
   }
 
   static std::string Text(sqlite3_stmt* s, int column) {
@@ -170,6 +235,7 @@ struct Store::Database {
         Run("SELECT 1 FROM sqlite_master LIMIT 1", [&](sqlite3_stmt*) { has_tables = true; }));
     if (!has_tables) {
       RETURN_IF_ERROR(Execute(kSchema));
+      RETURN_IF_ERROR(Execute(kComingSchema));
       return Run(
           "INSERT INTO meta VALUES ('version', ?1), ('model', ?2), ('dimension', ?3), ('revision', "
           "'0')",
@@ -182,7 +248,7 @@ struct Store::Database {
           absl::StrCat(path.string(), ": expected a store of this version, got another database"));
     }
     if (meta["model"] == model && meta["dimension"] == std::to_string(dimension)) {
-      return absl::OkStatus();
+      return Execute(kComingSchema);
     }
     return absl::FailedPreconditionError(absl::StrCat(
         path.string(), ": the store was made with the model ", meta["model"], " (dimension ",
@@ -210,45 +276,63 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const fs::path& path, const s
   return std::unique_ptr<Store>(new Store(std::move(database), dimension));
 }
 
+absl::Status Store::CheckEncoder(const std::vector<float>& vector) {
+  const std::vector<float> unit = Unit(vector);
+  return database_->InTransaction([&]() -> absl::Status {
+    ASSIGN_OR_RETURN(const std::string known, database_->Meta("encoder"));
+    if (known.empty()) return database_->SetMeta("encoder", DumpJson(Json(unit)));
+    const absl::StatusOr<Json> json = ParseJson(known);
+    if (!json.ok() || !json->is_array() || json->size() != unit.size()) {
+      return absl::DataLossError(
+          absl::StrCat(database_->path.string(), ": the store does not say what made it"));
+    }
+    const auto wanted = json->get<std::vector<float>>();
+    if (Dot(wanted.data(), unit.data(), unit.size()) >= kSameEncoder) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const std::string model, database_->Meta("model"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(database_->path.string(), ": the store was made with other weights of ", model,
+                     ": use those, or make the store anew"));
+  });
+}
+
 absl::StatusOr<std::optional<Source>> Store::Find(const std::string& name) {
-  std::optional<Source> source;
+  ASSIGN_OR_RETURN(
+      const std::optional<Source> coming,
+      database_->FindIn("SELECT stamp, digest, (SELECT count(*) FROM coming_passages WHERE source "
+                        "= coming_sources.id) FROM coming_sources WHERE name = ?1",
+                        name, false));
+  if (coming) return coming;
+  return database_->FindIn(
+      "SELECT stamp, digest, (SELECT count(*) FROM passages WHERE source = sources.id) "
+      "FROM sources WHERE name = ?1 AND complete = 1",
+      name, true);
+}
+
+absl::StatusOr<std::vector<std::string>> Store::SourcesBelow(const fs::path& folder) {
+  std::vector<std::string> names;
   RETURN_IF_ERROR(database_->Run(
-      "SELECT stamp, digest, complete, (SELECT count(*) FROM passages WHERE source = sources.id) "
-      "FROM sources WHERE name = ?1",
-      [&](sqlite3_stmt* s) {
-        source = {.name = name,
-                  .stamp = Database::Text(s, 0),
-                  .digest = Database::Text(s, 1),
-                  .is_complete = sqlite3_column_int(s, 2) != 0,
-                  .passages = sqlite3_column_int64(s, 3)};
-      },
-      name));
-  return source;
+      "SELECT name FROM sources WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name",
+      [&](sqlite3_stmt* s) { names.push_back(Database::Text(s, 0)); }, (folder / "").string()));
+  return names;
 }
 
 absl::Status Store::Begin(const Source& source) {
   return database_->InTransaction([&]() -> absl::Status {
-    RETURN_IF_ERROR(database_->CountChange());
-    RETURN_IF_ERROR(database_->Run(
-        "DELETE FROM passages WHERE source = (SELECT id FROM sources WHERE name = ?1)", nullptr,
-        source.name));
-    return database_->Run(
-        "INSERT INTO sources (name, stamp, digest) VALUES (?1, ?2, ?3) ON CONFLICT (name) "
-        "DO UPDATE SET stamp = ?2, digest = ?3, complete = 0",
-        nullptr, source.name, source.stamp, source.digest);
+    RETURN_IF_ERROR(database_->ForgetComing(source.name));
+    return database_->Run("INSERT INTO coming_sources (name, stamp, digest) VALUES (?1, ?2, ?3)",
+                          nullptr, source.name, source.stamp, source.digest);
   });
 }
 
 absl::Status Store::Append(const std::string& source, const std::vector<Passage>& passages) {
   return database_->InTransaction([&]() -> absl::Status {
-    RETURN_IF_ERROR(database_->CountChange());
     for (const Passage& passage : passages) {
       if (static_cast<int64_t>(passage.vector.size()) != dimension_) {
         return absl::InternalError("a passage's vector is not of the store's dimension");
       }
       RETURN_IF_ERROR(database_->Run(
-          "INSERT INTO passages (source, vector, metadata, text) "
-          "SELECT id, ?2, ?3, ?4 FROM sources WHERE name = ?1",
+          "INSERT INTO coming_passages (source, vector, metadata, text) "
+          "SELECT id, ?2, ?3, ?4 FROM coming_sources WHERE name = ?1",
           nullptr, source, Unit(passage.vector), DumpJson(passage.metadata), passage.text));
     }
     return absl::OkStatus();
@@ -256,8 +340,37 @@ absl::Status Store::Append(const std::string& source, const std::vector<Passage>
 }
 
 absl::Status Store::Complete(const std::string& source, const std::string& stamp) {
-  return database_->Run("UPDATE sources SET complete = 1, stamp = ?2 WHERE name = ?1", nullptr,
-                        source, stamp);
+  return database_->InTransaction([&]() -> absl::Status {
+    bool has_begun = false;
+    RETURN_IF_ERROR(database_->Run(
+        "SELECT 1 FROM coming_sources WHERE name = ?1", [&](sqlite3_stmt*) { has_begun = true; },
+        source));
+    if (!has_begun) {
+      return database_->Run("UPDATE sources SET stamp = ?2 WHERE name = ?1", nullptr, source,
+                            stamp);
+    }
+    RETURN_IF_ERROR(database_->ForgetPassages(source));
+    RETURN_IF_ERROR(database_->Run(
+        "INSERT INTO sources (name, stamp, digest, complete) "
+        "SELECT name, ?2, digest, 1 FROM coming_sources WHERE name = ?1 ON CONFLICT (name) "
+        "DO UPDATE SET stamp = excluded.stamp, digest = excluded.digest, complete = 1",
+        nullptr, source, stamp));
+    RETURN_IF_ERROR(database_->Run(
+        "INSERT INTO passages (source, vector, metadata, text) "
+        "SELECT (SELECT id FROM sources WHERE name = ?1), vector, metadata, text FROM "
+        "coming_passages WHERE source = (SELECT id FROM coming_sources WHERE name = ?1) ORDER BY "
+        "id",
+        nullptr, source));
+    return database_->ForgetComing(source);
+  });
+}
+
+absl::Status Store::Remove(const std::string& source) {
+  return database_->InTransaction([&]() -> absl::Status {
+    RETURN_IF_ERROR(database_->ForgetComing(source));
+    RETURN_IF_ERROR(database_->ForgetPassages(source));
+    return database_->Run("DELETE FROM sources WHERE name = ?1", nullptr, source);
+  });
 }
 
 absl::StatusOr<int64_t> Store::Count() {
@@ -269,8 +382,7 @@ absl::StatusOr<int64_t> Store::Count() {
 
 absl::Status Store::LoadVectors() {
   std::string revision;
-  RETURN_IF_ERROR(database_->Run("SELECT value FROM meta WHERE key = 'revision'",
-                                 [&](sqlite3_stmt* s) { revision = Database::Text(s, 0); }));
+  ASSIGN_OR_RETURN(revision, database_->Meta("revision"));
   if (revision == revision_) return absl::OkStatus();
   revision_.clear();
   ids_.clear();
@@ -297,18 +409,24 @@ absl::Status Store::LoadVectors() {
   return absl::OkStatus();
 }
 
-absl::Status Store::LoadGraph() {
+absl::Status Store::LoadGraph(const std::function<bool()>& is_stopped) {
   if (graph_ != nullptr) return absl::OkStatus();
-  std::string known;
-  RETURN_IF_ERROR(database_->Run("SELECT value FROM meta WHERE key = 'graph'",
-                                 [&](sqlite3_stmt* s) { known = Database::Text(s, 0); }));
+  ASSIGN_OR_RETURN(const std::string known, database_->Meta("graph"));
   const fs::path file = database_->path.string() + ".hnsw";
   const absl::StatusOr<std::string> digest = Sha256OfFile(file);
   if (digest.ok() && known == absl::StrCat(revision_, " ", *digest)) {
     ASSIGN_OR_RETURN(graph_, GraphIndex::Open(file, dimension_));
+    graph_is_kept_ = true;
     return absl::OkStatus();
   }
-  ASSIGN_OR_RETURN(graph_, GraphIndex::Build(ids_, vectors_, dimension_));
+  ASSIGN_OR_RETURN(graph_, GraphIndex::Build(ids_, vectors_, dimension_, is_stopped));
+  graph_is_kept_ = false;
+  return absl::OkStatus();
+}
+
+absl::Status Store::KeepGraph() {
+  graph_is_kept_ = true;  // one that cannot be is not tried again and again
+  const fs::path file = database_->path.string() + ".hnsw";
   RemoveDotNames(file);
   const fs::path temporary = DotName(file);
   RETURN_IF_ERROR(graph_->Save(temporary));
@@ -318,8 +436,7 @@ absl::Status Store::LoadGraph() {
   if (error) {
     return absl::UnavailableError(absl::StrCat(file.string(), ": ", error.message()));
   }
-  return database_->Run("INSERT OR REPLACE INTO meta VALUES ('graph', ?1)", nullptr,
-                        absl::StrCat(revision_, " ", written));
+  return database_->SetMeta("graph", absl::StrCat(revision_, " ", written));
 }
 
 std::vector<Store::Scored> Store::Nearest(const std::vector<float>& unit,
@@ -372,15 +489,20 @@ absl::StatusOr<std::vector<int64_t>> Store::Matching(const Json& filter) {
   return ids;
 }
 
-double Store::CosineOf(int64_t id, const std::vector<float>& unit) const {
-  const auto place = std::lower_bound(ids_.begin(), ids_.end(), id) - ids_.begin();
-  return Dot(vectors_.data() + place * dimension_, unit.data(), unit.size());
+std::optional<double> Store::CosineOf(int64_t id, const std::vector<float>& unit) const {
+  const auto found = std::lower_bound(ids_.begin(), ids_.end(), id);
+  if (found == ids_.end() || *found != id) return std::nullopt;
+  return Dot(vectors_.data() + (found - ids_.begin()) * dimension_, unit.data(), unit.size());
 }
 
-std::vector<Store::Scored> Store::Rank(const std::vector<int64_t>& ids,
-                                       const std::vector<float>& unit) const {
+std::optional<std::vector<Store::Scored>> Store::Rank(const std::vector<int64_t>& ids,
+                                                      const std::vector<float>& unit) const {
   std::vector<Scored> ranked;
-  for (const int64_t id : ids) ranked.push_back({id, CosineOf(id, unit)});
+  for (const int64_t id : ids) {
+    const std::optional<double> cosine = CosineOf(id, unit);
+    if (!cosine) return std::nullopt;
+    ranked.push_back({id, *cosine});
+  }
   std::sort(ranked.begin(), ranked.end(), [](const Scored& a, const Scored& b) {
     return a.score != b.score ? a.score > b.score : a.id < b.id;
   });
@@ -400,15 +522,33 @@ absl::StatusOr<Json> Store::Items(const std::vector<Scored>& found) {
         },
         one.id));
     RETURN_IF_ERROR(metadata.status());
-    Json payload = {{"text", std::move(text)}};
+    Json payload = {{"text", ""}};  // stands first
     payload.update(*metadata);
+    payload["text"] = std::move(text);
     items.push_back({{"id", one.id}, {"score", one.score}, {"payload", std::move(payload)}});
   }
   return items;
 }
 
 absl::StatusOr<Json> Store::Search(const StoreQuery& query) {
+  Json items;
+  // In one transaction, which sees nothing of what others write meanwhile.
+  RETURN_IF_ERROR(database_->InTransaction(
+      [&]() -> absl::Status {
+        ASSIGN_OR_RETURN(items, SearchNow(query));
+        return absl::OkStatus();
+      },
+      "BEGIN"));
+  if (graph_ != nullptr && !graph_is_kept_) {
+    const absl::Status kept = KeepGraph();
+    if (!kept.ok()) LogWarning("the index of a store is not kept: {}", Message(kept));
+  }
+  return items;
+}
+
+absl::StatusOr<Json> Store::SearchNow(const StoreQuery& query) {
   RETURN_IF_ERROR(LoadVectors());
+  if (query.is_stopped && query.is_stopped()) return absl::CancelledError("stopped");
   const std::vector<float> unit = Unit(query.vector);
   std::vector<int64_t> matching;
   const bool is_filtered = query.filter.is_object() && !query.filter.empty();
@@ -418,12 +558,12 @@ absl::StatusOr<Json> Store::Search(const StoreQuery& query) {
   const std::vector<int64_t>* allowed = is_filtered ? &matching : nullptr;
   const auto limit = static_cast<size_t>(query.limit);
   const size_t candidates = query.hybrid ? std::max(kLeastOfAList, limit) : limit;
-  std::vector<int64_t> near;
+  std::optional<std::vector<Scored>> near;
   if (!is_filtered && static_cast<int64_t>(ids_.size()) > query.most_exact) {
-    RETURN_IF_ERROR(LoadGraph());
-    near = graph_->Nearest(unit, candidates);
+    RETURN_IF_ERROR(LoadGraph(query.is_stopped));
+    near = Rank(graph_->Nearest(unit, candidates), unit);
   }
-  std::vector<Scored> found = near.empty() ? Nearest(unit, allowed, candidates) : Rank(near, unit);
+  std::vector<Scored> found = near ? *std::move(near) : Nearest(unit, allowed, candidates);
   if (query.hybrid) {
     ASSIGN_OR_RETURN(const std::vector<Scored> words, ByWords(query.text, allowed, candidates));
     std::map<int64_t, double> fused;
@@ -438,8 +578,10 @@ absl::StatusOr<Json> Store::Search(const StoreQuery& query) {
                      [](const Scored& a, const Scored& b) { return a.score > b.score; });
   }
   if (query.threshold) {
-    std::erase_if(found,
-                  [&](const Scored& one) { return CosineOf(one.id, unit) < *query.threshold; });
+    std::erase_if(found, [&](const Scored& one) {
+      const std::optional<double> cosine = CosineOf(one.id, unit);
+      return !cosine || *cosine < *query.threshold;
+    });
   }
   if (found.size() > limit) found.resize(limit);
   return Items(found);

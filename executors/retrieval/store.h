@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,10 +42,12 @@ struct StoreQuery {
   int64_t most_exact = 20000;
   // Of the metadata, as CheckFilter has found right.
   Json filter = Json::object();
+  // Polled, above all while a graph is made; may be null.
+  std::function<bool()> is_stopped;
 };
 
 // Each change is a transaction: what was written survives a crash, what was not is absent. One
-// thread at a time; other processes may read meanwhile.
+// thread at a time; other processes may read and write meanwhile.
 class Store {
  public:
   // Opens or creates it. FailedPrecondition: made with another model or dimension. DataLoss: no
@@ -55,16 +58,27 @@ class Store {
   Store(const Store&) = delete;
   Store& operator=(const Store&) = delete;
 
+  // `vector`: the encoder's of a text that is always the same. FailedPrecondition: the store was
+  // made with an encoder that gives another one, of other weights under the same name.
+  absl::Status CheckEncoder(const std::vector<float>& vector);
+
+  // The newest version of it: one that has begun, else the complete one.
   absl::StatusOr<std::optional<Source>> Find(const std::string& name);
-  // From here on `source` is there, incomplete, without passages: those of an older one go.
+  // The names of complete sources below a folder.
+  absl::StatusOr<std::vector<std::string>> SourcesBelow(const std::filesystem::path& folder);
+  // From here on a new version of `source` is there, incomplete, without passages. It is not
+  // searched, an older complete one is.
   absl::Status Begin(const Source& source);
   // More passages of a source that has begun, behind those that it has.
   absl::Status Append(const std::string& source, const std::vector<Passage>& passages);
-  // It is complete, or its content is the same under a new stamp.
+  // The version that has begun is complete and takes the older one's place. Without one, the
+  // content of the complete one is the same under a new stamp.
   absl::Status Complete(const std::string& source, const std::string& stamp);
+  absl::Status Remove(const std::string& source);
 
   // The best passages, best first: a list of {id, score, payload: {text, metadata...}}. The score
-  // is the cosine, in a hybrid search the sum of 1 / (60 + rank) over both lists.
+  // is the cosine, in a hybrid search the sum of 1 / (60 + rank) over both lists. Sees the store as
+  // it is at one moment. Cancelled: `is_stopped`.
   absl::StatusOr<Json> Search(const StoreQuery& query);
   absl::StatusOr<int64_t> Count();  // of all passages
 
@@ -79,16 +93,22 @@ class Store {
 
   // Makes vectors_ those of the passages as they are now, which another process may have changed.
   absl::Status LoadVectors();
+  absl::StatusOr<Json> SearchNow(const StoreQuery& query);
   // Makes `graph_` that of the passages as they are: from its file beside the store, else anew.
-  absl::Status LoadGraph();
+  absl::Status LoadGraph(const std::function<bool()>& is_stopped);
+  // Writes a graph that was made into that file, for the next process.
+  absl::Status KeepGraph();
   // `allowed`: sorted ids; null: all. Exact among them.
   std::vector<Scored> Nearest(const std::vector<float>& unit, const std::vector<int64_t>* allowed,
                               size_t limit) const;
   absl::StatusOr<std::vector<Scored>> ByWords(const std::string& text,
                                               const std::vector<int64_t>* allowed, size_t limit);
   absl::StatusOr<std::vector<int64_t>> Matching(const Json& filter);
-  std::vector<Scored> Rank(const std::vector<int64_t>& ids, const std::vector<float>& unit) const;
-  double CosineOf(int64_t id, const std::vector<float>& unit) const;
+  // Nothing: not all of `ids` are there.
+  std::optional<std::vector<Scored>> Rank(const std::vector<int64_t>& ids,
+                                          const std::vector<float>& unit) const;
+  // Nothing: there is no passage of that id.
+  std::optional<double> CosineOf(int64_t id, const std::vector<float>& unit) const;
   absl::StatusOr<Json> Items(const std::vector<Scored>& found);
 
   const std::unique_ptr<Database> database_;
@@ -99,6 +119,7 @@ class Store {
   std::vector<int64_t> ids_;
   std::vector<float> vectors_;
   std::unique_ptr<GraphIndex> graph_;  // null: not loaded
+  bool graph_is_kept_ = false;         // in its file, as far as that could be done
 };
 
 }  // namespace flowmesh::retrieval

@@ -211,9 +211,94 @@ TEST_F(StoreTest, SourcesOutliveTheProcessAndAreReplaced) {
   EXPECT_EQ((*source)->stamp, "t");
   EXPECT_FALSE((*source)->is_complete);
   EXPECT_EQ((*source)->passages, 1);
-  // The old passages are gone, their words too.
-  EXPECT_THAT(Texts({.vector = {1, 0, 0}, .text = "fox", .hybrid = true}),
-              ElementsAre("A cat", "A red ship"));
+  // Until it is, the older version is what is found.
+  const StoreQuery query = {.vector = {1, 0, 0}, .text = "fox cat", .hybrid = true};
+  EXPECT_THAT(Texts(query), ElementsAre("The red fox sleeps", "A dog's \"house\"", "Dogs and foxes",
+                                        "A red ship"));
+  ASSERT_TRUE(store_->Complete("animals", "u").ok());
+  source = store_->Find("animals");
+  EXPECT_EQ((*source)->stamp, "u");
+  EXPECT_EQ((*source)->digest, "e");
+  EXPECT_TRUE((*source)->is_complete);
+  // Now its passages are gone, their words too.
+  EXPECT_THAT(Texts(query), ElementsAre("A cat", "A red ship"));
+  EXPECT_EQ(*store_->Count(), 2);
+}
+
+TEST_F(StoreTest, SourcesBelowAFolderAndTheirEnd) {
+  Open();
+  for (const char* name : {"/docs/a", "/docs/sub/b", "/docs_too/c"}) {
+    Add(name, {{name, Json::object(), {1, 0, 0}}});
+  }
+  EXPECT_THAT(*store_->SourcesBelow("/docs"), ElementsAre("/docs/a", "/docs/sub/b"));
+  ASSERT_TRUE(store_->Remove("/docs/a").ok());
+  EXPECT_THAT(Texts({.vector = {1, 0, 0}}), ElementsAre("/docs/sub/b", "/docs_too/c"));
+  EXPECT_FALSE(store_->Find("/docs/a")->has_value());
+}
+
+TEST_F(StoreTest, ASearchSeesOneMoment) {
+  Fill();
+  EXPECT_EQ(Texts({.vector = {1, 0, 0}}).size(), 4u);
+  const auto other = Store::Open(path(), "m", 3);
+  ASSERT_TRUE(other.ok()) << other.status();
+  int looks = 0;
+  StoreQuery query = {.vector = {1, 0, 0}, .text = "fox cat", .hybrid = true, .threshold = -1};
+  // While it searches, all goes and much else comes, under other ids as well.
+  query.is_stopped = [&] {
+    ++looks;
+    EXPECT_TRUE((*other)->Remove("ships").ok());
+    EXPECT_TRUE((*other)->Begin({.name = "animals"}).ok());
+    EXPECT_TRUE(
+        (*other)
+            ->Append("animals", std::vector<Passage>(50, {"A cat", Json::object(), {0, 1, 0}}))
+            .ok());
+    EXPECT_TRUE((*other)->Complete("animals", "t").ok());
+    return false;
+  };
+  EXPECT_THAT(Texts(query), ElementsAre("The red fox sleeps", "A dog's \"house\"", "Dogs and foxes",
+                                        "A red ship"));
+  EXPECT_EQ(looks, 1);
+  query.is_stopped = nullptr;
+  EXPECT_THAT(Texts(query), ElementsAre("A cat", "A cat", "A cat", "A cat", "A cat"));
+}
+
+TEST_F(StoreTest, StopsWhileAGraphIsMade) {
+  Open(8);
+  const auto draw = Drawing(8, 3);
+  std::vector<Passage> passages;
+  for (int i = 0; i < 2000; ++i) passages.push_back({"p", Json::object(), draw()});
+  Add("all", passages);
+  int looks = 0;
+  const auto stopped = store_->Search(
+      {.vector = draw(), .most_exact = 0, .is_stopped = [&looks] { return ++looks == 20; }});
+  EXPECT_TRUE(absl::IsCancelled(stopped.status())) << stopped.status();
+  EXPECT_EQ(looks, 20);
+}
+
+TEST_F(StoreTest, AGraphThatCannotBeKeptIsUsed) {
+  Fill();
+  std::filesystem::create_directories(path().string() + ".hnsw/in the way");
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(Texts({.vector = {1, 0, 0}, .most_exact = 0})[0], "The red fox sleeps");
+  }
+}
+
+TEST_F(StoreTest, MetadataDoesNotHideTheText) {
+  Open();
+  Add("rows", {{"the passage", {{"text", 5}, {"year", 1990}}, {1, 0, 0}}});
+  const auto items = store_->Search({.vector = {1, 0, 0}});
+  ASSERT_TRUE(items.ok()) << items.status();
+  EXPECT_EQ((*items)[0]["payload"], (Json{{"text", "the passage"}, {"year", 1990}}));
+}
+
+TEST_F(StoreTest, AnotherEncoderOfTheSameNameIsRefused) {
+  Open();
+  EXPECT_TRUE(store_->CheckEncoder({1, 2, 3}).ok());
+  Open();
+  EXPECT_TRUE(store_->CheckEncoder({2, 4, 6.01f}).ok());
+  const absl::Status other = store_->CheckEncoder({1, 2, 3.3f});
+  EXPECT_EQ(other.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(other), HasSubstr("the store was made with other weights of m"));
 }
 
 TEST_F(StoreTest, WhatAnotherProcessChangesIsFound) {
@@ -223,6 +308,7 @@ TEST_F(StoreTest, WhatAnotherProcessChangesIsFound) {
   ASSERT_TRUE(other.ok()) << other.status();
   ASSERT_TRUE((*other)->Begin({.name = "animals"}).ok());
   ASSERT_TRUE((*other)->Append("animals", {{"A heron", Json::object(), {1, 0, 0}}}).ok());
+  ASSERT_TRUE((*other)->Complete("animals", "t").ok());
   EXPECT_THAT(Texts({.vector = {1, 0, 0}, .limit = 100}), ElementsAre("A heron", "A red ship"));
 }
 

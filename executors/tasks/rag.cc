@@ -60,11 +60,12 @@ Search SearchQdrant(const RagSpec& spec, const TaskContext& context) {
   };
 }
 
-Search SearchStore(const RagSpec& spec, retrieval::Store& store) {
-  return [&spec, &store](std::string text, std::vector<float> vector) {
+Search SearchStore(const RagSpec& spec, retrieval::Store& store, const TaskContext& context) {
+  return [&spec, &store, &context](std::string text, std::vector<float> vector) {
     retrieval::StoreQuery query = spec.store->search;
     query.vector = std::move(vector);
     query.text = std::move(text);
+    query.is_stopped = context.is_stopped;
     return store.Search(query);
   };
 }
@@ -111,12 +112,15 @@ absl::StatusOr<std::unique_ptr<retrieval::Store>> RagRunner::OpenStore(const Rag
                                         encoder_.embedder(), OnIngestOf(context)));
   if (!opened.ingested) return std::move(opened.store);
   const retrieval::IngestCounts& counts = *opened.ingested;
-  *ingested = {
-      {"files", counts.files}, {"unchanged", counts.unchanged}, {"passages", counts.passages}};
+  *ingested = {{"files", counts.files},
+               {"unchanged", counts.unchanged},
+               {"passages", counts.passages},
+               {"removed", counts.removed}};
   context.on_log(
       LogLevel::kInfo,
-      absl::StrFormat("store %s: %d files, %d of them unchanged, %d passages added",
-                      spec.store->place.path, counts.files, counts.unchanged, counts.passages));
+      absl::StrFormat("store %s: %d files, %d of them unchanged, %d passages added, %d files gone",
+                      spec.store->place.path, counts.files, counts.unchanged, counts.passages,
+                      counts.removed));
   return std::move(opened.store);
 }
 
@@ -135,7 +139,7 @@ absl::StatusOr<TaskOutcome> RagRunner::Answer(const RagSpec& spec, const TaskCon
   if (!spec.by_server) {
     ASSIGN_OR_RETURN(vectors, Embed(queries, context));
   }
-  const Search search = store ? SearchStore(spec, *store) : SearchQdrant(spec, context);
+  const Search search = store ? SearchStore(spec, *store, context) : SearchQdrant(spec, context);
 
   TaskOutcome outcome;
   std::vector<Json> results;

@@ -230,13 +230,15 @@ TEST_F(RagStoreTest, WhatIsBroughtInIsFound) {
   EXPECT_THAT(keys, ElementsAre("ok", "executor", "store", "embedding", "search", "queries",
                                 "usage", "ingested"));
   EXPECT_EQ(result["store"], (Json{{"type", "embedded"}, {"path", spec_["store"]["path"]}}));
-  EXPECT_EQ(result["ingested"], (Json{{"files", 2}, {"unchanged", 0}, {"passages", 3}}));
+  EXPECT_EQ(result["ingested"],
+            (Json{{"files", 2}, {"unchanged", 0}, {"passages", 3}, {"removed", 0}}));
   EXPECT_EQ(result["usage"]["total_results"], 4);
   // A passage's own words are the nearest to it.
   spec_["query"] = "# Dogs good dog";
   spec_.erase("data");
   result = Result();
-  EXPECT_EQ(result["ingested"], (Json{{"files", 2}, {"unchanged", 2}, {"passages", 0}}));
+  EXPECT_EQ(result["ingested"],
+            (Json{{"files", 2}, {"unchanged", 2}, {"passages", 0}, {"removed", 0}}));
   const Json& best = result["queries"][0]["items"][0];
   EXPECT_EQ(best["payload"], (Json{{"text", "# Dogs\n\ngood dog"},
                                    {"source", (dir_ / "docs/good.md").string()},
@@ -270,6 +272,8 @@ TEST_F(RagStoreTest, WrongFieldsAreNamed) {
   EXPECT_EQ(error("/store/chunking", {{"size", 5}, {"overlap", 5}}),
             "spec.store.chunking.overlap: expected less than the size 5, got 5");
   EXPECT_EQ(error("/store/metadata", 1), "spec.store.metadata: expected a map, got 1");
+  EXPECT_EQ(error("/store/metadata", {{"text", "x"}}),
+            "spec.store.metadata.text: every passage has this of its own: expected another name");
   EXPECT_EQ(error("/embedding/mode", "server"),
             "spec.embedding.mode: server: a store has no server that embeds");
   EXPECT_THAT(error("/search/filter", {{"year", {{"near", 1}}}}),

@@ -72,6 +72,7 @@ int Search(int64_t count, int64_t dimension) {
     }
     if (!store->Append("random", batch).ok()) return 1;
   }
+  if (!store->Complete("random", "").ok()) return 1;
   std::vector<StoreQuery> queries;
   for (int i = 0; i < 200; ++i) queries.push_back({.vector = near_a_centre(), .limit = 10});
   std::vector<std::set<int64_t>> exact, graph, ignored;

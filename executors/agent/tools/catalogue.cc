@@ -152,9 +152,16 @@ std::string ValidUtf8(std::string text) {
   return IsValidUtf8(text) ? text : ParseJson(DumpJson(text)).value().get<std::string>();
 }
 
-absl::StatusOr<std::string> TextOfDocument(std::string content, const std::string& ending) {
-  ASSIGN_OR_RETURN(const retrieval::Document document,
-                   retrieval::ReadDocument(std::move(content), ending));
+bool IsOver(const ToolContext& context) {
+  return (context.is_stopped && context.is_stopped()) ||
+         Clock::Real().Monotonic() >= context.deadline;
+}
+
+absl::StatusOr<std::string> TextOfDocument(std::string content, const std::string& ending,
+                                           const ToolContext& context) {
+  ASSIGN_OR_RETURN(
+      const retrieval::Document document,
+      retrieval::ReadDocument(std::move(content), ending, [&context] { return IsOver(context); }));
   const std::string title = document.metadata.value("title", "");
   return ValidUtf8(title.empty() ? document.text : absl::StrCat(title, "\n\n", document.text));
 }

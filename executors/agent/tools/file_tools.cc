@@ -59,11 +59,11 @@ absl::StatusOr<std::string> Edit(const Json& arguments, const ToolContext& conte
   return absl::StrCat("changed ", path);
 }
 
-absl::StatusOr<std::string> ReadDocument(const std::filesystem::path& root,
-                                         const std::string& path) {
+absl::StatusOr<std::string> ReadDocument(const std::filesystem::path& root, const std::string& path,
+                                         const ToolContext& context) {
   ASSIGN_OR_RETURN(const Folder folder, Folder::Open(root));
   ASSIGN_OR_RETURN(std::string content, folder.Read(path, kMaxDocument));
-  auto text = TextOfDocument(std::move(content), std::filesystem::path(path).extension());
+  auto text = TextOfDocument(std::move(content), std::filesystem::path(path).extension(), context);
   if (!text.ok()) return Annotate(text.status(), path);
   return text;
 }
@@ -115,21 +115,21 @@ absl::StatusOr<Tools> MakeDocuments(const Field& options, const ToolEnvironment&
   const std::filesystem::path root = std::filesystem::absolute(folder);
   const absl::StatusOr<Folder> opened = Folder::Open(root);
   if (!opened.ok()) return options["folder"].Error(Message(opened.status()));
-  return Tools{
-      MakeTool({.name = "list_documents",
-                .description = "Lists the documents that are at hand.",
-                .parameters = Parameters({kBelow})},
-               [root](const Json& arguments, const ToolContext&) {
-                 return List(root, PathArgument(arguments));
-               }),
-      MakeTool({.name = "read_document",
-                .description = "Reads a document: text, Markdown, HTML or PDF.",
-                .parameters = Parameters({kPath, kStart})},
-               [root](const Json& arguments, const ToolContext&) -> absl::StatusOr<std::string> {
-                 ASSIGN_OR_RETURN(const std::string text,
-                                  ReadDocument(root, PathArgument(arguments)));
-                 return Excerpt(text, IntArgument(arguments, "start", 0));
-               })};
+  return Tools{MakeTool({.name = "list_documents",
+                         .description = "Lists the documents that are at hand.",
+                         .parameters = Parameters({kBelow})},
+                        [root](const Json& arguments, const ToolContext&) {
+                          return List(root, PathArgument(arguments));
+                        }),
+               MakeTool({.name = "read_document",
+                         .description = "Reads a document: text, Markdown, HTML or PDF.",
+                         .parameters = Parameters({kPath, kStart})},
+                        [root](const Json& arguments,
+                               const ToolContext& context) -> absl::StatusOr<std::string> {
+                          ASSIGN_OR_RETURN(const std::string text,
+                                           ReadDocument(root, PathArgument(arguments), context));
+                          return Excerpt(text, IntArgument(arguments, "start", 0));
+                        })};
 }
 
 }  // namespace flowmesh::agent

@@ -1,57 +1,23 @@
 // Reads one page of the web, by itself or, with a key, through Jina's reader (https://r.jina.ai).
-#include <iconv.h>
-
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/strings.h"
 #include "executors/agent/tools/address_guard.h"
 #include "executors/agent/tools/check_keys.h"
 #include "executors/agent/tools/tool_makers.h"
+#include "executors/html/charset.h"
 #include "executors/html/html_text.h"
 
 namespace flowmesh::agent {
 namespace {
 
-// The value of `charset=` in a Content-Type.
-std::string CharsetOf(const std::string& content_type) {
-  const std::string type = ToLower(content_type);
-  const size_t at = type.find("charset=");
-  if (at == std::string::npos) return "";
-  const std::string value = type.substr(at + 8, type.find(';', at) - at - 8);
-  std::string charset;
-  for (const char c : value) {
-    if (c != '"' && c != '\'' && c != ' ') charset += c;
-  }
-  return charset;
-}
-
-// `text` in UTF-8, whatever its bytes are: what they cannot mean is a question mark.
-std::string ToUtf8(const std::string& text, const std::string& charset) {
-  if (IsValidUtf8(text)) return text;
-  const iconv_t converter = ::iconv_open(
-      "UTF-8", charset.empty() || charset == "utf-8" ? "WINDOWS-1252" : charset.c_str());
-  if (converter == reinterpret_cast<iconv_t>(-1)) return ValidUtf8(text);
-  std::string out(text.size() * 4 + 16, '\0');
-  char* from = const_cast<char*>(text.data());
-  char* to = out.data();
-  size_t from_left = text.size(), to_left = out.size();
-  while (from_left > 0 && to_left > 0 &&
-         ::iconv(converter, &from, &from_left, &to, &to_left) == static_cast<size_t>(-1)) {
-    if (from_left == 0 || to_left == 0) break;
-    ++from;  // a byte that means nothing there
-    --from_left;
-    *to++ = '?';
-    --to_left;
-  }
-  ::iconv_close(converter);
-  out.resize(out.size() - to_left);
-  return out;
-}
-
-absl::StatusOr<std::string> TextOfPage(const HttpResponse& response, const std::string& url) {
+absl::StatusOr<std::string> TextOfPage(const HttpResponse& response, const std::string& url,
+                                       const ToolContext& context) {
   const std::string type = ToLower(response.Header("content-type"));
-  if (absl::StartsWith(type, "application/pdf")) return TextOfDocument(response.body, ".pdf");
-  const std::string body = ToUtf8(response.body, CharsetOf(type));
+  if (absl::StartsWith(type, "application/pdf")) {
+    return TextOfDocument(response.body, ".pdf", context);
+  }
+  const std::string body = html::ToUtf8(response.body, html::CharsetOf(type));
   const bool is_html = type.empty() || absl::StrContains(type, "html");
   if (!is_html) {
     const bool is_text = absl::StartsWith(type, "text/") || absl::StrContains(type, "json") ||
@@ -76,7 +42,7 @@ struct Reader {
     if (jina_key.empty()) {
       if (!allow_private) request.may_connect = IsPublicAddress;
       ASSIGN_OR_RETURN(const HttpResponse response, FetchForTool(request, context));
-      return TextOfPage(response, url);
+      return TextOfPage(response, url, context);
     }
     if (!allow_private && !MayBePublicHost(url)) {
       return absl::PermissionDeniedError(
@@ -85,7 +51,7 @@ struct Reader {
     request.url = absl::StrCat(jina_url, "/", url);
     request.headers = {{"Authorization", absl::StrCat("Bearer ", jina_key)}};
     ASSIGN_OR_RETURN(const HttpResponse response, FetchForTool(request, context, {jina_key}));
-    return ToUtf8(response.body, "");
+    return html::ToUtf8(response.body, "");
   }
 };
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/synchronization/mutex.h"
@@ -14,6 +15,8 @@
 
 namespace flowmesh::agent {
 namespace {
+
+constexpr absl::Duration kPoll = absl::Milliseconds(50);  // between looks at is_stopped
 
 // `items`: of Store::Search. Each passage behind its number and what is known of it.
 std::string Told(const Json& items) {
@@ -41,20 +44,36 @@ class Passages {
   absl::StatusOr<std::string> Find(const std::string& text, const ToolContext& context)
       ABSL_LOCKS_EXCLUDED(mutex_) {
     if (Trim(text).empty()) return absl::InvalidArgumentError("query: expected a text");
-    ASSIGN_OR_RETURN(auto vectors, embedder_.embed({text}, [&](size_t) {
-      return !context.is_stopped || !context.is_stopped();
-    }));
+    const auto is_over = [&context] { return IsOver(context); };
+    ASSIGN_OR_RETURN(auto vectors, embedder_.embed({text}, [&](size_t) { return !is_over(); }));
     retrieval::StoreQuery query = query_;
     query.vector = std::move(vectors.front());
     query.text = text;
-    absl::MutexLock lock(&mutex_);
+    query.is_stopped = is_over;
+    RETURN_IF_ERROR(Enter(is_over));
+    const auto leave = absl::MakeCleanup([this] {
+      absl::MutexLock lock(&mutex_);
+      is_taken_ = false;
+    });
     ASSIGN_OR_RETURN(const Json items, store_->Search(query));
     return Told(items);
   }
 
  private:
+  // Waits for its turn: another's search may take long, where it makes the store's index.
+  absl::Status Enter(const std::function<bool()>& is_over) ABSL_LOCKS_EXCLUDED(mutex_) {
+    const auto is_free = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return !is_taken_; };
+    absl::MutexLock lock(&mutex_);
+    while (!mutex_.AwaitWithTimeout(absl::Condition(&is_free), kPoll)) {
+      if (is_over()) return absl::CancelledError("stopped");
+    }
+    is_taken_ = true;
+    return absl::OkStatus();
+  }
+
   absl::Mutex mutex_;
-  const std::unique_ptr<retrieval::Store> store_ ABSL_PT_GUARDED_BY(mutex_);
+  bool is_taken_ ABSL_GUARDED_BY(mutex_) = false;
+  const std::unique_ptr<retrieval::Store> store_;  // of whoever has taken it
   const retrieval::Embedder embedder_;
   const retrieval::StoreQuery query_;  // what is the same in all
 };

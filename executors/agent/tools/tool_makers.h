@@ -51,7 +51,11 @@ std::string UrlEscape(std::string_view text);
 std::string ValidUtf8(std::string text);
 
 // What is written in a document, behind its title; `ending`: as of retrieval::ReadDocument, `.pdf`.
-absl::StatusOr<std::string> TextOfDocument(std::string content, const std::string& ending);
+absl::StatusOr<std::string> TextOfDocument(std::string content, const std::string& ending,
+                                           const ToolContext& context);
+
+// Whether the call is to end: it was stopped, or its time is over.
+bool IsOver(const ToolContext& context);
 
 // As much of `text` from byte `start` on as fits into one answer, and how to read on.
 std::string Excerpt(const std::string& text, int64_t start);
