@@ -1,6 +1,5 @@
 #include "sidecar/sidecar.h"
 
-#include <google/protobuf/util/time_util.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -52,22 +51,6 @@ redis::SubscriberOptions Listening(absl::Duration heartbeat_interval) {
   options.deaf_limit = std::clamp(heartbeat_interval, absl::Seconds(2), options.deaf_limit);
   options.ping_interval = options.deaf_limit / 2;
   return options;
-}
-
-v1::TaskRecord RecordOf(const JournalClosed& closed) {
-  v1::TaskRecord record;
-  record.set_task_id(closed.task.task_id);
-  record.set_worker_id(closed.task.worker_id);
-  record.set_source(closed.task.source);
-  record.set_state(closed.error.empty() ? v1::SUCCEEDED : v1::FAILED);
-  record.set_error(closed.error);
-  record.set_task_dir(closed.task_dir);
-  using google::protobuf::util::TimeUtil;
-  *record.mutable_received_at() =
-      TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(closed.task.received_at));
-  *record.mutable_finished_at() =
-      TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(closed.closed_at));
-  return record;
 }
 
 bool Contains(std::string_view text, std::string_view part) {
@@ -153,10 +136,8 @@ absl::Status Sidecar::Replay() {
   ASSIGN_OR_RETURN(const std::vector<JournalClosed> closed,
                    journal_->ClosedTasks(TaskTableLimits().finished_tasks));
   for (const JournalClosed& task : closed) {
-    tasks_.Restore(RecordOf(task), task.task.dispatched_at);
+    RestoreClosed(task, tasks_);
     if (task.keep == JournalKeep::kResult) {
-      tasks_.SetReusable(task.task.task_id,
-                         {.journal_entry = task.id, .fingerprint = task.task.fingerprint});
       quarantine_.Forget(task.task.task_id);
     } else if (task.keep == JournalKeep::kDeath) {
       quarantine_.CountDeath(task.task.task_id, task.task.fingerprint);

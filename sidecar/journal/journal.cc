@@ -63,7 +63,7 @@ constexpr char kTaskDirColumn[] = "ALTER TABLE tasks ADD COLUMN task_dir TEXT NO
 struct Journal::Database {
   SqliteDatabase db;
   SqliteStatement begin, commit, rollback, accept, dispatch, finish, conclude, announce, forget,
-      forget_worker, read_end, prune;
+      forget_worker, read_end, find_concluded, prune;
 
   absl::Status Error(std::string_view what) const {
     return SqliteError(db.get(), absl::StrCat("journal: cannot ", ToAbsl(what)));
@@ -161,6 +161,29 @@ JournalTask ReadTask(sqlite3_stmt* row) {
           .received_at = absl::FromUnixMicros(sqlite3_column_int64(row, 7))};
 }
 
+// What ReadClosed reads.
+std::string ClosedColumns() {
+  return absl::StrCat(kTaskColumns, ", error, reusable, closed_at, task_dir");
+}
+
+JournalClosed ReadClosed(sqlite3_stmt* row) {
+  return {.id = sqlite3_column_int64(row, 0),
+          .task = ReadTask(row),
+          .task_dir = Text(row, 11),
+          .error = Text(row, 8),
+          .keep = static_cast<JournalKeep>(sqlite3_column_int(row, 9)),
+          .closed_at = absl::FromUnixMicros(sqlite3_column_int64(row, 10))};
+}
+
+size_t KeyOf(const std::string& task_id) { return std::hash<std::string>()(task_id); }
+
+absl::Status AdviseOn(const fs::path& file, const absl::Status& status) {
+  if (!absl::IsDataLoss(status)) return status;
+  return absl::DataLossError(absl::StrCat(
+      Message(status), " (", file.string(),
+      " is damaged: move it and its -wal file away to start without the tasks in it)"));
+}
+
 // SQLite would make it readable for everybody; its log gets the mode of the file. When this fails
 // because the file cannot be opened, SQLite says so.
 void MakePrivate(const fs::path& file) {
@@ -223,10 +246,12 @@ absl::Status Journal::Database::PrepareAll() {
       {&forget, absl::StrCat("DELETE FROM tasks WHERE id=?1 AND ", open)},
       {&forget_worker, "DELETE FROM tasks WHERE worker_id=?1 AND source='redis' AND state<4"},
       {&read_end, "SELECT end FROM tasks WHERE id=?1 AND length(end)>0"},
+      {&find_concluded,
+       absl::StrCat("SELECT ", ClosedColumns(), " FROM tasks WHERE id=?1 AND state>=4")},
       // Rows are in order of arrival, and the oldest closed ones are near the front.
       {&prune,
        "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE state=5 AND closed_at<=?1 "
-       "ORDER BY id LIMIT ?2) RETURNING bytes"},
+       "ORDER BY id LIMIT ?2) RETURNING bytes, id, task_id"},
   };
   for (const auto& [statement, sql] : all) {
     ASSIGN_OR_RETURN(*statement, Prepare(sql));
@@ -236,12 +261,7 @@ absl::Status Journal::Database::PrepareAll() {
 
 absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(const fs::path& file, JournalOptions options,
                                                        const Clock& clock) {
-  const auto with_advice = [&](const absl::Status& status) {
-    if (!absl::IsDataLoss(status)) return status;
-    return absl::DataLossError(absl::StrCat(
-        Message(status), " (", file.string(),
-        " is damaged: move it and its -wal file away to start without the tasks in it)"));
-  };
+  const auto with_advice = [&](const absl::Status& status) { return AdviseOn(file, status); };
   auto database = std::make_unique<Database>();
   RETURN_IF_ERROR(with_advice(database->Open(file)));
   int64_t version = 0;
@@ -310,27 +330,32 @@ absl::Status Journal::ReadTotals() {
                        [&](sqlite3_stmt* row) { next_id_ = sqlite3_column_int64(row, 0) + 1; }));
   RETURN_IF_ERROR(
       database_->Query(absl::StrCat("SELECT id, length(CAST(document AS BLOB)), length(end), "
-                                    "length(CAST(event AS BLOB)), reusable FROM tasks "
-                                    "WHERE ",
+                                    "length(CAST(event AS BLOB)), reusable, task_id, state "
+                                    "FROM tasks WHERE ",
                                     kOpenStates),
                        0, [&](sqlite3_stmt* row) ABSL_NO_THREAD_SAFETY_ANALYSIS {
                          const auto size = [&](int i) {
                            return static_cast<uint64_t>(sqlite3_column_int64(row, i));
                          };
-                         const Size sizes{.document = size(1),
+                         const int64_t id = sqlite3_column_int64(row, 0);
+                         const Size sizes{.key = KeyOf(Text(row, 5)),
+                                          .document = size(1),
                                           .end = size(2),
                                           .event = size(3),
                                           .reusable = KeepOf(row, 4) == JournalKeep::kResult,
                                           .on_disk = true};
-                         open_[sqlite3_column_int64(row, 0)] = sizes;
+                         open_[id] = sizes;
                          stats_.open_bytes += sizes.sum();
+                         const auto state = static_cast<JournalState>(sqlite3_column_int(row, 6));
+                         if (state == JournalState::kDelivered) ConcludedLocked(sizes.key, id);
                        }));
   stats_.open_tasks = open_.size();
   return database_->Query(
-      absl::StrCat("SELECT count(*), coalesce(sum(bytes), 0) FROM tasks WHERE NOT ", kOpenStates),
-      0, [&](sqlite3_stmt* row) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-        stats_.closed_tasks = static_cast<uint64_t>(sqlite3_column_int64(row, 0));
-        stats_.closed_bytes = static_cast<uint64_t>(sqlite3_column_int64(row, 1));
+      absl::StrCat("SELECT id, bytes, task_id FROM tasks WHERE NOT ", kOpenStates), 0,
+      [&](sqlite3_stmt* row) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+        ++stats_.closed_tasks;
+        stats_.closed_bytes += static_cast<uint64_t>(sqlite3_column_int64(row, 1));
+        ConcludedLocked(KeyOf(Text(row, 2)), sqlite3_column_int64(row, 0));
       });
 }
 
@@ -345,9 +370,10 @@ void Journal::SetWorkerId(const std::string& worker_id) {
 
 absl::StatusOr<std::vector<JournalEntry>> Journal::OpenTasks() const {
   std::vector<JournalEntry> entries;
-  RETURN_IF_ERROR(database_->Query(
+  const absl::Status status = database_->Query(
       absl::StrCat("SELECT ", kTaskColumns,
-                   ", state, document, end, event, error, reusable, task_dir FROM tasks WHERE ",
+                   ", state, iif(state<4, document, ''), iif(state<4, end, x''), event, error, "
+                   "reusable, task_dir FROM tasks WHERE ",
                    kOpenStates, " ORDER BY id"),
       0, [&](sqlite3_stmt* row) {
         JournalEntry& entry = entries.emplace_back();
@@ -360,24 +386,18 @@ absl::StatusOr<std::vector<JournalEntry>> Journal::OpenTasks() const {
         entry.error = Text(row, 12);
         entry.keep = KeepOf(row, 13);
         entry.task_dir = Text(row, 14);
-      }));
+      });
+  RETURN_IF_ERROR(AdviseOn(file_, status));
   return entries;
 }
 
 absl::StatusOr<std::vector<JournalClosed>> Journal::ClosedTasks(size_t limit) const {
   std::vector<JournalClosed> closed;
-  RETURN_IF_ERROR(database_->Query(
-      absl::StrCat("SELECT ", kTaskColumns,
-                   ", error, reusable, closed_at, task_dir FROM tasks WHERE NOT ", kOpenStates,
+  const absl::Status status = database_->Query(
+      absl::StrCat("SELECT ", ClosedColumns(), " FROM tasks WHERE NOT ", kOpenStates,
                    " ORDER BY id DESC LIMIT ?"),
-      static_cast<int64_t>(limit), [&](sqlite3_stmt* row) {
-        closed.push_back({.id = sqlite3_column_int64(row, 0),
-                          .task = ReadTask(row),
-                          .task_dir = Text(row, 11),
-                          .error = Text(row, 8),
-                          .keep = KeepOf(row, 9),
-                          .closed_at = absl::FromUnixMicros(sqlite3_column_int64(row, 10))});
-      }));
+      static_cast<int64_t>(limit), [&](sqlite3_stmt* row) { closed.push_back(ReadClosed(row)); });
+  RETURN_IF_ERROR(AdviseOn(file_, status));
   std::reverse(closed.begin(), closed.end());
   return closed;
 }
@@ -387,7 +407,7 @@ absl::StatusOr<std::vector<JournalClosed>> Journal::ClosedTasks(size_t limit) co
 int64_t Journal::Accept(JournalTask task, Done done) {
   absl::MutexLock lock(&mutex_);
   const int64_t id = next_id_++;
-  open_[id].document = task.document.size();
+  open_[id] = {.key = KeyOf(task.task_id), .document = task.document.size()};
   PostLocked({.apply =
                   [id, task = std::move(task)](Database& db) {
                     return db.Run(db.accept, id, task.task_id, task.worker_id, task.dispatched_at,
@@ -441,6 +461,7 @@ void Journal::Conclude(int64_t id, std::string event, std::string error, Journal
   if (const auto entry = open_.find(id); entry != open_.end()) {
     entry->second.event = event.size();
     entry->second.reusable = keep == JournalKeep::kResult;
+    ConcludedLocked(entry->second.key, id);
     if (entry->second.on_disk) stats_.open_bytes += event.size();
   }
   PostLocked({.apply =
@@ -481,8 +502,20 @@ void Journal::CloseLocked(int64_t id, bool keep) {
   if (keep) {
     ++stats_.closed_tasks;
     if (size.reusable) stats_.closed_bytes += size.end;
+  } else {
+    ForgetConcludedLocked(size.key, id);
   }
   open_.erase(entry);
+}
+
+void Journal::ConcludedLocked(size_t key, int64_t id) {
+  int64_t& latest = concluded_[key];
+  latest = std::max(latest, id);
+}
+
+void Journal::ForgetConcludedLocked(size_t key, int64_t id) {
+  const auto latest = concluded_.find(key);
+  if (latest != concluded_.end() && latest->second == id) concluded_.erase(latest);
 }
 
 absl::StatusOr<std::string> Journal::ReadEnd(int64_t id) {
@@ -503,6 +536,30 @@ absl::StatusOr<std::string> Journal::ReadEnd(int64_t id) {
             }});
   answer->arrived.WaitForNotification();
   return std::move(answer->end);
+}
+
+std::optional<JournalClosed> Journal::FindConcluded(const std::string& task_id) {
+  struct Answer {
+    absl::Notification arrived;
+    std::optional<JournalClosed> found;
+  };
+  const auto answer = std::make_shared<Answer>();
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto latest = concluded_.find(KeyOf(task_id));
+    if (latest == concluded_.end()) return std::nullopt;
+    PostLocked({.apply =
+                    [answer, id = latest->second](Database& db) {
+                      Database::Bind(db.find_concluded.get(), 1, id);
+                      return db.Each(db.find_concluded,
+                                     [&](sqlite3_stmt* row) { answer->found = ReadClosed(row); });
+                    },
+                .done = [answer](const absl::Status&) { answer->arrived.Notify(); }});
+  }
+  answer->arrived.WaitForNotification();
+  // Another task may have the same hash.
+  if (answer->found && answer->found->task.task_id != task_id) answer->found.reset();
+  return std::move(answer->found);
 }
 
 void Journal::Flush() {
@@ -544,15 +601,15 @@ bool Journal::LengthenLog() const {
 }
 
 void Journal::Run() {
-  bool log_is_used = false, log_is_short = true;
+  bool log_is_used = false, log_is_short = true, prunes = false;
   while (true) {
     std::vector<Write> batch;
     {
       absl::MutexLock lock(&mutex_);
       Clock::Real().Await(mutex_, absl::Condition(this, &Journal::WorkLocked),
-                          log_is_short  ? absl::ZeroDuration()
-                          : log_is_used ? kIdle
-                                        : kPruneInterval);
+                          log_is_short || prunes ? absl::ZeroDuration()
+                          : log_is_used          ? kIdle
+                                                 : kPruneInterval);
       Clock::Real().Await(mutex_, absl::Condition(this, &Journal::UrgentLocked),
                           writes_.empty() ? absl::ZeroDuration() : kLazyDelay);
       if (writes_.empty() && stopping_) return;
@@ -563,13 +620,13 @@ void Journal::Run() {
       log_is_short = LengthenLog();
       continue;
     }
-    if (batch.empty() && log_is_used) {
+    if (batch.empty() && log_is_used && !prunes) {
       // Busy or full: the next idle time will do.
       (void)database_->Execute("PRAGMA wal_checkpoint(PASSIVE)");
     }
-    log_is_used = !batch.empty();
+    log_is_used = !batch.empty() || prunes;
     if (!batch.empty()) Commit(batch);
-    Prune();
+    prunes = Prune();
     // Under load a little patience saves many commits, and so processor time that tasks need.
     if (batch.size() >= kLoad) absl::SleepFor(kPatience);
   }
@@ -608,18 +665,20 @@ void Journal::Commit(std::vector<Write>& batch) {
   }
 }
 
-// Closed rows that are too old or too many.
-void Journal::Prune() {
+// Closed rows that are too old or too many, in steps that tasks need not wait for long.
+bool Journal::Prune() {
   const int64_t old = absl::ToUnixMicros(clock_.Now() - options_.keep_for);
   int64_t closed_until = old, count = kPruneStep;
+  bool by_age = true;
   {
     absl::MutexLock lock(&mutex_);
-    if (stats_.closed_tasks == 0) return;
+    if (stats_.closed_tasks == 0) return false;
     const bool too_many = stats_.closed_tasks > options_.keep_tasks;
     const bool too_large = stats_.closed_bytes > options_.keep_bytes;
     const absl::Duration now = clock_.Monotonic();
-    if (!too_many && !too_large && now < next_prune_) return;
-    if (too_many || too_large) {
+    if (!too_many && !too_large && now < next_prune_) return false;
+    by_age = !too_many && !too_large;
+    if (!by_age) {
       closed_until = std::numeric_limits<int64_t>::max();
       // Some more than needed, so that this does not happen with every task.
       count = static_cast<int64_t>(
@@ -627,16 +686,24 @@ void Journal::Prune() {
     }
     next_prune_ = now + kPruneInterval;
   }
-  uint64_t rows = 0, bytes = 0;
+  int64_t rows = 0;
+  uint64_t bytes = 0;
+  std::vector<std::pair<size_t, int64_t>> gone;  // hash of the task's id, id
   Database::Bind(database_->prune.get(), 1, closed_until, count);
   const absl::Status status = database_->Each(database_->prune, [&](sqlite3_stmt* row) {
     ++rows;
     bytes += static_cast<uint64_t>(sqlite3_column_int64(row, 0));
+    gone.emplace_back(KeyOf(Text(row, 2)), sqlite3_column_int64(row, 1));
   });
   if (!status.ok()) LogError("{}", Message(status));
   absl::MutexLock lock(&mutex_);
-  stats_.closed_tasks -= std::min(stats_.closed_tasks, rows);
+  for (const auto& [key, id] : gone) ForgetConcludedLocked(key, id);
+  stats_.closed_tasks -= std::min(stats_.closed_tasks, static_cast<uint64_t>(rows));
   stats_.closed_bytes -= std::min(stats_.closed_bytes, bytes);
+  if (!status.ok() || rows < kPruneStep) return false;
+  if (by_age) next_prune_ = absl::ZeroDuration();
+  return by_age || stats_.closed_tasks > options_.keep_tasks ||
+         stats_.closed_bytes > options_.keep_bytes;
 }
 
 }  // namespace flowmesh::sidecar

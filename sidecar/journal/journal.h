@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -47,7 +48,7 @@ struct JournalEntry {
   JournalKeep keep = JournalKeep::kNothing;
 };
 
-// A task whose end was told, without its document.
+// A task whose end was told, or is yet to be, without its document.
 struct JournalClosed {
   int64_t id = 0;
   JournalTask task;
@@ -96,7 +97,7 @@ class Journal {
   // The worker id of the last life; empty in a new journal.
   const std::string& worker_id() const { return worker_id_; }
   void SetWorkerId(const std::string& worker_id);
-  // Oldest first.
+  // Oldest first. What a kDelivered one does not need any more is left out: document and end.
   absl::StatusOr<std::vector<JournalEntry>> OpenTasks() const;
   // The newest `limit`, oldest first.
   absl::StatusOr<std::vector<JournalClosed>> ClosedTasks(size_t limit) const;
@@ -120,6 +121,9 @@ class Journal {
 
   // What Finish got; NotFound when it is no longer kept. Waits for the writing thread.
   absl::StatusOr<std::string> ReadEnd(int64_t id);
+  // The latest run of a task that was concluded; nothing when there is none or it is no longer
+  // kept. Waits for the writing thread only when the task may be known.
+  std::optional<JournalClosed> FindConcluded(const std::string& task_id);
   // Waits until everything asked for so far is on disk.
   void Flush();
 
@@ -133,6 +137,7 @@ class Journal {
     bool urgent = true;  // else it may wait for company
   };
   struct Size {
+    size_t key = 0;  // of the task's id
     uint64_t document = 0, end = 0, event = 0;
     bool reusable = false;
     bool on_disk = false;  // and counted
@@ -148,9 +153,12 @@ class Journal {
   bool LengthenLog() const;
   void Commit(std::vector<Write>& batch);
   static absl::Status Apply(Database& database, Write* writes, size_t count);
-  void Prune();
+  // True: there is more to do at once.
+  bool Prune();
   void OnAccepted(int64_t id, bool on_disk);
   void CloseLocked(int64_t id, bool keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ConcludedLocked(size_t key, int64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetConcludedLocked(size_t key, int64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool WorkLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return stopping_ || !writes_.empty();
   }
@@ -169,6 +177,8 @@ class Journal {
   int64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   std::vector<Write> writes_ ABSL_GUARDED_BY(mutex_);
   std::map<int64_t, Size> open_ ABSL_GUARDED_BY(mutex_);  // by id
+  // The latest concluded run by the hash of its task's id: what is not here need not be looked for.
+  std::unordered_map<size_t, int64_t> concluded_ ABSL_GUARDED_BY(mutex_);
   JournalStats stats_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
 };

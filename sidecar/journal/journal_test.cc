@@ -103,6 +103,7 @@ TEST_F(JournalTest, AnOpenTaskComesBackInTheStateThatItReached) {
   EXPECT_EQ(open[2].end, std::string("\0end", 4));
   EXPECT_EQ(open[2].task_dir, "/results/c");
   EXPECT_EQ(open[3].state, JournalState::kDelivered);
+  EXPECT_EQ(open[3].task.document, "");  // nobody needs it any more
   EXPECT_EQ(open[3].event, "{event}");
   EXPECT_EQ(open[3].error, "why");
   EXPECT_EQ(open[3].keep, JournalKeep::kDeath);
@@ -246,6 +247,45 @@ TEST_F(JournalTest, ToldTasksAreBoundedByAgeNumberAndBytes) {
   }
 }
 
+TEST_F(JournalTest, OldTasksGoAtOnceHoweverManyTheyAre) {
+  {
+    const std::unique_ptr<Journal> journal = Open();
+    for (int i = 0; i < 1200; ++i) Close(*journal, absl::StrCat(i), "", JournalKeep::kNothing);
+  }
+  clock_.Advance(absl::Hours(25));
+  const std::unique_ptr<Journal> journal = Open();
+  journal->Accept(Task("new"), nullptr);
+  EXPECT_TRUE(flowmesh::testing::Eventually([&] { return journal->stats().closed_tasks == 0; }));
+}
+
+TEST_F(JournalTest, AConcludedTaskIsFoundForAsLongAsItIsKept) {
+  int64_t second = 0;
+  {
+    const std::unique_ptr<Journal> journal = Open({.keep_tasks = 3});
+    Close(*journal, "again", "1", JournalKeep::kResult);
+    second = Close(*journal, "again", "2", JournalKeep::kResult);
+    EXPECT_EQ(journal->FindConcluded("again")->id, second);
+    EXPECT_EQ(journal->FindConcluded("again")->task.fingerprint, "f");
+    EXPECT_FALSE(journal->FindConcluded("unknown"));
+    // Its end need not be told yet, only known.
+    const int64_t untold = journal->Accept(Task("untold"), nullptr);
+    EXPECT_FALSE(journal->FindConcluded("untold"));
+    journal->Conclude(untold, "event", "why", JournalKeep::kDeath, nullptr);
+    EXPECT_EQ(journal->FindConcluded("untold")->error, "why");
+  }
+  const std::unique_ptr<Journal> journal = Open({.keep_tasks = 3});
+  EXPECT_EQ(journal->FindConcluded("again")->id, second);
+  EXPECT_EQ(journal->FindConcluded("untold")->keep, JournalKeep::kDeath);
+  for (int i = 0; i < 3; ++i) {
+    Close(*journal, absl::StrCat("other", i), "3", JournalKeep::kResult);
+    journal->Flush();
+  }
+  journal->Flush();
+  EXPECT_FALSE(journal->FindConcluded("again"));
+  EXPECT_TRUE(journal->FindConcluded("untold"));
+  EXPECT_TRUE(journal->FindConcluded("other2"));
+}
+
 TEST_F(JournalTest, HoldsWorkTellsAnUnfinishedJournal) {
   EXPECT_FALSE(Journal::HoldsWork(file()));
   int64_t id = 0;
@@ -339,6 +379,26 @@ TEST_F(JournalTest, ADamagedPageIsFoundAtStart) {
   const absl::StatusOr<std::unique_ptr<Journal>> journal = Journal::Open(file(), {}, clock_);
   const absl::Status status = journal.ok() ? (*journal)->OpenTasks().status() : journal.status();
   EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("move it and its -wal file away"));
+}
+
+// Of results only the size is read before: a long one is damaged where nobody has looked.
+TEST_F(JournalTest, ADamagedResultIsFoundWhenItIsRead) {
+  {
+    const std::unique_ptr<Journal> journal = Open();
+    const int64_t id = journal->Accept(Task("t"), nullptr);
+    journal->Finish(id, std::string(1 << 20, 'r'), "/results/t", nullptr);
+  }
+  std::string bytes = ReadFile(file()).value();
+  // Pages of nothing but the result begin with the number of the next one: to nowhere.
+  for (size_t page = 100; page < 110; ++page) {
+    bytes.replace(page * 4096, 4, "\x7f\xff\xff\xff", 4);
+  }
+  ASSERT_TRUE(WriteFileAtomically(file(), bytes).ok());
+  const std::unique_ptr<Journal> journal = Open();
+  const absl::Status status = journal->OpenTasks().status();
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("move it and its -wal file away"));
 }
 
 // It holds task documents with the headers of their destinations (promise P19).

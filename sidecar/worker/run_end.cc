@@ -1,5 +1,7 @@
 #include "sidecar/worker/run_end.h"
 
+#include <google/protobuf/util/time_util.h>
+
 #include <utility>
 #include <vector>
 
@@ -24,6 +26,22 @@ Json DetailsOf(const v1::TaskFailed& failed) {
     details["rank_failure"]["last_lines"].push_back(line);
   }
   return details;
+}
+
+v1::TaskRecord RecordOf(const JournalClosed& closed) {
+  v1::TaskRecord record;
+  record.set_task_id(closed.task.task_id);
+  record.set_worker_id(closed.task.worker_id);
+  record.set_source(closed.task.source);
+  record.set_state(closed.error.empty() ? v1::SUCCEEDED : v1::FAILED);
+  record.set_error(closed.error);
+  record.set_task_dir(closed.task_dir);
+  using google::protobuf::util::TimeUtil;
+  *record.mutable_received_at() =
+      TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(closed.task.received_at));
+  *record.mutable_finished_at() =
+      TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(closed.closed_at));
+  return record;
 }
 
 }  // namespace
@@ -104,6 +122,13 @@ void BlankSecrets(const DeliveryJob& job, const std::string& token, v1::TaskFail
   blank(*failed.mutable_message());
   if (!failed.has_rank_failure()) return;
   for (std::string& line : *failed.mutable_rank_failure()->mutable_last_lines()) blank(line);
+}
+
+void RestoreClosed(const JournalClosed& closed, TaskTable& tasks) {
+  tasks.Restore(RecordOf(closed), closed.task.dispatched_at);
+  if (closed.keep != JournalKeep::kResult) return;
+  tasks.SetReusable(closed.task.task_id,
+                    {.journal_entry = closed.id, .fingerprint = closed.task.fingerprint});
 }
 
 std::string CauseOf(const absl::Status& status, const Json& details, JournalKeep keep) {

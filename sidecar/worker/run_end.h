@@ -10,6 +10,7 @@
 #include "sidecar/delivery/delivery_job.h"
 #include "sidecar/dispatch/executor_link.h"
 #include "sidecar/journal/journal.h"
+#include "sidecar/worker/task_table.h"
 
 namespace flowmesh::sidecar {
 
@@ -40,6 +41,9 @@ TaskEnd FromEvent(v1::TaskEvent event);
 
 // Executors are programs of many: what one says of a failure may quote the task's document.
 void BlankSecrets(const DeliveryJob& job, const std::string& token, v1::TaskFailed& failed);
+
+// Enters a run that ended earlier, as the journal keeps it.
+void RestoreClosed(const JournalClosed& closed, TaskTable& tasks);
 
 // Why a task failed, as a metric's label.
 std::string CauseOf(const absl::Status& status, const Json& details, JournalKeep keep);

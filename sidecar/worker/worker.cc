@@ -72,6 +72,11 @@ Worker::Acceptance Worker::Accept(Envelope envelope, const std::string& source, 
                      .received_at = task->times.started_at};
   record.fingerprint = task->fingerprint = Sha256Hex(record.document);
   absl::Status refused;
+  // The table holds the latest tasks; the journal those whose results are kept.
+  if (!parts_.tasks.Knows(task->id())) {
+    const std::optional<JournalClosed> earlier = parts_.journal.FindConcluded(task->id());
+    if (earlier) RestoreClosed(*earlier, parts_.tasks);
+  }
   const std::string held = parts_.quarantine.WhyHeld(task->id(), task->fingerprint);
   task->not_before = task->received + parts_.quarantine.Delay(task->id(), task->fingerprint);
   {

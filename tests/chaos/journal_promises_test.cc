@@ -193,6 +193,28 @@ TEST_F(Promises, P5_ADuplicateRunsOnceAlsoAcrossARestart) {
   EXPECT_EQ(Runs(line, "t"), 2);
 }
 
+TEST_F(Promises, P5_ATaskIsKnownForAsLongAsItsResultIsKept) {
+  Line line({.sidecar_env = {{"TERMINAL_EVENT_FLOOR_MS", "0"}, {"LOG_LEVEL", "ERROR"}}});
+  Json envelope = Line::Envelope("first", kEcho, "w");
+  Publish(line, envelope);
+  ASSERT_TRUE(line.events().WaitForTerminal("first"));
+  // More than are remembered outside of the journal.
+  constexpr int kOthers = 5100;
+  std::vector<Json> others;
+  for (int i = 0; i < kOthers; ++i) {
+    others.push_back(Line::Envelope(absl::StrCat("other-", i), {{"taskType", "echo"}}, "w"));
+  }
+  line.redis().PublishAll("tasks", others);
+  ASSERT_TRUE(line.events().WaitForTerminal(absl::StrCat("other-", kOthers - 1)));
+  Publish(line, envelope);
+  EXPECT_EQ(ProveRecovery(line), "");  // it came after that
+  EXPECT_THAT(EventsOf(line, "first", "TASK_STARTED"), SizeIs(1));
+  envelope["dispatched_at"] = "2025-11-03T09:02:00.000001+00:00";
+  Publish(line, envelope);
+  ASSERT_TRUE(Eventually([&] { return EventsOf(line, "first", "TASK_SUCCEEDED").size() == 2; }));
+  EXPECT_EQ(Runs(line, "first"), 1);
+}
+
 TEST_F(Promises, P6_AReplyThatIsLostDoublesNothing) {
   // Stores the result and hangs up, as a proxy does that dies: the first two times.
   std::atomic<int> calls{0};
