@@ -330,7 +330,7 @@ absl::Status Journal::ReadTotals() {
                        [&](sqlite3_stmt* row) { next_id_ = sqlite3_column_int64(row, 0) + 1; }));
   RETURN_IF_ERROR(
       database_->Query(absl::StrCat("SELECT id, length(CAST(document AS BLOB)), length(end), "
-                                    "length(CAST(event AS BLOB)), reusable, task_id, state "
+                                    "length(CAST(event AS BLOB)), reusable, task_id "
                                     "FROM tasks WHERE ",
                                     kOpenStates),
                        0, [&](sqlite3_stmt* row) ABSL_NO_THREAD_SAFETY_ANALYSIS {
@@ -346,17 +346,28 @@ absl::Status Journal::ReadTotals() {
                                           .on_disk = true};
                          open_[id] = sizes;
                          stats_.open_bytes += sizes.sum();
-                         const auto state = static_cast<JournalState>(sqlite3_column_int(row, 6));
-                         if (state == JournalState::kDelivered) ConcludedLocked(sizes.key, id);
                        }));
   stats_.open_tasks = open_.size();
   return database_->Query(
-      absl::StrCat("SELECT id, bytes, task_id FROM tasks WHERE NOT ", kOpenStates), 0,
-      [&](sqlite3_stmt* row) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-        ++stats_.closed_tasks;
-        stats_.closed_bytes += static_cast<uint64_t>(sqlite3_column_int64(row, 1));
-        ConcludedLocked(KeyOf(Text(row, 2)), sqlite3_column_int64(row, 0));
+      absl::StrCat("SELECT count(*), coalesce(sum(bytes), 0) FROM tasks WHERE NOT ", kOpenStates),
+      0, [&](sqlite3_stmt* row) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+        stats_.closed_tasks = static_cast<uint64_t>(sqlite3_column_int64(row, 0));
+        stats_.closed_bytes = static_cast<uint64_t>(sqlite3_column_int64(row, 1));
       });
+}
+
+// Not at start, which it would hold up: before the first write, and so before any question.
+void Journal::ReadConcluded() {
+  std::vector<std::pair<size_t, int64_t>> found;  // hash of the task's id, id
+  const absl::Status status = database_->Query(
+      "SELECT id, task_id FROM tasks WHERE state>=4", 0, [&](sqlite3_stmt* row) {
+        found.emplace_back(KeyOf(Text(row, 1)), sqlite3_column_int64(row, 0));
+      });
+  if (!status.ok()) LogError("{}", Message(AdviseOn(file_, status)));
+  absl::MutexLock lock(&mutex_);
+  concluded_.reserve(found.size());
+  for (const auto& [key, id] : found) ConcludedLocked(key, id);
+  concluded_are_read_ = true;
 }
 
 void Journal::SetWorkerId(const std::string& worker_id) {
@@ -544,18 +555,24 @@ std::optional<JournalClosed> Journal::FindConcluded(const std::string& task_id) 
     std::optional<JournalClosed> found;
   };
   const auto answer = std::make_shared<Answer>();
+  const auto latest = [this, key = KeyOf(task_id)]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const auto known = concluded_.find(key);
+    return known == concluded_.end() ? 0 : known->second;
+  };
   {
     absl::MutexLock lock(&mutex_);
-    const auto latest = concluded_.find(KeyOf(task_id));
-    if (latest == concluded_.end()) return std::nullopt;
-    PostLocked({.apply =
-                    [answer, id = latest->second](Database& db) {
-                      Database::Bind(db.find_concluded.get(), 1, id);
-                      return db.Each(db.find_concluded,
-                                     [&](sqlite3_stmt* row) { answer->found = ReadClosed(row); });
-                    },
-                .done = [answer](const absl::Status&) { answer->arrived.Notify(); }});
+    if (concluded_are_read_ && latest() == 0) return std::nullopt;
   }
+  Post({.apply =
+            [this, answer, latest](Database& db) {
+              {
+                absl::MutexLock lock(&mutex_);
+                Database::Bind(db.find_concluded.get(), 1, latest());
+              }
+              return db.Each(db.find_concluded,
+                             [&](sqlite3_stmt* row) { answer->found = ReadClosed(row); });
+            },
+        .done = [answer](const absl::Status&) { answer->arrived.Notify(); }});
   answer->arrived.WaitForNotification();
   // Another task may have the same hash.
   if (answer->found && answer->found->task.task_id != task_id) answer->found.reset();
@@ -601,7 +618,7 @@ bool Journal::LengthenLog() const {
 }
 
 void Journal::Run() {
-  bool log_is_used = false, log_is_short = true, prunes = false;
+  bool log_is_used = false, log_is_short = true, prunes = false, knows_concluded = false;
   while (true) {
     std::vector<Write> batch;
     {
@@ -625,7 +642,10 @@ void Journal::Run() {
       (void)database_->Execute("PRAGMA wal_checkpoint(PASSIVE)");
     }
     log_is_used = !batch.empty() || prunes;
-    if (!batch.empty()) Commit(batch);
+    if (!batch.empty()) {
+      if (!std::exchange(knows_concluded, true)) ReadConcluded();
+      Commit(batch);
+    }
     prunes = Prune();
     // Under load a little patience saves many commits, and so processor time that tasks need.
     if (batch.size() >= kLoad) absl::SleepFor(kPatience);

@@ -147,6 +147,7 @@ class Journal {
   Journal(std::filesystem::path file, std::unique_ptr<Database> database, JournalOptions options,
           const Clock& clock);
   absl::Status ReadTotals();
+  void ReadConcluded();
   void Post(Write write);
   void PostLocked(Write write) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Run();
@@ -177,7 +178,9 @@ class Journal {
   int64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   std::vector<Write> writes_ ABSL_GUARDED_BY(mutex_);
   std::map<int64_t, Size> open_ ABSL_GUARDED_BY(mutex_);  // by id
-  // The latest concluded run by the hash of its task's id: what is not here need not be looked for.
+  // The latest concluded run by the hash of its task's id: what is not here need not be looked for,
+  // once they are read.
+  bool concluded_are_read_ ABSL_GUARDED_BY(mutex_) = false;
   std::unordered_map<size_t, int64_t> concluded_ ABSL_GUARDED_BY(mutex_);
   JournalStats stats_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
