@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -28,6 +29,17 @@ absl::Status WriteAll(int fd, std::string_view content, const std::filesystem::p
     content.remove_prefix(static_cast<size_t>(n));
   }
   return absl::OkStatus();
+}
+
+// The names in it are on disk, and where the file system writes a log its own name too.
+absl::Status SyncFolder(const std::filesystem::path& folder) {
+  const UniqueFd fd(
+      ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  // Not every file system can.
+  if (fd.valid() && (::fsync(fd.get()) == 0 || errno == EINVAL || errno == ENOTSUP)) {
+    return absl::OkStatus();
+  }
+  return ErrnoError("cannot sync", folder);
 }
 
 constexpr int kDotSuffixBytes = 4;
@@ -138,7 +150,8 @@ absl::Status DotFile::TakeName() {
 
 absl::Status DotFile::Commit() {
   RETURN_IF_ERROR(Sync());
-  return TakeName();
+  RETURN_IF_ERROR(TakeName());
+  return SyncFolder(path_.parent_path());
 }
 
 absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view content) {
@@ -156,6 +169,9 @@ absl::Status WriteFilesAtomically(const std::vector<FileToWrite>& files) {
   }
   for (DotFile& file : written) RETURN_IF_ERROR(file.Sync());
   for (DotFile& file : written) RETURN_IF_ERROR(file.TakeName());
+  std::set<std::filesystem::path> folders;
+  for (const FileToWrite& file : files) folders.insert(file.path.parent_path());
+  for (const std::filesystem::path& folder : folders) RETURN_IF_ERROR(SyncFolder(folder));
   return absl::OkStatus();
 }
 

@@ -56,7 +56,7 @@ class DotFile {
   absl::Status Empty();     // what was written is gone
   absl::Status Sync();      // its content is on disk
   absl::Status TakeName();  // in place of an older file; nothing is written after that
-  absl::Status Commit();    // Sync and TakeName
+  absl::Status Commit();    // Sync and TakeName, and the name is on disk too
 
  private:
   DotFile(std::filesystem::path path, std::filesystem::path temporary, UniqueFd fd)
@@ -67,11 +67,12 @@ class DotFile {
 };
 
 // Writes a dot-named file beside `path`, syncs it to disk and renames it, so that a reader sees the
-// old content or the new, whole. Leaves nothing behind on failure.
+// old content or the new, whole. Both content and name outlive a power loss. Leaves nothing behind
+// on failure.
 absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view content);
 
 // The same for several files: all of them are on disk before the first gets its name; they get
-// their names in order.
+// their names in order. Each folder is synced once.
 struct FileToWrite {
   std::filesystem::path path;
   std::string_view content;

@@ -4,10 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/strings.h"
 
 namespace flowmesh {
@@ -25,6 +29,30 @@ std::vector<std::string> NamesIn(const fs::path& dir) {
   }
   return names;
 }
+
+// Folders in the order in which they were synced, with the names that were in them then.
+std::vector<std::string> synced;
+
+void NoteSynced(int fd) {
+  std::error_code error;
+  const fs::path folder = fs::read_symlink(absl::StrCat("/proc/self/fd/", fd), error);
+  if (error || !fs::is_directory(folder, error)) return;
+  std::vector<std::string> names = NamesIn(folder);
+  std::sort(names.begin(), names.end());
+  synced.push_back(absl::StrCat(folder.string(), ": ", absl::StrJoin(names, " ")));
+}
+
+}  // namespace
+}  // namespace flowmesh
+
+// In place of the system's, for this program.
+extern "C" int fsync(int fd) {
+  flowmesh::NoteSynced(fd);
+  return static_cast<int>(::syscall(SYS_fsync, fd));
+}
+
+namespace flowmesh {
+namespace {
 
 TEST(FilesTest, WhatIsWrittenIsRead) {
   TempDir temp;
@@ -70,6 +98,19 @@ TEST(FilesTest, AnAtomicWriteReplacesTheNameAndNotTheFile) {
   EXPECT_EQ(::read(reader.get(), old, 3), 3);
   EXPECT_STREQ(old, "old");  // whoever had it open keeps it whole
   EXPECT_EQ(ReadFile(temp / "f").value(), "new");
+}
+
+TEST(FilesTest, TheNamesOfWhatIsWrittenAreOnDiskToo) {
+  const TempDir dir;
+  const std::filesystem::path a = dir / "a", b = dir / "b";
+  ASSERT_TRUE(MakeDirectories(a).ok() && MakeDirectories(b).ok());
+  synced.clear();
+  ASSERT_TRUE(WriteFilesAtomically({{a / "1", "x"}, {a / "2", "y"}, {b / "3", "z"}}).ok());
+  EXPECT_THAT(synced, ElementsAre(absl::StrCat(a.string(), ": 1 2"), b.string() + ": 3"));
+  synced.clear();
+  DotFile file = DotFile::Create(b / "4").value();
+  ASSERT_TRUE(file.Commit().ok());
+  EXPECT_THAT(synced, ElementsAre(b.string() + ": 3 4"));
 }
 
 TEST(FilesTest, AFailedWriteLeavesNothingBehind) {
