@@ -359,8 +359,8 @@ absl::Status Journal::ReadTotals() {
 // Not at start, which it would hold up: before the first write, and so before any question.
 void Journal::ReadConcluded() {
   std::vector<std::pair<size_t, int64_t>> found;  // hash of the task's id, id
-  const absl::Status status = database_->Query(
-      "SELECT id, task_id FROM tasks WHERE state>=4", 0, [&](sqlite3_stmt* row) {
+  const absl::Status status =
+      database_->Query("SELECT id, task_id FROM tasks WHERE state>=4", 0, [&](sqlite3_stmt* row) {
         found.emplace_back(KeyOf(Text(row, 1)), sqlite3_column_int64(row, 0));
       });
   if (!status.ok()) LogError("{}", Message(AdviseOn(file_, status)));
