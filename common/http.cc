@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <mutex>
+#include <set>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -39,6 +40,7 @@ struct Transfer {
   bool silent = false;
   std::string refused;  // the last address that may_connect refused
   absl::Duration begun, last_activity, last_sent;
+  absl::Duration left = absl::InfiniteDuration();  // of the request's total timeout
   curl_off_t last_bytes = -1, last_bytes_up = -1;
 };
 
@@ -190,12 +192,6 @@ struct CurlList {
   void Add(const std::string& line) { list = curl_slist_append(list, line.c_str()); }
 };
 
-// Headers that say who asks: for the origin that they were meant for only.
-bool IsLogin(std::string_view header) {
-  const std::string name = ToLower(header);
-  return name == "authorization" || name == "cookie" || name == "proxy-authorization";
-}
-
 bool IsRedirect(int status) {
   return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
@@ -224,7 +220,7 @@ absl::Status TransferError(CURLcode code, const Transfer& transfer, const char* 
     const absl::Duration total = transfer.request->total_timeout;
     // libcurl counts whole milliseconds.
     const absl::Duration taken = Clock::Real().Monotonic() - transfer.begun + absl::Milliseconds(2);
-    const bool over = !transfer.silent && taken >= total;
+    const bool over = !transfer.silent && taken >= transfer.left;
     return absl::DeadlineExceededError(
         absl::StrCat(where, over ? ": not over within " : ": no answer within ",
                      absl::FormatDuration(over ? total : transfer.request->timeout)));
@@ -264,6 +260,14 @@ std::string UrlOrigin(std::string_view url) {
   return origin;
 }
 
+bool IsOrdinaryHeader(std::string_view name) {
+  static const auto& ordinary = *new std::set<std::string>{
+      "accept",       "accept-encoding", "accept-language", "cache-control",     "content-encoding",
+      "content-type", "expect",          "if-match",        "if-modified-since", "if-none-match",
+      "if-range",     "range",           "traceparent",     "user-agent"};
+  return ordinary.contains(ToLower(name));
+}
+
 std::string ResolveUrl(const std::string& base, const std::string& location) {
   CURLU* url = curl_url();
   std::string resolved;
@@ -291,32 +295,42 @@ absl::StatusOr<HttpResponse> HttpClient::Send(const HttpRequest& original) {
   const std::string first_origin = UrlOrigin(request.url);
   if (first_origin.empty())
     return absl::InvalidArgumentError("expected an http:// or https:// URL");
+  const absl::Duration begin = Clock::Real().Monotonic();
   for (int redirects = 0;; ++redirects) {
-    ASSIGN_OR_RETURN(HttpResponse response, SendOnce(request));
+    const absl::Duration left = request.total_timeout - (Clock::Real().Monotonic() - begin);
+    if (redirects > 0 && left <= absl::ZeroDuration()) {
+      return absl::DeadlineExceededError(absl::StrCat(first_origin, ": not over within ",
+                                                      absl::FormatDuration(request.total_timeout)));
+    }
+    ASSIGN_OR_RETURN(HttpResponse response, SendOnce(request, left));
     const bool is_followed = request.max_redirects > 0 && IsRedirect(response.status);
     if (!is_followed || response.Header("location").empty()) return response;
     if (redirects >= request.max_redirects) {
       return absl::UnavailableError(
           absl::StrCat(first_origin, ": more than ", request.max_redirects, " redirects"));
     }
-    request.url = ResolveUrl(request.url, response.Header("location"));
+    const std::string target = ResolveUrl(request.url, response.Header("location"));
+    if (request.stays_at_origin && UrlOrigin(target) != first_origin) return response;
+    request.url = target;
     const std::string origin = UrlOrigin(request.url);
     if (origin.empty()) {
       return absl::UnavailableError(
           absl::StrCat(first_origin, ": redirected to something that is no http(s) URL"));
     }
     if (origin != first_origin) {
-      std::erase_if(request.headers, [](const auto& header) { return IsLogin(header.first); });
+      std::erase_if(request.headers,
+                    [](const auto& header) { return !IsOrdinaryHeader(header.first); });
     }
   }
 }
 
-absl::StatusOr<HttpResponse> HttpClient::SendOnce(const HttpRequest& request) {
+absl::StatusOr<HttpResponse> HttpClient::SendOnce(const HttpRequest& request, absl::Duration left) {
   CURL* curl = static_cast<CURL*>(curl_);
   curl_easy_reset(curl);  // keeps the connections
   char detail[CURL_ERROR_SIZE] = "";
   Transfer transfer;
   transfer.request = &request;
+  transfer.left = left;
   transfer.begun = transfer.last_activity = transfer.last_sent = Clock::Real().Monotonic();
 
   curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, detail);
@@ -326,10 +340,9 @@ absl::StatusOr<HttpResponse> HttpClient::SendOnce(const HttpRequest& request) {
   curl_easy_setopt(curl, CURLOPT_USERAGENT, "flowmesh");
   const auto connect_ms = std::max<int64_t>(1, absl::ToInt64Milliseconds(request.timeout));
   curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(connect_ms));
-  if (request.total_timeout != absl::InfiniteDuration()) {
-    curl_easy_setopt(
-        curl, CURLOPT_TIMEOUT_MS,
-        static_cast<long>(std::max<int64_t>(1, absl::ToInt64Milliseconds(request.total_timeout))));
+  if (left != absl::InfiniteDuration()) {
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS,
+                     static_cast<long>(std::max<int64_t>(1, absl::ToInt64Milliseconds(left))));
   }
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, OnBody);
   curl_easy_setopt(curl, CURLOPT_WRITEDATA, &transfer);
@@ -343,7 +356,7 @@ absl::StatusOr<HttpResponse> HttpClient::SendOnce(const HttpRequest& request) {
   curl_easy_setopt(curl, CURLOPT_OPENSOCKETDATA, &transfer);
   if (request.may_connect) {
     curl_easy_setopt(curl, CURLOPT_FRESH_CONNECT, 1L);
-    curl_easy_setopt(curl, CURLOPT_PROXY, "");
+    if (!request.may_use_proxy) curl_easy_setopt(curl, CURLOPT_PROXY, "");
   }
 
   CurlList headers;

@@ -45,11 +45,12 @@ struct HttpRequest {
   std::function<absl::Status(const HttpResponse& head, std::string_view piece)> on_body;
   // Bounds the connect and each silent period, not the whole transfer.
   absl::Duration timeout = absl::Seconds(15);
-  // Bounds the whole transfer; infinite by default.
+  // Bounds the whole transfer, redirects included; infinite by default.
   absl::Duration total_timeout = absl::InfiniteDuration();
-  // Followed with the same method and body; Authorization and Cookie are not sent to another
-  // origin. 0: a redirect is the answer.
+  // Followed with the same method and body; to another origin go only headers that say nothing of
+  // who asks (IsOrdinaryHeader). 0: a redirect is the answer.
   int max_redirects = 5;
+  bool stays_at_origin = false;             // a redirect to another one is the answer
   uint64_t max_response_bytes = 64u << 20;  // of HttpResponse::body
   // For answers of which the status is what counts: the first so many bytes of the body are kept,
   // and the rest is dropped. One that is longer than max_response_bytes, or not over `timeout`
@@ -60,8 +61,10 @@ struct HttpRequest {
   std::function<size_t(size_t bytes)> pace;
   std::function<bool()> cancelled;  // polled; true ends the transfer with Cancelled
   // Asked for each address before it is connected to, after DNS and for each redirect; none that
-  // may be: PermissionDenied. Given, no kept connection is used and no proxy of the environment.
+  // may be: PermissionDenied. Given, no kept connection is used and no proxy of the environment,
+  // unless `may_use_proxy`: then it is asked for the proxy's address.
   std::function<bool(const sockaddr& address)> may_connect;
+  bool may_use_proxy = false;
 
   // `name` in lower case.
   bool HasHeader(std::string_view name) const;
@@ -70,6 +73,9 @@ struct HttpRequest {
 // `scheme://host:port` of a URL with the default port made explicit; empty when it is no http(s)
 // URL.
 std::string UrlOrigin(std::string_view url);
+
+// Whether a header of a request, by its name, describes the request and not who sends it.
+bool IsOrdinaryHeader(std::string_view name);
 
 // The URL of a Location header, resolved against the request's; empty when it is none.
 std::string ResolveUrl(const std::string& base, const std::string& location);
@@ -89,7 +95,8 @@ class HttpClient {
   absl::StatusOr<HttpResponse> Send(const HttpRequest& request);
 
  private:
-  absl::StatusOr<HttpResponse> SendOnce(const HttpRequest& request);  // without following redirects
+  // Without following redirects. `left`: of the total timeout.
+  absl::StatusOr<HttpResponse> SendOnce(const HttpRequest& request, absl::Duration left);
 
   void* curl_;
 };

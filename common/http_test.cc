@@ -177,7 +177,7 @@ TEST(HttpTest, RedirectsAreFollowedWithMethodBodyAndFile) {
   }
 }
 
-TEST(HttpTest, AuthorizationStaysWithItsOrigin) {
+TEST(HttpTest, WhoAsksStaysWithItsOrigin) {
   TestHttpServer other(Text("other"));
   TestHttpServer first([&](const httplib::Request& request, httplib::Response& reply) {
     if (request.path == "/end") return;
@@ -185,16 +185,46 @@ TEST(HttpTest, AuthorizationStaysWithItsOrigin) {
     reply.set_header("Location", request.path == "/here" ? "/end" : other.url());
   });
   HttpRequest request = Request("GET", first.url("/here"));
-  request.headers = {
-      {"authorization", "Bearer secret"}, {"Cookie", "secret"}, {"X-Other", "stays"}};
+  request.headers = {{"authorization", "Bearer secret"},
+                     {"Cookie", "secret"},
+                     {"X-Api-Key", "secret"},
+                     {"Accept", "text/csv"}};
   ASSERT_TRUE(Send(request).ok());
   EXPECT_TRUE(first.requests()[1].has_header("Authorization"));
   EXPECT_TRUE(first.requests()[1].has_header("Cookie"));
+  EXPECT_TRUE(first.requests()[1].has_header("X-Api-Key"));
   request.url = first.url("/there");
   EXPECT_EQ(Send(request).value().body, "other");
   EXPECT_FALSE(other.requests()[0].has_header("Authorization"));
   EXPECT_FALSE(other.requests()[0].has_header("Cookie"));
-  EXPECT_TRUE(other.requests()[0].has_header("X-Other"));
+  EXPECT_FALSE(other.requests()[0].has_header("X-Api-Key"));
+  EXPECT_EQ(other.requests()[0].get_header_value("Accept"), "text/csv");
+  request.stays_at_origin = true;
+  EXPECT_EQ(Send(request).value().status, 302);
+  EXPECT_THAT(other.requests(), SizeIs(1));
+  request.url = first.url("/here");
+  EXPECT_EQ(Send(request).value().status, 200);
+}
+
+TEST(HttpTest, RedirectsDoNotGiveMoreTime) {
+  absl::Mutex mutex;
+  bool is_over = false;
+  int hops = 0;
+  TestHttpServer server([&](const httplib::Request&, httplib::Response& reply) {
+    absl::MutexLock lock(&mutex);
+    ++hops;
+    mutex.AwaitWithTimeout(absl::Condition(&is_over), absl::Milliseconds(300));
+    reply.set_redirect("/again");
+  });
+  HttpRequest request = Request("GET", server.url("/"));
+  request.total_timeout = absl::Milliseconds(500);
+  request.max_redirects = 100;
+  const absl::Status status = Error(request);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_THAT(Message(status), HasSubstr("not over within 500ms"));
+  absl::MutexLock lock(&mutex);
+  is_over = true;
+  EXPECT_LE(hops, 2);
 }
 
 TEST(HttpTest, RedirectsAreBoundedAndStayHttp) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +14,8 @@ namespace {
 
 constexpr size_t kShownBody = 200;     // bytes
 constexpr size_t kShortestSecret = 4;  // anything shorter would blank out ordinary text
+
+constexpr size_t kShortestNumber = 8;  // that is a secret
 
 std::atomic<uint64_t> blanked{0};  // for TextsBlanked
 
@@ -38,16 +41,39 @@ std::string ShownUrl(const std::string& url) {
   return WithoutUserInfo(url.substr(0, url.find_first_of("?#")));
 }
 
+std::vector<std::string> UrlSecrets(const std::string& url) {
+  const auto [begin, length] = UserInfo(url);
+  if (length == std::string::npos) return {};
+  const std::string user_info = url.substr(begin, length);
+  const size_t colon = user_info.find(':');
+  if (colon == std::string::npos) return {user_info};
+  return {user_info, user_info.substr(colon + 1)};
+}
+
+std::vector<std::string> SecretsIn(const std::string& value) {
+  static const auto& words = *new std::set<std::string>{
+      "true", "false", "none", "null", "auto", "debug", "info", "warn", "warning", "error"};
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  const bool is_number =
+      value.size() < kShortestNumber && std::all_of(value.begin(), value.end(), is_digit);
+  if (words.contains(ToLower(value)) || is_number || value.starts_with('/')) return {};
+  static const auto& schemes = *new std::set<std::string>{"bearer", "basic", "token", "apikey"};
+  const size_t blank = value.find(' ');
+  const bool has_scheme =
+      blank != std::string::npos && schemes.contains(ToLower(value.substr(0, blank)));
+  return {has_scheme ? value.substr(blank + 1) : value};
+}
+
 std::string WithoutSecrets(std::string text, const HttpRequest& request,
                            std::vector<std::string> secrets) {
   for (const auto& [name, value] : request.headers) {
     secrets.push_back(value);
     secrets.emplace_back(value.substr(value.find(' ') + 1));  // `Bearer <token>`
   }
-  if (const auto [begin, length] = UserInfo(request.url); length != std::string::npos) {
-    const std::string user_info = request.url.substr(begin, length);
-    secrets.emplace_back(user_info.substr(user_info.find(':') + 1));
-  }
+  for (std::string& secret : UrlSecrets(request.url)) secrets.push_back(std::move(secret));
+  // One may hold another: what is left of it would be seen.
+  std::sort(secrets.begin(), secrets.end(),
+            [](const std::string& a, const std::string& b) { return a.size() > b.size(); });
   bool held_one = false;
   for (const std::string& secret : secrets) {
     if (secret.size() < kShortestSecret) continue;

@@ -16,6 +16,13 @@ std::string WithoutUserInfo(std::string url);
 // Without a password and without a query, which may hold a token.
 std::string ShownUrl(const std::string& url);
 
+// What of a URL's user information is secret; empty: it has none.
+std::vector<std::string> UrlSecrets(const std::string& url);
+
+// What of a setting's value may be secret: nothing of a boolean, a short number, a log level or a
+// path, which stand in ordinary text; else the value, without a scheme (`Bearer <token>`).
+std::vector<std::string> SecretsIn(const std::string& value);
+
 // `text` with `***` for each of `secrets`, each value of the request's headers and the password of
 // its URL.
 std::string WithoutSecrets(std::string text, const HttpRequest& request,

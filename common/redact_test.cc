@@ -45,5 +45,23 @@ TEST(RedactTest, AShownBodyIsShortTextWithoutHalvesOfSecrets) {
   EXPECT_EQ(ShownBody(long_body, request, {"canary-token"}), ": " + std::string(195, 'x') + "***");
 }
 
+TEST(RedactTest, ASecretThatHoldsAnotherIsBlankedWhole) {
+  EXPECT_EQ(WithoutSecrets("key-4711", {}, {"key-", "key-4711"}), "***");
+}
+
+TEST(RedactTest, WhatOfAValueMayBeSecret) {
+  using V = std::vector<std::string>;
+  EXPECT_EQ(SecretsIn("Bearer abc123"), V{"abc123"});
+  EXPECT_EQ(SecretsIn("two words"), V{"two words"});
+  EXPECT_EQ(SecretsIn("hunter22"), V{"hunter22"});
+  EXPECT_EQ(SecretsIn("12345678"), V{"12345678"});
+  for (const char* plain : {"1", "8080", "True", "debug", "/usr/lib"}) {
+    EXPECT_EQ(SecretsIn(plain), V{}) << plain;
+  }
+  EXPECT_EQ(UrlSecrets("https://user:secret@host/a"), (V{"user:secret", "secret"}));
+  EXPECT_EQ(UrlSecrets("https://token@host/a"), V{"token"});
+  EXPECT_EQ(UrlSecrets("https://host/a@b"), V{});
+}
+
 }  // namespace
 }  // namespace flowmesh

@@ -4,6 +4,7 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "common/redact.h"
 #include "executors/agent/endpoint.h"
 #include "executors/agent/tools/catalogue.h"
 #include "executors/agent/tools/mcp_tools.h"
@@ -39,6 +40,7 @@ absl::StatusOr<std::unique_ptr<ChatModel>> Assistant::MakeModel(const ModelOverr
   ASSIGN_OR_RETURN(EndpointSettings endpoint,
                    ReadEndpointSettings(parts.environment.env, settings));
   secrets_.push_back(endpoint.api_key);
+  for (std::string& secret : UrlSecrets(endpoint.base_url)) secrets_.push_back(std::move(secret));
   return MakeEndpoint(std::move(endpoint));
 }
 

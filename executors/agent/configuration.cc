@@ -10,6 +10,7 @@
 #include "common/field.h"
 #include "common/files.h"
 #include "common/http.h"
+#include "common/redact.h"
 #include "common/strings.h"
 #include "common/yaml.h"
 #include "executors/agent/tools/check_keys.h"
@@ -201,6 +202,11 @@ class Reader {
     ASSIGN_OR_RETURN(const auto env, ReadStrings(field["env"]));
     settings.env.insert(env.begin(), env.end());
     ASSIGN_OR_RETURN(settings.headers, ReadStrings(field["headers"]));
+    for (const auto& [name, value] : env) AddSecrets(SecretsIn(value));
+    for (const auto& [name, value] : settings.headers) {
+      if (!IsOrdinaryHeader(name)) AddSecrets(SecretsIn(value));
+    }
+    AddSecrets(UrlSecrets(settings.url));
     ASSIGN_OR_RETURN(const double seconds, field["timeout_sec"].NumberOr(60));
     if (seconds <= 0) return field["timeout_sec"].Expected("a number above 0");
     settings.timeout = absl::Seconds(seconds);
@@ -218,6 +224,10 @@ class Reader {
       values.emplace_back(key, std::move(filled));
     }
     return values;
+  }
+
+  void AddSecrets(std::vector<std::string> secrets) {
+    for (std::string& secret : secrets) configuration_.secrets.push_back(std::move(secret));
   }
 
   absl::StatusOr<std::string> FillIn(const Field& field, const std::string& text) {

@@ -41,7 +41,8 @@ struct AgentConfiguration {
   std::optional<TeamSettings> team;
   bool allow_private_addresses = false;  // in URLs that a model chooses
   size_t max_tool_answer = 32u << 10;    // bytes
-  std::vector<std::string> secrets;      // values that came from the environment
+  // What came from the environment, and what of MCP servers' headers, environment and URLs may be.
+  std::vector<std::string> secrets;
 };
 
 // InvalidArgument: no such name (lists those that there are), or a file that is wrong (names the

@@ -103,7 +103,7 @@ max_tool_answer: 2048
   EXPECT_THAT(agent.mcp_servers[1].settings.headers,
               ElementsAre(Pair("Authorization", "Bearer t0ken!")));
   EXPECT_THAT(agent.mcp_servers[0].tools, ElementsAre("look"));
-  EXPECT_THAT(loaded->secrets, ElementsAre("t0ken", "t0ken"));
+  EXPECT_THAT(loaded->secrets, ElementsAre("t0ken", "t0ken", "b", "t0ken", "t0ken!"));
   EXPECT_TRUE(loaded->allow_private_addresses);
   EXPECT_EQ(loaded->max_tool_answer, 2048u);
 }

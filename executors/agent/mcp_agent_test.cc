@@ -26,8 +26,8 @@ class McpAgentTest : public ::testing::Test {
   // The answer of an agent with that configuration; what is said is in `said()`.
   absl::StatusOr<std::string> Run(const ScriptedEndpoint& endpoint, const std::string& yaml) {
     std::ofstream(dir_ / "own.yaml") << yaml;
-    const EnvLookup env =
-        endpoint.Env({{"AGENT_CONFIG_DIR", dir_.path()}, {"TOKEN", "-canary-token"}});
+    const EnvLookup env = endpoint.Env(
+        {{"AGENT_CONFIG_DIR", dir_.path()}, {"TOKEN", "-canary-token"}, {"HF_TOKEN", "hf-canary"}});
     ASSIGN_OR_RETURN(const AgentConfiguration configuration, LoadConfiguration("own", env));
     ASSIGN_OR_RETURN(const auto assistant, Assistant::Make(configuration, {.env = env}, {}));
     Transcript transcript(dir_ / "said.jsonl", assistant->secrets(), nullptr);
@@ -53,6 +53,23 @@ TEST_F(McpAgentTest, AProgram) {
   EXPECT_EQ(endpoint.body(1)["messages"].back()["content"], "canary***")
       << "what the environment gave is blanked even for the model";
   EXPECT_THAT(said(), Not(HasSubstr("-canary-token")));
+}
+
+TEST_F(McpAgentTest, ValuesOfTheConfigurationAndTokensOfTheWorkerAreBlankedToo) {
+  mcp::ScriptedServer(dir_.path(), R"PY(
+    if message["method"] == "tools/list":
+        answer(message, {"tools": [{"name": "echo"}]})
+    elif message["method"] == "tools/call":
+        text(message, " ".join(os.environ[x] for x in ["KEY", "DEBUG", "LEVEL"]) + " hf-canary")
+)PY");
+  ScriptedEndpoint endpoint({Calls("local_echo", "{}"), Says("done")});
+  EXPECT_TRUE(Run(endpoint, absl::StrCat("mcp_servers: {local: {command: python3, args: ['",
+                                         (dir_ / "server.py").string(),
+                                         "'], env: {KEY: literal-canary, DEBUG: 'true', "
+                                         "LEVEL: debug}}}"))
+                  .ok());
+  EXPECT_EQ(endpoint.body(1)["messages"].back()["content"], "*** true debug ***");
+  EXPECT_THAT(said(), Not(HasSubstr("canary")));
 }
 
 // A server at a port of loopback, a process of its own.

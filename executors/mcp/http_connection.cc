@@ -83,6 +83,7 @@ class HttpConnection : public Connection {
     request.headers.emplace_back("Content-Type", "application/json");
     request.headers.emplace_back("Accept", "application/json, text/event-stream");
     request.timeout = kSilence;
+    request.stays_at_origin = true;  // what is asked is not for others either
     request.total_timeout = limits.deadline - Clock::Real().Monotonic();
     request.cancelled = limits.is_stopped;
     absl::MutexLock lock(&mutex_);

@@ -69,6 +69,8 @@ class AgentJob {
     const absl::Duration timeout = spec_.timeout > absl::ZeroDuration() ? spec_.timeout
                                    : is_one                             ? kTimeoutOfOne
                                                                         : kTimeoutOfEach;
+    std::vector<std::string> secrets = assistant->secrets();
+    secrets.push_back(context_.orchestrator_token);
     ASSIGN_OR_RETURN(
         ends_,
         agent::RunBatch(
@@ -77,7 +79,7 @@ class AgentJob {
              .workspaces = context_.task_dir / kWorkspace,
              .timeout = timeout,
              .concurrency = spec_.concurrency,
-             .secrets = assistant->secrets(),
+             .secrets = std::move(secrets),
              .is_stopped = context_.is_stopped,
              .on_line = [this](size_t i, const std::string& line) { Log(Labelled(i, line)); },
              .on_step =

@@ -71,7 +71,8 @@ absl::StatusOr<Tools> MakeTools(const ToolChoice& choice, const ToolEnvironment&
 
 std::vector<std::string> ToolSecrets(const EnvLookup& env) {
   std::vector<std::string> secrets;
-  for (const char* name : {"SERPER_API_KEY", "JINA_API_KEY"}) {
+  for (const char* name :
+       {"SERPER_API_KEY", "JINA_API_KEY", "UTU_LLM_API_KEY", "HF_TOKEN", "ORCHESTRATOR_TOKEN"}) {
     secrets.emplace_back(Trim(env(name).value_or("")));
   }
   return secrets;

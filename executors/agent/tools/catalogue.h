@@ -42,7 +42,7 @@ using Tools = std::vector<std::shared_ptr<Tool>>;
 // FailedPrecondition: an environment variable that it needs is missing.
 absl::StatusOr<Tools> MakeTools(const ToolChoice& choice, const ToolEnvironment& environment);
 
-// Values of the environment that tools send to their servers.
+// Values of the environment that tools send to their servers, and the worker's own tokens.
 std::vector<std::string> ToolSecrets(const EnvLookup& env);
 
 }  // namespace flowmesh::agent

@@ -1,0 +1,89 @@
+#include "executors/agent/tools/address_guard.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+#include <array>
+#include <cstring>
+#include <string_view>
+
+#include "common/http.h"
+
+namespace flowmesh::agent {
+namespace {
+
+struct Range4 {
+  uint32_t begin;
+  int bits;
+};
+
+// IANA's registry of special addresses, and multicast with what lies above it.
+constexpr std::array<Range4, 14> kSpecial4 = {{{0x00000000, 8},    // this network
+                                               {0x0A000000, 8},    // private
+                                               {0x64400000, 10},   // shared (carrier NAT)
+                                               {0x7F000000, 8},    // loopback
+                                               {0xA9FE0000, 16},   // link-local, metadata
+                                               {0xAC100000, 12},   // private
+                                               {0xC0000000, 24},   // protocol assignments
+                                               {0xC0000200, 24},   // documentation
+                                               {0xC0A80000, 16},   // private
+                                               {0xC6120000, 15},   // benchmarks
+                                               {0xC6336400, 24},   // documentation
+                                               {0xCB007100, 24},   // documentation
+                                               {0xE0000000, 4},    // multicast
+                                               {0xF0000000, 4}}};  // reserved, broadcast
+
+bool IsPublic4(uint32_t address) {
+  for (const Range4& range : kSpecial4) {
+    if ((address ^ range.begin) >> (32 - range.bits) == 0) return false;
+  }
+  return true;
+}
+
+uint32_t BigEndian(const uint8_t* bytes) {
+  return uint32_t{bytes[0]} << 24 | uint32_t{bytes[1]} << 16 | uint32_t{bytes[2]} << 8 | bytes[3];
+}
+
+bool IsPublic6(const in6_addr& address) {
+  const uint8_t* b = address.s6_addr;
+  constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
+  constexpr uint8_t kNat64[12] = {0x00, 0x64, 0xFF, 0x9B};
+  if (std::memcmp(b, kMapped, 12) == 0 || std::memcmp(b, kNat64, 12) == 0) {
+    return IsPublic4(BigEndian(b + 12));
+  }
+  if (b[0] == 0x20 && b[1] == 0x02) return IsPublic4(BigEndian(b + 2));  // 6to4
+  // Only 2000::/3 is given out; of it, not Teredo and documentation.
+  const bool is_teredo = BigEndian(b) == 0x20010000, is_documentation = BigEndian(b) == 0x20010DB8;
+  return b[0] >> 5 == 1 && !is_teredo && !is_documentation;
+}
+
+}  // namespace
+
+bool IsPublicAddress(const sockaddr& address) {
+  if (address.sa_family == AF_INET) {
+    return IsPublic4(ntohl(reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr));
+  }
+  if (address.sa_family == AF_INET6) {
+    return IsPublic6(reinterpret_cast<const sockaddr_in6&>(address).sin6_addr);
+  }
+  return false;
+}
+
+bool MayBePublicHost(const std::string& url) {
+  const std::string origin = UrlOrigin(url);  // libcurl writes 0x7f.1 as 127.0.0.1
+  const size_t begin = origin.find("://");
+  if (begin == std::string::npos) return false;
+  std::string host = origin.substr(begin + 3, origin.rfind(':') - begin - 3);
+  while (host.ends_with('.')) host.pop_back();
+  in_addr four;
+  if (::inet_pton(AF_INET, host.c_str(), &four) == 1) return IsPublic4(ntohl(four.s_addr));
+  if (host.starts_with('[') && host.ends_with(']')) {
+    in6_addr six;
+    const std::string inner = host.substr(1, host.size() - 2);
+    return ::inet_pton(AF_INET6, inner.c_str(), &six) == 1 && IsPublic6(six);
+  }
+  return host != "localhost" && !host.ends_with(".localhost") && !host.ends_with(".local") &&
+         !host.ends_with(".internal");
+}
+
+}  // namespace flowmesh::agent
