@@ -1,15 +1,16 @@
-#include "executors/agent/tools/address_guard.h"
+#include "common/address_guard.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
 #include <array>
 #include <cstring>
+#include <optional>
 #include <string_view>
 
 #include "common/http.h"
 
-namespace flowmesh::agent {
+namespace flowmesh {
 namespace {
 
 struct Range4 {
@@ -44,17 +45,37 @@ uint32_t BigEndian(const uint8_t* bytes) {
   return uint32_t{bytes[0]} << 24 | uint32_t{bytes[1]} << 16 | uint32_t{bytes[2]} << 8 | bytes[3];
 }
 
-bool IsPublic6(const in6_addr& address) {
+// The address of IPv4 that one of IPv6 leads to.
+std::optional<uint32_t> Inner4(const in6_addr& address) {
   const uint8_t* b = address.s6_addr;
   constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
   constexpr uint8_t kNat64[12] = {0x00, 0x64, 0xFF, 0x9B};
   if (std::memcmp(b, kMapped, 12) == 0 || std::memcmp(b, kNat64, 12) == 0) {
-    return IsPublic4(BigEndian(b + 12));
+    return BigEndian(b + 12);
   }
-  if (b[0] == 0x20 && b[1] == 0x02) return IsPublic4(BigEndian(b + 2));  // 6to4
+  if (b[0] == 0x20 && b[1] == 0x02) return BigEndian(b + 2);  // 6to4
+  return std::nullopt;
+}
+
+bool IsPublic6(const in6_addr& address) {
+  if (const auto inner = Inner4(address)) return IsPublic4(*inner);
+  const uint8_t* b = address.s6_addr;
   // Only 2000::/3 is given out; of it, not Teredo and documentation.
   const bool is_teredo = BigEndian(b) == 0x20010000, is_documentation = BigEndian(b) == 0x20010DB8;
   return b[0] >> 5 == 1 && !is_teredo && !is_documentation;
+}
+
+bool IsLinkLocal4(uint32_t address) {
+  constexpr uint32_t kAlibaba = 0x646464C8;
+  return address >> 16 == 0xA9FE || address == kAlibaba;
+}
+
+bool IsLinkLocal6(const in6_addr& address) {
+  if (const auto inner = Inner4(address)) return IsLinkLocal4(*inner);
+  constexpr uint8_t kAmazon[16] = {0xFD, 0x00, 0x0E, 0xC2, 0, 0, 0,    0,
+                                   0,    0,    0,    0,    0, 0, 0x02, 0x54};
+  const uint8_t* b = address.s6_addr;
+  return (b[0] == 0xFE && (b[1] & 0xC0) == 0x80) || std::memcmp(b, kAmazon, 16) == 0;
 }
 
 }  // namespace
@@ -67,6 +88,14 @@ bool IsPublicAddress(const sockaddr& address) {
     return IsPublic6(reinterpret_cast<const sockaddr_in6&>(address).sin6_addr);
   }
   return false;
+}
+
+bool IsLinkLocal(const sockaddr& address) {
+  if (address.sa_family == AF_INET) {
+    return IsLinkLocal4(ntohl(reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr));
+  }
+  return address.sa_family == AF_INET6 &&
+         IsLinkLocal6(reinterpret_cast<const sockaddr_in6&>(address).sin6_addr);
 }
 
 bool MayBePublicHost(const std::string& url) {
@@ -86,4 +115,4 @@ bool MayBePublicHost(const std::string& url) {
          !host.ends_with(".internal");
 }
 
-}  // namespace flowmesh::agent
+}  // namespace flowmesh

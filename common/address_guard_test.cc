@@ -1,20 +1,34 @@
-#include "executors/agent/tools/address_guard.h"
+#include "common/address_guard.h"
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <sys/un.h>
 
-namespace flowmesh::agent {
+namespace flowmesh {
 namespace {
 
-bool IsPublic(const std::string& text) {
+bool Ask(bool (*guard)(const sockaddr&), const std::string& text) {
   sockaddr_in four{.sin_family = AF_INET};
   if (::inet_pton(AF_INET, text.c_str(), &four.sin_addr) == 1) {
-    return IsPublicAddress(reinterpret_cast<const sockaddr&>(four));
+    return guard(reinterpret_cast<const sockaddr&>(four));
   }
   sockaddr_in6 six{.sin6_family = AF_INET6};
   EXPECT_EQ(::inet_pton(AF_INET6, text.c_str(), &six.sin6_addr), 1) << text;
-  return IsPublicAddress(reinterpret_cast<const sockaddr&>(six));
+  return guard(reinterpret_cast<const sockaddr&>(six));
+}
+
+bool IsPublic(const std::string& text) { return Ask(IsPublicAddress, text); }
+
+TEST(AddressGuardTest, LinkLocalAddressesAlsoInsideIpv6) {
+  for (const char* address :
+       {"169.254.169.254", "169.254.0.1", "100.100.100.200", "fe80::1", "fd00:ec2::254",
+        "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1"}) {
+    EXPECT_TRUE(Ask(IsLinkLocal, address)) << address;
+  }
+  for (const char* address : {"127.0.0.1", "10.0.0.1", "169.253.0.1", "100.100.100.201", "1.1.1.1",
+                              "::1", "fd00::1", "64:ff9b::808:808", "2002:7f00:1::1"}) {
+    EXPECT_FALSE(Ask(IsLinkLocal, address)) << address;
+  }
 }
 
 TEST(AddressGuardTest, AddressesOfTheInternet) {
@@ -76,4 +90,4 @@ TEST(AddressGuardTest, HostsByName) {
 }
 
 }  // namespace
-}  // namespace flowmesh::agent
+}  // namespace flowmesh

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "common/address_guard.h"
 #include "common/files.h"
 #include "common/log.h"
 #include "common/redact.h"
@@ -167,6 +168,10 @@ HttpRequest Downloader::RequestFor(const DownloadRequest& request,
   out.timeout = request.timeout;
   out.max_response_bytes = kMaxErrorBytes;
   out.cancelled = is_cancelled;
+  if (request.no_link_local) {
+    out.may_connect = [](const sockaddr& address) { return !IsLinkLocal(address); };
+    out.may_use_proxy = true;
+  }
   if (options_.token.empty() || out.HasHeader("authorization")) return out;
   bool is_known = false, is_ours = false;
   for (const std::string& url : options_.token_urls) {

@@ -34,6 +34,8 @@ struct DownloadRequest {
   absl::Duration timeout = absl::Seconds(60);  // of the connect and each silent period
   std::optional<std::string> sha256;           // what the content must have; hex, any case
   uint64_t max_bytes = uint64_t{1} << 40;
+  // Whether IsLinkLocal addresses are refused, also behind a redirect: of URLs that a task names.
+  bool no_link_local = false;
 };
 
 struct DownloadedFile {

@@ -205,7 +205,8 @@ absl::StatusOr<fs::path> DownloadInput(const std::string& url, const Headers& he
   DownloadRequest request{.url = url,
                           .headers = headers,
                           .to = folder / FileNameOf(url, fallback_name),
-                          .timeout = timeout};
+                          .timeout = timeout,
+                          .no_link_local = true};
   RETURN_IF_ERROR(downloader.Download(request, context.is_cancelled).status());
   return request.to;
 }

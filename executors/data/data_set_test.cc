@@ -123,6 +123,18 @@ TEST_F(DataSetTest, AUrl) {
   EXPECT_THAT(Message(absent.status()), HasSubstr("spec.data.url: GET "));
 }
 
+TEST_F(DataSetTest, AUrlOfMachineCredentialsIsRefused) {
+  TestHttpServer server([](const httplib::Request&, httplib::Response& reply) {
+    reply.set_redirect("http://169.254.169.254/latest/meta-data/");
+  });
+  for (const std::string& url :
+       {std::string("http://169.254.169.254/latest/rows.jsonl"),
+        std::string("http://[64:ff9b::a9fe:a9fe]/rows.jsonl"), server.url("/rows.jsonl")}) {
+    const absl::Status status = Load({{"url", url}}).status();
+    EXPECT_TRUE(absl::IsPermissionDenied(status)) << url << ": " << status;
+  }
+}
+
 TEST_F(DataSetTest, SeveralRanksMayLoadTheSameUrl) {
   TestHttpServer server([](const httplib::Request&, httplib::Response& reply) {
     reply.body = std::string(1 << 20, 'a');

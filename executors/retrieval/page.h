@@ -1,8 +1,6 @@
 // Documents behind URLs.
 #pragma once
 
-#include <sys/socket.h>
-
 #include <functional>
 #include <string>
 
@@ -16,10 +14,6 @@ struct Page {
 };
 
 bool IsPageUrl(const std::string& source);
-
-// Whether an address is link-local or serves machine credentials in a cloud. A task may name pages
-// of its own network, but not those.
-bool IsLinkLocal(const sockaddr& address);
 
 // Errors show no password and no query. PermissionDenied: IsLinkLocal, also behind a redirect.
 // InvalidArgument: content of another type. Unavailable: any status but 200. Cancelled.

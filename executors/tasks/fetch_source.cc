@@ -106,9 +106,12 @@ absl::StatusOr<DownloadedFile> Download(const std::string& url, const fs::path& 
                          .token_urls = {data.orchestrator_base_url, data.destination_url},
                          .retry_limit = data.retry_limit},
                         Clock::Real());
-  return downloader.Download(
-      {.url = url, .headers = source.headers, .to = to, .timeout = source.timeout},
-      context.is_stopped);
+  return downloader.Download({.url = url,
+                              .headers = source.headers,
+                              .to = to,
+                              .timeout = source.timeout,
+                              .no_link_local = true},
+                             context.is_stopped);
 }
 
 absl::StatusOr<Fetched> FetchUrl(const std::string& url, const std::string& field,

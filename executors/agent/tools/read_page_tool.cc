@@ -1,8 +1,8 @@
 // Reads one page of the web, by itself or, with a key, through Jina's reader (https://r.jina.ai).
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/address_guard.h"
 #include "common/strings.h"
-#include "executors/agent/tools/address_guard.h"
 #include "executors/agent/tools/check_keys.h"
 #include "executors/agent/tools/tool_makers.h"
 #include "executors/html/charset.h"
