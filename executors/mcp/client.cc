@@ -1,14 +1,19 @@
 #include "executors/mcp/client.h"
 
 #include <algorithm>
+#include <array>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/clock.h"
 
 namespace flowmesh::mcp {
 namespace {
 
 constexpr char kProtocolVersion[] = "2025-06-18";
+// Versions in which the messages that are used here are the same.
+constexpr std::array<const char*, 4> kKnownVersions = {"2024-11-05", "2025-03-26", "2025-06-18",
+                                                       "2025-11-25"};
 constexpr int kMaxStarts = 5;   // in a row, without an answer to a request
 constexpr int kMaxPages = 100;  // of a list of tools
 constexpr size_t kMaxTools = 1000;
@@ -88,6 +93,11 @@ absl::StatusOr<std::shared_ptr<Connection>> Client::Start(const CallLimits& limi
   const std::string version = hello->is_object() ? StringOr(*hello, "protocolVersion", "") : "";
   if (version.empty()) {
     return absl::DataLossError("initialize: the server names no version of the protocol");
+  }
+  if (std::find(kKnownVersions.begin(), kKnownVersions.end(), version) == kKnownVersions.end()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("initialize: the server speaks version '", version.substr(0, 50),
+                     "' of the protocol; known are: ", absl::StrJoin(kKnownVersions, ", ")));
   }
   connection->SetProtocolVersion(version);
   RETURN_IF_ERROR(connection->Notify("notifications/initialized", nullptr, limits));

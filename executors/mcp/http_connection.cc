@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <atomic>
 
 #include "absl/base/thread_annotations.h"
@@ -7,6 +8,7 @@
 #include "common/http.h"
 #include "common/redact.h"
 #include "common/sse.h"
+#include "common/strings.h"
 #include "executors/mcp/connection.h"
 #include "executors/mcp/jsonrpc.h"
 
@@ -16,6 +18,7 @@ namespace {
 constexpr absl::Duration kCancelTime = absl::Seconds(2);  // to tell it that nobody waits
 constexpr absl::Duration kSilence = absl::Minutes(5);     // of a server that works
 constexpr size_t kMaxStreamBytes = 64u << 20;             // of one answer's stream
+constexpr int kMaxServerRequests = 100;                   // in one answer's stream
 
 class HttpConnection : public Connection {
  public:
@@ -60,6 +63,7 @@ class HttpConnection : public Connection {
     Json message;
     std::string body;  // unless it is a stream
     size_t stream_bytes = 0;
+    int server_requests = 0;
   };
 
   absl::Status Hidden(const absl::Status& status) const {
@@ -102,13 +106,12 @@ class HttpConnection : public Connection {
     }
     const bool had_session = request.HasHeader("mcp-session-id");
     request.body = DumpJson(message);
-    Answer answer{.id = id, .message = nullptr, .body = "", .stream_bytes = 0};
+    Answer answer{.id = id, .message = nullptr, .body = ""};
     SseParser stream(
         [&](const SseEvent& event) {
           const absl::StatusOr<Json> json = ParseJson(event.data);
           if (!json.ok()) return absl::DataLossError("the server streams what is no JSON");
-          OnMessage(*json, answer);
-          return absl::OkStatus();
+          return OnMessage(*json, answer, limits);
         },
         kMaxMessageBytes);
     request.on_body = [&](const HttpResponse& head, std::string_view piece) {
@@ -117,7 +120,13 @@ class HttpConnection : public Connection {
     const absl::StatusOr<HttpResponse> response = HttpClient().Send(request);
     if (!answer.message.is_null()) return answer.message;  // and the stream was left
     if (!response.ok()) return response.status();
-    return Finish(*response, answer, had_session);
+    return Finish(*response, answer, had_session, limits);
+  }
+
+  // Servers should say 404; some say 400 and what they miss.
+  static bool IsForgotten(const HttpResponse& response) {
+    return response.status == 404 ||
+           (response.status == 400 && ToLower(response.body).find("session") != std::string::npos);
   }
 
   absl::Status OnPiece(const HttpResponse& head, std::string_view piece, SseParser& stream,
@@ -137,8 +146,9 @@ class HttpConnection : public Connection {
         absl::StrCat("the server answers with more than ", kMaxMessageBytes, " bytes"));
   }
 
-  absl::StatusOr<Json> Finish(const HttpResponse& response, Answer& answer, bool had_session) {
-    if (response.status == 404 && had_session) {
+  absl::StatusOr<Json> Finish(const HttpResponse& response, Answer& answer, bool had_session,
+                              const CallLimits& limits) {
+    if (had_session && IsForgotten(response)) {
       is_forgotten_ = true;
       return absl::NotFoundError("the server has forgotten the session");
     }
@@ -153,7 +163,7 @@ class HttpConnection : public Connection {
     const absl::StatusOr<Json> json = ParseJson(answer.body);
     if (!json.ok()) return absl::DataLossError("the server answers with what is no JSON");
     for (const Json& message : json->is_array() ? *json : Json::array({*json})) {
-      OnMessage(message, answer);
+      RETURN_IF_ERROR(OnMessage(message, answer, limits));
     }
     if (answer.message.is_null()) return absl::DataLossError("the server answers something else");
     return answer.message;
@@ -166,20 +176,36 @@ class HttpConnection : public Connection {
     session_id_ = id;
   }
 
-  void OnMessage(const Json& message, Answer& answer) {
+  // An error ends the call.
+  absl::Status OnMessage(const Json& message, Answer& answer, const CallLimits& limits) {
     switch (KindOf(message)) {
       case MessageKind::kAnswer:
         if (answer.id != 0 && AnswerId(message) == answer.id) answer.message = message;
-        return;
+        break;
       case MessageKind::kRequest:  // the server may wait for it before it goes on
-        (void)Post(AnswerTo(message), 0, {Clock::Real().Monotonic() + kCancelTime, nullptr});
-        return;
+        return AnswerServer(message, answer, limits);
       case MessageKind::kNotification:
         if (on_notification_) on_notification_(message["method"].get<std::string>());
-        return;
+        break;
       case MessageKind::kNone:
-        return;
+        break;
     }
+    return absl::OkStatus();
+  }
+
+  absl::Status AnswerServer(const Json& message, Answer& answer, const CallLimits& limits) {
+    // It may stream requests at a call only: answers to answers would have no end.
+    if (answer.id == 0) return absl::OkStatus();
+    if (++answer.server_requests > kMaxServerRequests) {
+      return absl::DataLossError(absl::StrCat("the server asks more than ", kMaxServerRequests,
+                                              " times before it answers"));
+    }
+    const absl::Duration now = Clock::Real().Monotonic();
+    if (limits.is_stopped && limits.is_stopped()) return absl::CancelledError("stopped");
+    if (now >= limits.deadline) return absl::DeadlineExceededError("no answer in time");
+    (void)Post(AnswerTo(message), 0,
+               {std::min(limits.deadline, now + kCancelTime), limits.is_stopped});
+    return absl::OkStatus();
   }
 
   const ServerSettings settings_;

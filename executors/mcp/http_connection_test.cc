@@ -91,18 +91,65 @@ TEST(HttpConnectionTest, AStreamWithNotificationsAndRequestsBeforeTheAnswer) {
   EXPECT_TRUE(is_answered);
 }
 
+TEST(HttpConnectionTest, ServersAskABoundedNumberOfTimes) {
+  const Json ping = {{"jsonrpc", "2.0"}, {"id", "p"}, {"method", "ping"}};
+  std::string stream;
+  for (int i = 0; i < 200; ++i) absl::StrAppend(&stream, "data: ", DumpJson(ping), "\n\n");
+  std::atomic<int> answers = 0;
+  TestHttpServer server([&](const httplib::Request& request, httplib::Response& reply) {
+    if (request.body.find(R"("id":"p")") != std::string::npos) {
+      // Asks again in what it says to the answer.
+      ++answers;
+      reply.set_content(stream, "text/event-stream");
+      return;
+    }
+    Server([&](const Json& message, const auto&, httplib::Response& call) {
+      call.set_content(
+          absl::StrCat(stream, "data: ", DumpJson(Answer(message["id"], "late")), "\n\n"),
+          "text/event-stream");
+    })(request, reply);
+  });
+  Client client(At(server));
+  EXPECT_THAT(Call(client), HasSubstr("the server asks more than 100 times before it answers"));
+  EXPECT_EQ(answers, 100);
+  // Each is a look at the caller's limits.
+  answers = 0;
+  EXPECT_THAT(Call(client, {.is_stopped = [&] { return answers >= 3; }}),
+              HasSubstr("error: far: "));
+  EXPECT_EQ(answers, 3);
+}
+
+TEST(HttpConnectionTest, AnUnknownVersionOfTheProtocolIsRefused) {
+  TestHttpServer server([](const httplib::Request& request, httplib::Response& reply) {
+    const Json message = ParseJson(request.body).value();
+    reply.set_content(DumpJson({{"jsonrpc", "2.0"},
+                                {"id", message["id"]},
+                                {"result", {{"protocolVersion", "1999-01-01"}}}}),
+                      "application/json");
+  });
+  Client client(At(server));
+  EXPECT_EQ(Call(client),
+            "error: far: initialize: the server speaks version '1999-01-01' of the protocol; known "
+            "are: 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25");
+}
+
 TEST(HttpConnectionTest, AForgottenSessionIsMadeAnew) {
   std::atomic<int> calls = 0;
   TestHttpServer server(
       Server([&calls](const Json& message, const auto&, httplib::Response& reply) {
         if (++calls == 1) {
           reply.status = 404;
+        } else if (calls == 3) {
+          reply.status = 400;
+          reply.set_content("Bad Request: No valid Session ID provided", "text/plain");
         } else {
           reply.set_content(DumpJson(Answer(message["id"], "again")), "application/json");
         }
       }));
   Client client(At(server));
   EXPECT_EQ(Call(client), "again");
+  EXPECT_EQ(Call(client), "again");
+  EXPECT_EQ(calls, 4);
 }
 
 TEST(HttpConnectionTest, WrongAnswersAreErrorsWithoutSecrets) {
