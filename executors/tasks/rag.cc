@@ -194,6 +194,10 @@ absl::StatusOr<TaskOutcome> RagRunner::Run(const TaskContext& context) {
                      context.on_log(LogLevel::kWarning, text);
                    }));
   RETURN_IF_ERROR(LoadQueries(spec, context, env_));
+  if (spec.generation) {  // its name is wrong before documents come in
+    RETURN_IF_ERROR(
+        FindByName(spec.generation->model, "spec.generation.model", context, env_).status());
+  }
   if (!spec.by_server) {
     RETURN_IF_ERROR(
         encoder_.Load(spec.embedding, "spec.embedding.model", DeviceOf(spec), context, env_));

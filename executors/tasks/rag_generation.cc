@@ -20,49 +20,77 @@ std::string TextOf(const Json& payload) {
   return text.is_string() ? text.get<std::string>() : DumpJson(payload);
 }
 
+std::string HeadOf(const GenerationSpec& spec) { return absl::StrCat(spec.instructions, "\n\n"); }
+
+std::string PassageOf(const Json& query, size_t i) {
+  return absl::StrCat("[", i + 1, "] ", TextOf(query["items"][i]["payload"]), "\n\n");
+}
+
+std::string TailOf(const Json& query) {
+  return absl::StrCat("Question: ", query["query"].get<std::string>(), "\nAnswer:");
+}
+
 std::string PromptOf(const GenerationSpec& spec, const Json& query, size_t passages) {
-  std::string prompt = absl::StrCat(spec.instructions, "\n\n");
-  for (size_t i = 0; i < passages; ++i) {
-    absl::StrAppend(&prompt, "[", i + 1, "] ", TextOf(query["items"][i]["payload"]), "\n\n");
+  std::string prompt = HeadOf(spec);
+  for (size_t i = 0; i < passages; ++i) absl::StrAppend(&prompt, PassageOf(query, i));
+  return absl::StrCat(prompt, TailOf(query));
+}
+
+// How many of the passages fit into so many tokens if each part is tokenised by itself: their sum
+// is hardly another than that of the whole, which is too long to be tokenised for each of them.
+size_t AboutFitting(const GenerationSpec& spec, const Json& query, const text::Tokenizer& tokenizer,
+                    int64_t room) {
+  const auto count = [&](const std::string& text, bool is_first) {
+    return static_cast<int64_t>(tokenizer.Encode(text, is_first).size());
+  };
+  int64_t tokens = count(HeadOf(spec), true) + count(TailOf(query), false);
+  size_t passages = 0;
+  for (; passages < query["items"].size(); ++passages) {
+    tokens += count(PassageOf(query, passages), false);
+    if (tokens > room) break;
   }
-  return absl::StrCat(prompt, "Question: ", query["query"].get<std::string>(), "\nAnswer:");
+  return passages;
 }
 
 // The prompt with as many passages as leave room for the answer.
-absl::StatusOr<engine::GenerationRequest> RequestOf(const GenerationSpec& spec, const Json& query,
-                                                    const text::Tokenizer& tokenizer, int64_t limit,
-                                                    const TaskContext& context) {
-  const size_t all = query["items"].size();
-  engine::GenerationRequest request{.params = spec.params,
-                                    .item_index = query["index"].get<uint64_t>()};
-  const int64_t room = limit - std::min(spec.params.max_tokens, limit / 2);
-  for (size_t passages = all;; --passages) {
-    request.prompt_ids = tokenizer.Encode(PromptOf(spec, query, passages), true);
-    if (static_cast<int64_t>(request.prompt_ids.size()) <= room) {
-      if (passages < all) {
-        context.on_log(LogLevel::kWarning,
-                       absl::StrCat("query ", query["index"].get<uint64_t>(), ": only ", passages,
-                                    " of ", all, " passages fit the model's ", limit, " tokens"));
-      }
-      return request;
-    }
-    if (passages == 0) break;
-  }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "spec.generation: query ", query["index"].get<uint64_t>(), " and the instructions have ",
-      request.prompt_ids.size(), " tokens, the model has room for ", room));
-}
+struct Prompt {
+  engine::GenerationRequest request;
+  size_t passages = 0;
+};
 
-Json CitationsOf(const std::string& answer, const Json& items) {
-  Json citations = Json::array();
-  for (const int64_t number : CitedNumbers(answer, static_cast<int64_t>(items.size()))) {
-    const Json& item = items[static_cast<size_t>(number - 1)];
-    Json citation = {{"number", number}, {"id", item["id"]}};
-    const Field source = Field(&item, "")["payload"]["source"];
-    if (source.present()) citation["source"] = source.json();
-    citations.push_back(std::move(citation));
+absl::StatusOr<Prompt> MakePrompt(const GenerationSpec& spec, const Json& query,
+                                  const text::Tokenizer& tokenizer, int64_t limit,
+                                  const TaskContext& context) {
+  const size_t all = query["items"].size();
+  const auto index = query["index"].get<uint64_t>();
+  Prompt prompt{.request = {.params = spec.params, .item_index = index}};
+  const int64_t room = limit - std::min(spec.params.max_tokens, limit / 2);
+  const auto encode = [&](size_t passages) {
+    return tokenizer.Encode(PromptOf(spec, query, passages), true);
+  };
+  const auto fits = [room](const auto& ids) { return static_cast<int64_t>(ids.size()) <= room; };
+  prompt.passages = AboutFitting(spec, query, tokenizer, room);
+  prompt.request.prompt_ids = encode(prompt.passages);
+  while (!fits(prompt.request.prompt_ids)) {
+    if (prompt.passages == 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("spec.generation: query ", index, " and the instructions have ",
+                       prompt.request.prompt_ids.size(), " tokens, the model has room for ", room));
+    }
+    prompt.request.prompt_ids = encode(--prompt.passages);
   }
-  return citations;
+  while (prompt.passages < all) {
+    auto more = encode(prompt.passages + 1);
+    if (!fits(more)) break;
+    prompt.request.prompt_ids = std::move(more);
+    ++prompt.passages;
+  }
+  if (prompt.passages < all) {
+    context.on_log(LogLevel::kWarning,
+                   absl::StrCat("query ", index, ": only ", prompt.passages, " of ", all,
+                                " passages fit the model's ", limit, " tokens"));
+  }
+  return prompt;
 }
 
 }  // namespace
@@ -101,6 +129,18 @@ std::vector<int64_t> CitedNumbers(const std::string& answer, int64_t passages) {
   return numbers;
 }
 
+Json CitationsOf(const std::string& answer, const Json& items, size_t passages) {
+  Json citations = Json::array();
+  for (const int64_t number : CitedNumbers(answer, static_cast<int64_t>(passages))) {
+    const Json& item = items[static_cast<size_t>(number - 1)];
+    Json citation = {{"number", number}, {"id", item["id"]}};
+    const Field source = Field(&item, "")["payload"]["source"];
+    if (source.present()) citation["source"] = source.json();
+    citations.push_back(std::move(citation));
+  }
+  return citations;
+}
+
 absl::Status Generator::Answer(const GenerationSpec& spec, at::Device device,
                                const std::vector<Json*>& queries, const TaskContext& context,
                                const EnvLookup& env) {
@@ -108,10 +148,13 @@ absl::Status Generator::Answer(const GenerationSpec& spec, at::Device device,
   model::LoadedModel& loaded = model_.loaded();
   const auto engine = engine::Engine::Create(&loaded, {});
   std::vector<engine::GenerationRequest> requests;
+  std::vector<size_t> passages;  // of each
   for (const Json* query : queries) {
-    ASSIGN_OR_RETURN(auto request,
-                     RequestOf(spec, *query, *loaded.tokenizer, engine->max_model_len(), context));
-    requests.push_back(std::move(request));
+    if (context.is_stopped()) return absl::CancelledError("stopped");
+    ASSIGN_OR_RETURN(Prompt prompt,
+                     MakePrompt(spec, *query, *loaded.tokenizer, engine->max_model_len(), context));
+    requests.push_back(std::move(prompt.request));
+    passages.push_back(prompt.passages);
   }
   ASSIGN_OR_RETURN(const std::vector<engine::Completion> completions,
                    engine->Generate(requests, [&](const engine::GenerationProgress& progress) {
@@ -124,7 +167,7 @@ absl::Status Generator::Answer(const GenerationSpec& spec, at::Device device,
   for (size_t i = 0; i < queries.size(); ++i) {
     const std::string answer(Trim(completions[i].text));
     (*queries[i])["answer"] = answer;
-    (*queries[i])["citations"] = CitationsOf(answer, (*queries[i])["items"]);
+    (*queries[i])["citations"] = CitationsOf(answer, (*queries[i])["items"], passages[i]);
   }
   return absl::OkStatus();
 }

@@ -39,6 +39,10 @@ absl::StatusOr<GenerationSpec> ReadGeneration(const Field& block);
 // none.
 std::vector<int64_t> CitedNumbers(const std::string& answer, int64_t passages);
 
+// What an answer cites of the first `passages` items, those that the model saw: a list of
+// {number, id, source}.
+Json CitationsOf(const std::string& answer, const Json& items, size_t passages);
+
 // Keeps the model of its last task warm.
 class Generator {
  public:

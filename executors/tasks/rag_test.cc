@@ -312,17 +312,36 @@ TEST_F(RagTest, AnswersAreMadeFromThePassages) {
   spec_["generation"]["instructions"] = std::string(20000, 'x');
   EXPECT_THAT(Error(), HasSubstr("spec.generation: query 0 and the instructions have"));
   spec_["generation"] = {{"model", "./nowhere"}};
+  const size_t asked = qdrant_.requests().size();
   EXPECT_THAT(Error(), HasSubstr("spec.generation.model: no such model"));
+  EXPECT_EQ(qdrant_.requests().size(), asked) << "before anything is searched";
   spec_["generation"] = {{"max_tokens", 3}};
   EXPECT_EQ(Error(), "spec.generation.model: expected a string, got nothing");
   spec_["generation"] = {{"model", "x"}, {"temperature", -1}};
   EXPECT_EQ(Error(), "spec.generation.temperature: expected a number of at least 0, got -1");
 }
 
+TEST_F(RagTest, PassagesThatDoNotFitAreLeftOut) {
+  retrieval::FakeQdrant::Collection& collection = qdrant_.collections["handbook"];
+  for (auto& point : collection.points) point.payload = {{"text", std::string(400, 'x')}};
+  spec_["data"]["items"] = {"good dog"};
+  spec_["search"]["top_k"] = 8;
+  spec_["generation"] = {{"model", model::ModelGolden("llama").string()}, {"max_tokens", 4}};
+  const Json result = Result();
+  EXPECT_EQ(result["queries"][0]["items"].size(), 8u);
+  EXPECT_THAT(log_, Contains(AllOf(HasSubstr("query 0: only "), HasSubstr(" of 8 passages fit"))));
+}
+
 TEST(CitationTest, NumbersInBrackets) {
   EXPECT_THAT(CitedNumbers("As [2] says, and [1, 3] too [2].", 3), ElementsAre(2, 1, 3));
   EXPECT_THAT(CitedNumbers("[0] [4] [x] [] [1", 3), testing::IsEmpty());
   EXPECT_THAT(CitedNumbers("[a [3]]", 3), ElementsAre(3));
+}
+
+TEST(CitationTest, OnlyPassagesThatTheModelSaw) {
+  const Json items = {{{"id", 7}, {"payload", {{"source", "a.md"}}}}, {{"id", 8}}, {{"id", 9}}};
+  EXPECT_EQ(CitationsOf("[1] [2] [3]", items, 2),
+            (Json{{{"number", 1}, {"id", 7}, {"source", "a.md"}}, {{"number", 2}, {"id", 8}}}));
 }
 
 TEST_F(RagTest, StopsBetweenSteps) {
