@@ -93,18 +93,23 @@ class CompletionsReader : public ReplyReader {
     return absl::DataLossError("an event of the stream is no JSON map");
   }
 
-  // A delta goes to the call with its index, or its id; without both, to the last call, unless it
-  // names a tool.
+  // A delta goes to the last call with its index, or to that with its id; without both, to the last
+  // call, unless it names a tool. Another id with a name is another call, also where a server gives
+  // all of them one index.
   void AddToCall(const Field& delta) {
     const std::optional<int64_t> index = delta["index"].present() && delta["index"].Int().ok()
                                              ? std::optional(*delta["index"].Int())
                                              : std::nullopt;
     const std::string id = StringIn(delta.json(), "id");
     const std::string name = StringIn(delta["function"].json(), "name");
-    size_t place = 0;
-    for (; place < calls_.size(); ++place) {
-      const OpenCall& open = calls_[place];
-      if (index ? open.index == index : !id.empty() && open.call.id == id) break;
+    size_t place = calls_.size();
+    for (size_t i = 0; i < calls_.size(); ++i) {
+      const OpenCall& open = calls_[i];
+      if (index ? open.index == index : !id.empty() && open.call.id == id) place = i;
+    }
+    if (place < calls_.size() && !id.empty() && !name.empty() && !calls_[place].call.id.empty() &&
+        calls_[place].call.id != id) {
+      place = calls_.size();
     }
     if (place == calls_.size() && !index && id.empty() && name.empty() && place > 0) --place;
     if (place == calls_.size()) calls_.push_back({index, {}});

@@ -122,6 +122,28 @@ TEST_F(EndpointTest, CallsOfServersThatAreNotQuiteLikeOpenAi) {
   EXPECT_NE(reply->message.tool_calls[0].id, reply->message.tool_calls[1].id);
 }
 
+TEST_F(EndpointTest, SeveralCallsOfOneIndex) {
+  ScriptedEndpoint endpoint({Stream(
+      {Chunk(ParseJson(R"({"tool_calls": [{"index": 0, "id": "a", "function":
+                 {"name": "x", "arguments": "{"}}]})")
+                 .value()),
+       Chunk(
+           ParseJson(R"({"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]})").value()),
+       Chunk(ParseJson(R"({"tool_calls": [{"index": 0, "id": "b", "function":
+                 {"name": "x", "arguments": "{\"n\""}}]})")
+                 .value()),
+       Chunk(
+           ParseJson(R"({"tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}]})").value(),
+           "tool_calls")})});
+  const auto reply = Chat(endpoint.Env());
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  ASSERT_THAT(reply->message.tool_calls, SizeIs(2));
+  EXPECT_EQ(reply->message.tool_calls[0].id, "a");
+  EXPECT_EQ(reply->message.tool_calls[0].arguments, "{}");
+  EXPECT_EQ(reply->message.tool_calls[1].id, "b");
+  EXPECT_EQ(reply->message.tool_calls[1].arguments, R"({"n":1})");
+}
+
 TEST_F(EndpointTest, AWholeAnswerIsReadWhereAStreamWasAskedFor) {
   ScriptedEndpoint endpoint({Status(200, R"( {"choices": [{"message": {"role": "assistant",
       "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "tool_calls": [

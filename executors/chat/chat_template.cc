@@ -39,6 +39,30 @@ absl::StatusOr<std::string> ChatTemplate::Render(const Json& messages, const Jso
   return text;
 }
 
+std::vector<Message> OneCallAtATime(const std::vector<Message>& messages) {
+  std::vector<Message> out;
+  std::vector<bool> is_taken(messages.size(), false);
+  for (size_t i = 0; i < messages.size(); ++i) {
+    if (is_taken[i]) continue;
+    out.push_back(messages[i]);
+    if (messages[i].tool_calls.size() < 2) continue;
+    out.pop_back();
+    for (const ToolCall& call : messages[i].tool_calls) {
+      const bool is_first = &call == &messages[i].tool_calls.front();
+      out.push_back({.role = messages[i].role,
+                     .content = is_first ? messages[i].content : "",
+                     .tool_calls = {call}});
+      for (size_t k = i + 1; k < messages.size() && messages[k].role == "tool"; ++k) {
+        if (is_taken[k] || messages[k].tool_call_id != call.id) continue;
+        is_taken[k] = true;
+        out.push_back(messages[k]);
+        break;
+      }
+    }
+  }
+  return out;
+}
+
 Json MessagesForTemplate(const std::vector<Message>& messages) {
   Json list = Json::array();
   for (const Message& message : messages) {

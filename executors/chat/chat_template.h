@@ -47,6 +47,10 @@ class ChatTemplate {
   std::unique_ptr<const Parsed> parsed_;
 };
 
+// The same conversation with one call in a message, each followed by its answer: for templates that
+// take no more.
+std::vector<Message> OneCallAtATime(const std::vector<Message>& messages);
+
 // Messages and tools as templates take them.
 Json MessagesForTemplate(const std::vector<Message>& messages);
 Json ToolsForTemplate(const std::vector<ToolSpec>& tools);

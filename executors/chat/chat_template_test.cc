@@ -229,5 +229,26 @@ TEST(ChatTemplateTest, MessagesWithCallsAndBrokenArguments) {
             "f");
 }
 
+TEST(ChatTemplateTest, OneCallAtATimeWithItsAnswer) {
+  const auto answer = [](const std::string& id) {
+    return Message{.role = "tool", .content = "to " + id, .tool_call_id = id};
+  };
+  const std::vector<Message> messages = {
+      {.role = "user", .content = "hi"},
+      {.role = "assistant", .content = "well", .tool_calls = {{"a", "x", "{}"}, {"b", "y", "{}"}}},
+      answer("b"),
+      answer("a"),
+      {.role = "assistant", .content = "", .tool_calls = {{"a", "x", "{}"}}},
+      answer("a")};
+  std::string told;
+  for (const Message& message : OneCallAtATime(messages)) {
+    EXPECT_LE(message.tool_calls.size(), 1u);
+    told += message.role + ":" + message.content +
+            (message.tool_calls.empty() ? "" : "!" + message.tool_calls[0].id) + " ";
+  }
+  EXPECT_EQ(told,
+            "user:hi assistant:well!a tool:to a assistant:!b tool:to b assistant:!a tool:to a ");
+}
+
 }  // namespace
 }  // namespace flowmesh::chat

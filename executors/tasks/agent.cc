@@ -60,10 +60,11 @@ class AgentJob {
     ASSIGN_OR_RETURN(spec_, ReadAgentSpec(context_.document, warn));
     const auto configuration = agent::LoadConfiguration(spec_.config_name, env_);
     if (!configuration.ok()) return Annotate(configuration.status(), "spec.configName");
+    // Before models are loaded and servers started: a wrong column costs no minutes.
+    RETURN_IF_ERROR(LoadTasks());
     ASSIGN_OR_RETURN(const std::unique_ptr<agent::Assistant> assistant,
                      agent::Assistant::Make(*configuration, Environment(warn), ChatModels()));
     Log(absl::StrCat("loaded configuration ", spec_.config_name));
-    RETURN_IF_ERROR(LoadTasks());
 
     const bool is_one = tasks_.size() == 1;
     const absl::Duration timeout = spec_.timeout > absl::ZeroDuration() ? spec_.timeout

@@ -160,6 +160,11 @@ TEST_F(AgentTest, BadSpecsNameTheirField) {
   EXPECT_EQ(endpoint.count(), 0u);
   const auto none = [](std::string_view) { return std::nullopt; };
   EXPECT_THAT(Error(none, "{task: a}"), HasSubstr("UTU_LLM_MODEL and UTU_LLM_BASE_URL"));
+  // Data are read before models and tools are made.
+  std::ofstream(dir_ / "tasks.csv") << "text\nfirst\n";
+  EXPECT_THAT(Error(none, absl::StrCat("{data: {type: dataset, url: '",
+                                       (dir_ / "tasks.csv").string(), "', column: quest}}")),
+              HasSubstr("spec.data.column: column 'quest' not found"));
   EXPECT_EQ(failure_["metadata"]["error"].get<std::string>().empty(), false);
 }
 

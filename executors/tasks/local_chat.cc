@@ -54,11 +54,23 @@ absl::StatusOr<std::unique_ptr<LocalChat>> LocalChat::Make(model::LoadedModel* l
 
 absl::StatusOr<std::string> LocalChat::Render(const agent::ChatRequest& request) const {
   const bool is_of_tools = tool_template_ && !request.tools.empty();
-  return (is_of_tools ? *tool_template_ : template_)
-      .Render(chat::MessagesForTemplate(request.messages), chat::ToolsForTemplate(request.tools),
-              {.special_tokens = SpecialTokens(*loaded_->tokenizer),
-               .variables = options_.template_variables,
-               .now = Clock::Real().Now()});
+  const auto render = [&](const std::vector<chat::Message>& messages) {
+    return (is_of_tools ? *tool_template_ : template_)
+        .Render(chat::MessagesForTemplate(messages), chat::ToolsForTemplate(request.tools),
+                {.special_tokens = SpecialTokens(*loaded_->tokenizer),
+                 .variables = options_.template_variables,
+                 .now = Clock::Real().Now()});
+  };
+  absl::StatusOr<std::string> text = render(request.messages);
+  const bool has_several =
+      std::any_of(request.messages.begin(), request.messages.end(),
+                  [](const chat::Message& message) { return message.tool_calls.size() > 1; });
+  // Llama 3's templates raise where a message has two calls.
+  if (absl::IsInvalidArgument(text.status()) && has_several) {
+    absl::StatusOr<std::string> parted = render(chat::OneCallAtATime(request.messages));
+    if (parted.ok()) return parted;
+  }
+  return text;
 }
 
 absl::Status ModelTurns::Enter(const agent::ChatRequest& request) {

@@ -137,6 +137,25 @@ TEST_F(LocalChatTest, AModelMayHaveATemplateForTools) {
   EXPECT_EQ(say({{.name = "look_up", .parameters = Json::object()}}), Complete("look_up").text);
 }
 
+TEST_F(LocalChatTest, ATemplateMayTakeOneCallInAMessageOnly) {
+  options_.chat_template =
+      "{% for m in messages %}{% if m.tool_calls and m.tool_calls|length != 1 %}"
+      "{{ raise_exception('single calls only') }}{% endif %}"
+      "{{ m.role }}:{{ m.tool_calls[0].function.name if m.tool_calls else m.content }} "
+      "{% endfor %}";
+  const auto chat = Make();
+  chat::Message calls{.role = "assistant", .tool_calls = {{"a", "x", "{}"}, {"b", "y", "{}"}}};
+  const std::vector<chat::Message> messages = {
+      User("hi"),
+      calls,
+      {.role = "tool", .content = "one", .tool_call_id = "a"},
+      {.role = "tool", .content = "two", .tool_call_id = "b"}};
+  const auto reply = chat->Chat({messages, none_, absl::InfiniteDuration(), nullptr});
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(reply->message.content,
+            Complete("user:hi assistant:x tool:one assistant:y tool:two ").text);
+}
+
 TEST_F(LocalChatTest, TooLongAndNoTemplate) {
   const auto chat = Make();
   const std::vector<chat::Message> messages = {User(std::string(5000, 'x'))};

@@ -182,7 +182,8 @@ std::string Excerpt(const std::string& text, int64_t start) {
 int64_t IntArgument(const Json& arguments, const std::string& name, int64_t fallback) {
   const Json& value = Field(&arguments, "")[name].json();
   if (!value.is_number()) return fallback;
-  return value.is_number_float() ? static_cast<int64_t>(value.get<double>()) : value.get<int64_t>();
+  if (!value.is_number_float()) return value.get<int64_t>();
+  return static_cast<int64_t>(std::clamp(value.get<double>(), -9e18, 9e18));
 }
 
 }  // namespace flowmesh::agent

@@ -66,6 +66,7 @@ TEST_F(LocalToolsTest, FilesAreWrittenReadAndChanged) {
   EXPECT_THAT(edit("", "3"), StartsWith("error: old_text: not found"));
   EXPECT_EQ(Call("read_file", {{"path", "a/b.txt"}}), "1 two two");
   EXPECT_EQ(Call("read_file", {{"path", "a/b.txt"}, {"start", 6}}), "two\n[bytes 6 to 9 of 9]");
+  EXPECT_EQ(Call("read_file", {{"path", "a/b.txt"}, {"start", 1e300}}), "\n[bytes 9 to 9 of 9]");
 }
 
 TEST_F(LocalToolsTest, FilesElsewhereAreOutOfReach) {
