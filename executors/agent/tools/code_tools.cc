@@ -26,7 +26,13 @@ std::string Told(const ProgramEnd& end, const SandboxLimits& limits) {
     absl::StrAppend(&out, "[output cut: ", end.output_bytes - end.output.size(), " of ",
                     end.output_bytes, " bytes are left out]\n");
   }
-  if (end.is_flood) {
+  if (!end.too_much.empty()) {
+    absl::StrAppend(&out, "[ended: too much: ", end.too_much, "; at most ",
+                    end.too_much == "memory"  ? absl::StrCat(limits.memory_bytes >> 20, " MiB")
+                    : end.too_much == "files" ? absl::StrCat(limits.folder_bytes >> 20, " MiB")
+                                              : absl::StrCat(limits.processes, " at a time"),
+                    "]\n");
+  } else if (end.is_flood) {
     absl::StrAppend(&out, "[ended: it wrote more than ", limits.most_output, " bytes]\n");
   } else if (end.is_late) {
     absl::StrAppend(&out, "[ended: not over within ", absl::FormatDuration(limits.time), "]\n");

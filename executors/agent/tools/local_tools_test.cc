@@ -225,5 +225,27 @@ TEST_F(LocalToolsTest, LimitsAloneHoldAProgramWhereAConfigurationSaysSo) {
               AllOf(HasSubstr("204800\n0\n"), HasSubstr("/work\n"), Not(HasSubstr("canary"))));
 }
 
+TEST_F(LocalToolsTest, WhatAProgramHasInAllIsBounded) {
+  const auto too_much = [&](const std::string& program, const SandboxLimits& limits) {
+    const auto end = RunProgram({"/usr/bin/python3", "-c", program}, context_, limits,
+                                /*with_bubblewrap=*/false);
+    EXPECT_TRUE(end.ok()) << end.status();
+    return end.ok() ? end->too_much : "";
+  };
+  // Each process is within its limit.
+  EXPECT_EQ(too_much("import os, time\nfor i in range(3): os.fork()\nx = 'x' * (40 << 20)\n"
+                     "time.sleep(60)",
+                     {.memory_bytes = int64_t{200} << 20}),
+            "memory");
+  EXPECT_EQ(
+      too_much("import os, time\nfor i in range(5): os.fork()\ntime.sleep(60)", {.processes = 10}),
+      "processes");
+  EXPECT_EQ(too_much("import time\nfor i in range(20): open(str(i), 'w').write('x' * (1 << 20))\n"
+                     "time.sleep(60)",
+                     {.folder_bytes = 10u << 20}),
+            "files");
+  EXPECT_EQ(too_much("print(1)", {}), "");
+}
+
 }  // namespace
 }  // namespace flowmesh::agent

@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "common/files.h"
 #include "common/strings.h"
+#include "executors/agent/tools/usage.h"
 
 namespace flowmesh::agent {
 namespace {
@@ -22,6 +23,9 @@ namespace fs = std::filesystem;
 constexpr char kPath[] = "/usr/local/bin:/usr/bin:/bin";
 constexpr char kScratchBytes[] = "67108864";  // of each folder in memory
 constexpr int kLookAroundMs = 50;
+constexpr absl::Duration kCountProcesses = absl::Milliseconds(100);
+constexpr absl::Duration kCountFiles = absl::Seconds(1);
+constexpr int kOfBubblewrap = 2;  // processes
 
 // The system as the program sees it: its own places of programs and libraries, and of /etc what
 // those need. The rest of the machine, its secrets included, is not there.
@@ -126,6 +130,35 @@ bool Take(int fd, const SandboxLimits& limits, ProgramEnd& end) {
   return true;
 }
 
+// Looks now and then at what a program has.
+class Watch {
+ public:
+  Watch(pid_t pid, std::string workspace, const SandboxLimits& limits)
+      : pid_(pid), workspace_(std::move(workspace)), limits_(limits) {}
+
+  // Of what there is too much; empty: of nothing.
+  std::string TooMuch(absl::Duration now) {
+    if (now >= next_processes_) {
+      next_processes_ = now + kCountProcesses;
+      const ProcessUse use = UseOf(pid_);
+      if (use.memory_bytes > static_cast<uint64_t>(limits_.memory_bytes)) return "memory";
+      if (use.processes > limits_.processes + kOfBubblewrap) return "processes";
+    }
+    if (now >= next_files_) {
+      const bool is_full = DiskUse(workspace_, limits_.folder_bytes) > limits_.folder_bytes;
+      next_files_ = Clock::Real().Monotonic() + kCountFiles;
+      if (is_full) return "files";
+    }
+    return "";
+  }
+
+ private:
+  const pid_t pid_;
+  const std::string workspace_;
+  const SandboxLimits& limits_;
+  absl::Duration next_processes_, next_files_;
+};
+
 }  // namespace
 
 absl::Status CheckBubblewrap() {
@@ -164,6 +197,7 @@ absl::StatusOr<ProgramEnd> RunProgram(const std::vector<std::string>& program,
   const absl::Duration left = std::min(limits.time, context.deadline - clock.Monotonic());
   const absl::Duration until = clock.Monotonic() + left;
   ProgramEnd end;
+  Watch watch(process.pid(), workspace, limits);
   while (true) {
     pollfd wait{pipe.read.get(), POLLIN, 0};
     ::poll(&wait, 1, kLookAroundMs);
@@ -172,8 +206,9 @@ absl::StatusOr<ProgramEnd> RunProgram(const std::vector<std::string>& program,
     const bool is_open = Take(pipe.read.get(), limits, end);
     end.is_flood = end.output_bytes > limits.most_output;
     end.is_late = clock.Monotonic() >= until;
+    if (!end.status) end.too_much = watch.TooMuch(clock.Monotonic());
     const bool is_stopped = context.is_stopped && context.is_stopped();
-    if (end.status || end.is_flood || end.is_late || is_stopped) {
+    if (end.status || end.is_flood || end.is_late || !end.too_much.empty() || is_stopped) {
       process.Terminate(absl::ZeroDuration());  // with what it left in the background
       if (is_stopped) return absl::CancelledError("cancelled");
       break;
