@@ -1,5 +1,7 @@
 #include "sidecar/worker/orchestrator_record.h"
 
+#include <utility>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/field.h"
@@ -25,23 +27,26 @@ std::string TasksUrl(const Json& document, const std::string& orchestrator_base_
   return absl::StrCat(url, kTasksPath);
 }
 
-std::string WhyNotWanted(const std::string& tasks_url, const std::string& task_id,
-                         const std::string& worker_id, const std::string& orchestrator_base_url,
-                         const std::string& orchestrator_token) {
+absl::StatusOr<std::string> WhyNotWanted(const std::string& tasks_url, const std::string& task_id,
+                                         const std::string& worker_id,
+                                         const std::string& orchestrator_base_url,
+                                         const std::string& orchestrator_token,
+                                         std::function<bool()> is_cancelled) {
   if (tasks_url.empty()) return "";
   HttpRequest request{.url = absl::StrCat(tasks_url, "/", task_id)};
   request.timeout = request.total_timeout = kTimeout;
+  request.cancelled = std::move(is_cancelled);
   if (!orchestrator_token.empty() && UrlOrigin(tasks_url) == UrlOrigin(orchestrator_base_url)) {
     request.headers.emplace_back("Authorization", "Bearer " + orchestrator_token);
   }
-  const absl::StatusOr<HttpResponse> response = HttpClient().Send(request);
-  if (!response.ok() || response->status != 200) {
+  ASSIGN_OR_RETURN(const HttpResponse response, HttpClient().Send(request));
+  if (response.status != 200) {
     LogWarning(
-        "task {}: the orchestrator does not say whether it is still wanted ({}): it runs", task_id,
-        response.ok() ? absl::StrCat("status ", response->status) : Message(response.status()));
+        "task {}: the orchestrator does not say whether it is still wanted (status {}): it runs",
+        task_id, response.status);
     return "";
   }
-  const absl::StatusOr<Json> record = ParseJson(response->body);
+  const absl::StatusOr<Json> record = ParseJson(response.body);
   if (!record.ok() || !record->is_object()) return "";
   const Field root(&*record, "");
   const std::string status = root["status"].StringOr("").value_or("");

@@ -23,7 +23,7 @@ class WhyNotWantedTest : public ::testing::Test {
   std::string Ask(const std::string& body, int status = 200) {
     body_ = body;
     status_ = status;
-    return WhyNotWanted(server_.url("/api/v1/tasks"), "t1", "w", server_.url(), kToken);
+    return WhyNotWanted(server_.url("/api/v1/tasks"), "t1", "w", server_.url(), kToken).value();
   }
 
   std::string body_;
@@ -49,7 +49,7 @@ TEST_F(WhyNotWantedTest, RubbishDropsNothing) {
   EXPECT_EQ(Ask(R"({"status":"DONE"})", 404), "");
   EXPECT_EQ(Ask(R"({"status":"DONE"})", 500), "");
   RawServer rude([](const std::string&) { return "no HTTP at all"; });
-  EXPECT_EQ(WhyNotWanted(rude.url("/api/v1/tasks"), "t1", "w", rude.url(), kToken), "");
+  EXPECT_FALSE(WhyNotWanted(rude.url("/api/v1/tasks"), "t1", "w", rude.url(), kToken).ok());
 }
 
 TEST_F(WhyNotWantedTest, TheTokenFollowsNoRedirectToAnotherHost) {
@@ -57,13 +57,14 @@ TEST_F(WhyNotWantedTest, TheTokenFollowsNoRedirectToAnotherHost) {
     reply.set_redirect(server_.url(request.path), 307);
   });
   body_ = R"({"status":"DONE"})";
-  EXPECT_NE(WhyNotWanted(lure.url("/api/v1/tasks"), "t1", "w", lure.url(), kToken), "");
+  EXPECT_NE(WhyNotWanted(lure.url("/api/v1/tasks"), "t1", "w", lure.url(), kToken).value(), "");
   ASSERT_EQ(server_.requests().size(), 1u);
   EXPECT_FALSE(server_.requests()[0].has_header("Authorization"));
 }
 
 TEST_F(WhyNotWantedTest, TheTokenGoesToTheOriginOfTheBaseUrlOnly) {
-  WhyNotWanted(server_.url("/api/v1/tasks"), "t1", "w", "http://127.0.0.1:1", kToken);
+  EXPECT_TRUE(
+      WhyNotWanted(server_.url("/api/v1/tasks"), "t1", "w", "http://127.0.0.1:1", kToken).ok());
   EXPECT_FALSE(server_.requests().at(0).has_header("Authorization"));
 }
 

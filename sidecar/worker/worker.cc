@@ -16,6 +16,8 @@ namespace {
 
 using google::protobuf::util::TimeUtil;
 
+// For how long an orchestrator that did not answer is not asked again.
+constexpr absl::Duration kAskPause = absl::Seconds(60);
 constexpr char kStopping[] = "the worker is stopping";
 
 std::string TypeOf(const Envelope& envelope) {
@@ -316,17 +318,31 @@ void Worker::RunTask(const TaskPtr& task) {
   HandOver(task, std::move(ended));
 }
 
-// Whether the orchestrator still wants a task of an earlier life from this worker; when not, it is
-// forgotten.
+// Whether a task of an earlier life is to run: the orchestrator still wants it from this worker, or
+// does not say. When not, it is forgotten, or left as it is because the worker ends.
 bool Worker::StillWanted(const Task& task) {
-  const std::string reason =
+  if (parts_.clock.Monotonic() < ask_again_) return true;
+  const absl::StatusOr<std::string> reason =
       WhyNotWanted(TasksUrl(*task.envelope.document, options_.orchestrator_base_url), task.id(),
-                   id(), options_.orchestrator_base_url, options_.orchestrator_token);
-  if (reason.empty()) return true;
-  LogInfo("task {} of an earlier life is dropped: {}", task.id(), reason);
-  parts_.metrics.CountTask(TypeOf(task.envelope), "not_wanted");
-  parts_.journal.Forget(task.entry);
-  parts_.tasks.Forget(task.id());
+                   id(), options_.orchestrator_base_url, options_.orchestrator_token, [this] {
+                     absl::MutexLock lock(&mutex_);
+                     return draining_ || stopping_;
+                   });
+  if (reason.ok() && reason->empty()) return true;
+  if (reason.ok()) {
+    LogInfo("task {} of an earlier life is dropped: {}", task.id(), *reason);
+    parts_.metrics.CountTask(TypeOf(task.envelope), "not_wanted");
+    parts_.journal.Forget(task.entry);
+    parts_.tasks.Forget(task.id());
+  } else if (!absl::IsCancelled(reason.status())) {
+    // Those after it need not wait for the same silence.
+    if (absl::IsDeadlineExceeded(reason.status())) {
+      ask_again_ = parts_.clock.Monotonic() + kAskPause;
+    }
+    LogWarning("task {}: the orchestrator does not say whether it is still wanted ({}): it runs",
+               task.id(), Message(reason.status()));
+    return true;
+  }
   {
     absl::MutexLock lock(&mutex_);
     running_.reset();

@@ -197,6 +197,7 @@ class Worker {
   const WorkerParts parts_;
   const std::string attempt_prefix_;  // of this life
   Presence presence_;                 // never called with mutex_ held
+  absl::Duration ask_again_;          // monotonic; the lane's
 
   mutable absl::Mutex mutex_;
   bool registered_ ABSL_GUARDED_BY(mutex_) = false;

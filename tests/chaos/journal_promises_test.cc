@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <atomic>
 #include <map>
 #include <set>
 
@@ -350,6 +351,37 @@ TEST_F(Promises, P4_ALongTaskGoesOnWhileTheSidecarIsAway) {
   EXPECT_EQ(line.ResultFile(running)["tasks"], 1);
   EXPECT_EQ(log().find("at it"), log().rfind("at it"));  // one run
   EXPECT_EQ(ProveRecovery(line), "");
+}
+
+TEST_F(Promises, P4_AnOrchestratorThatDoesNotAnswerHoldsTheReplayUpOnce) {
+  std::atomic<bool> over{false};
+  const TestHttpServer orchestrator([&](const httplib::Request&, httplib::Response&) {
+    Eventually([&] { return over.load(); }, absl::Seconds(60));
+  });
+  Line line({.sidecar_env = {{"ORCHESTRATOR_BASE_URL", orchestrator.url()}}});
+  const auto leave_behind = [&](const std::vector<std::string>& ids) {
+    line.executor("e0").process().Signal(SIGKILL);
+    ASSERT_TRUE(line.WaitForStatus("STARTING", "w"));
+    for (const std::string& id : ids) Publish(line, Line::Envelope(id, kEcho, "w"));
+    ASSERT_TRUE(WaitForJournal(line, static_cast<int>(ids.size())));
+    Kill(line);
+    line.StartExecutor("e0");
+    line.StartSidecar();
+  };
+  const std::vector<std::string> ids = {"a", "b", "c"};
+  leave_behind(ids);
+  for (const std::string& id : ids) EXPECT_TRUE(line.events().WaitForTerminal(id)) << id;
+  EXPECT_THAT(orchestrator.requests(), SizeIs(1));
+  ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
+  // Nor does it hold the end up.
+  leave_behind({"d"});
+  ASSERT_TRUE(Eventually([&] { return orchestrator.requests().size() == 2; }));
+  line.sidecar().process().Signal(SIGTERM);
+  const auto status = line.sidecar().process().Wait(absl::Seconds(4));
+  over = true;
+  ASSERT_TRUE(status) << line.sidecar().Output();
+  EXPECT_TRUE(status->ok()) << status->ToString();
+  EXPECT_THAT(EventsOf(line, "d", "TASK_STARTED"), IsEmpty());
 }
 
 TEST_F(Promises, P4_ATaskThatTheOrchestratorHasGivenAwayIsDropped) {

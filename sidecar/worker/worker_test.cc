@@ -1,0 +1,80 @@
+// A worker without Redis whose executor never comes: what it takes stays in its queue.
+#include "sidecar/worker/worker.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+#include "common/files.h"
+#include "tests/integration/eventually.h"
+
+namespace flowmesh::sidecar {
+namespace {
+
+using ::flowmesh::testing::Eventually;
+
+class WorkerTest : public ::testing::Test {
+ protected:
+  WorkerTest() {
+    WorkerOptions options;
+    options.worker_id = "w";
+    options.results_dir = dir_.path();
+    options.max_spool_bytes = 1000;
+    worker_ = std::make_unique<Worker>(std::move(options),
+                                       Registration{.worker_id = "w", .instance_id = "0123456789"},
+                                       WorkerParts{.clock = clock_,
+                                                   .publisher = publisher_,
+                                                   .executor = link_,
+                                                   .deliverer = deliverer_,
+                                                   .tasks = tasks_,
+                                                   .quarantine = quarantine_,
+                                                   .journal = *journal_,
+                                                   .announcer = announcer_,
+                                                   .metrics = metrics_});
+    worker_->Register();
+  }
+  ~WorkerTest() override {
+    worker_->Stop();
+    announcer_.Stop();
+  }
+
+  // A task whose document has somewhat more than `bytes`.
+  Worker::Acceptance Accept(const std::string& id, size_t bytes) {
+    const Json document = {{"spec", {{"taskType", "echo"}, {"text", std::string(bytes, 'x')}}}};
+    const Worker::Acceptance answer =
+        worker_->Accept(MakeLocalEnvelope(document, id, "w", "then"), "redis", bytes);
+    journal_->Flush();  // the quota is of what is on disk
+    return answer;
+  }
+
+  const Clock& clock_ = Clock::Real();
+  TempDir dir_;
+  NoPublisher publisher_;
+  ExecutorLink link_{"e0", "unix:/nowhere", {}, clock_, [] {}};
+  Deliverer deliverer_{{}, clock_};
+  TaskTable tasks_;
+  Quarantine quarantine_{{}, clock_};
+  std::unique_ptr<Journal> journal_ = Journal::Open(dir_ / "journal.db", {}, clock_).value();
+  Announcer announcer_{{.floor = absl::ZeroDuration()}, clock_, publisher_};
+  SidecarMetrics metrics_{"1"};
+  std::unique_ptr<Worker> worker_;
+};
+
+// Promise P7: nothing that was taken is dropped for want of room; new work is refused.
+TEST_F(WorkerTest, AFullSpoolRefusesNewWorkAndKeepsTheOld) {
+  ASSERT_EQ(Accept("old", 600), Worker::Acceptance::kQueued);
+  EXPECT_EQ(Accept("too much", 600), Worker::Acceptance::kFull);
+  EXPECT_EQ(tasks_.Find("too much")->state(), v1::FAILED);
+  EXPECT_EQ(tasks_.Find("too much")->error(),
+            "the spool of worker w is full (1000 bytes): results wait for the orchestrator");
+  EXPECT_EQ(tasks_.Find("old")->state(), v1::QUEUED);
+  EXPECT_EQ(journal_->stats().open_tasks, 1u);
+  EXPECT_EQ(Accept("small", 100), Worker::Acceptance::kQueued);  // there is room for that
+  // The end of a task makes room, once it was told.
+  EXPECT_TRUE(worker_->Cancel("old", "no longer wanted"));
+  ASSERT_TRUE(Eventually([&] { return journal_->stats().open_tasks == 1; }));
+  EXPECT_EQ(Accept("another", 600), Worker::Acceptance::kQueued);
+}
+
+}  // namespace
+}  // namespace flowmesh::sidecar
