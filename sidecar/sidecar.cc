@@ -17,11 +17,9 @@ namespace {
 // How long a start waits for executors to describe their hardware: a pod's executor container may
 // come up after the sidecar, and the workers register without it then.
 constexpr absl::Duration kExecutorWait = absl::Seconds(5);
-constexpr absl::Duration kCheckInterval = absl::Seconds(5);
 // Between the last terminal event and UNREGISTER (PROTOCOL.md 2.7).
 constexpr absl::Duration kUnregisterPause = absl::Seconds(1);
 constexpr absl::Duration kUnregisterTimeout = absl::Seconds(5);
-constexpr absl::Duration kTelemetryTimeout = absl::Seconds(2);
 // For giving up: the executors' own grace, and files to be written.
 constexpr absl::Duration kGiveUpTimeout = absl::Seconds(15);
 // When forced: for executors to hear that their tasks are cancelled.
@@ -81,6 +79,7 @@ Sidecar::~Sidecar() {
   subscriber_.reset();
   if (beats_.joinable()) beats_.join();
   if (power_thread_.joinable()) power_thread_.join();
+  if (keeper_.joinable()) keeper_.join();
   for (const auto& link : links_) link->Stop();
   for (const auto& worker : workers_) worker->Stop();
   // No more posts, then the last answers; only then may those go whom the answers reach.
@@ -195,6 +194,10 @@ void Sidecar::MakeParts() {
         executor.name, executor.target, ExecutorLinkOptions{.silence_limit = config_.task_silence},
         clock_, [this] { OnExecutorChange(); }));
     workers_.push_back(MakeWorker(executor, *links_.back()));
+    workers_.back()->presence().SetOnSoonerCheck([this] {
+      absl::MutexLock lock(&mutex_);
+      sooner_check_ = true;
+    });
   }
 }
 
@@ -234,18 +237,16 @@ std::vector<Worker*> Sidecar::WorkerPointers() const {
 // --- Life ----------------------------------------------------------------------------------------
 
 ExitCode Sidecar::Run() {
-  if (ComeUp()) Housekeep();
-  bool superseded = false;
-  {
-    absl::MutexLock lock(&mutex_);
-    superseded = superseded_;
-  }
-  if (superseded) {
-    GiveUp();
-    return ExitCode::kSuperseded;
-  }
-  Drain();
-  return ExitCode::kOk;
+  if (ComeUp()) WaitStop(absl::InfiniteDuration());
+  if (!IsSuperseded()) Drain();
+  if (!IsSuperseded()) return ExitCode::kOk;
+  GiveUp();
+  return ExitCode::kSuperseded;
+}
+
+bool Sidecar::IsSuperseded() const {
+  absl::MutexLock lock(&mutex_);
+  return superseded_;
 }
 
 void Sidecar::RequestDrain(int count) {
@@ -269,7 +270,15 @@ bool Sidecar::ComeUp() {
   } else {
     OnSubscription(true, "");
   }
+  // Whatever Redis holds of these ids, an earlier life left it behind.
+  const uint64_t holds = publisher_->holds();
+  if (redis_ && redis_->state() == redis::State::kReady) {
+    publisher_->ReleaseTaskEvents(holds);
+    publisher_->ReleaseTransactions(holds);
+  }
+  TellSubscribed();
   for (const auto& worker : workers_) worker->Register();
+  keeper_ = std::thread([this] { Housekeep(); });
   beats_ = std::thread([this] { BeatLoop(); });
   power_thread_ = std::thread([this] { PowerLoop(); });
   return true;
@@ -366,17 +375,26 @@ void Sidecar::OnSubscription(bool alive, const std::string& reason) {
       deaf_since_.reset();
     }
     subscribed_ = alive;
+    // That it is alive is told once the registration has been looked at.
+    woken_ = woken_ || alive;
   }
-  if (!alive) LogWarning("the subscription is lost, tasks may be missed: {}", reason);
-  for (const auto& worker : workers_) worker->presence().SetSubscribed(alive);
-  if (alive) Wake();
+  if (alive) return;
+  LogWarning("the subscription is lost, tasks may be missed: {}", reason);
+  TellSubscribed();
+}
+
+void Sidecar::TellSubscribed() {
+  absl::MutexLock lock(&mutex_);  // or a newer one might be overtaken
+  for (const auto& worker : workers_) worker->presence().SetSubscribed(subscribed_);
 }
 
 void Sidecar::OnRedisState(redis::State state, const std::string& reason) {
   if (state == redis::State::kReady) {
     LogInfo("connected to Redis at {}", config_.redis->ToString());
-    Wake();
+    absl::MutexLock lock(&mutex_);
+    woken_ = true;
   } else {
+    publisher_->Hold();
     LogWarning("Redis at {}: {}", config_.redis->ToString(), reason);
   }
 }
@@ -388,144 +406,28 @@ void Sidecar::OnExecutorChange() {
   woken_ = true;
 }
 
-void Sidecar::Wake() {
-  absl::MutexLock lock(&mutex_);
-  woken_ = true;
-}
-
-// --- Periodic work -------------------------------------------------------------------------------
-
-// Returns when the sidecar is to stop.
-void Sidecar::Housekeep() {
-  absl::Duration next_full_check = clock_.Monotonic() + kCheckInterval;
-  while (true) {
-    bool full = false, hardware_changed = false;
-    {
-      absl::MutexLock lock(&mutex_);
-      const absl::Duration now = clock_.Monotonic();
-      clock_.Await(mutex_, absl::Condition(this, &Sidecar::WokenLocked),
-                   std::min(next_full_check - now, UntilNextCheck(now)));
-      if (StopLocked()) return;
-      full = std::exchange(woken_, false);
-      hardware_changed = std::exchange(hardware_changed_, false);
-    }
-    if (hardware_changed) RefreshHardware();
-    const absl::Duration now = clock_.Monotonic();
-    full = full || now >= next_full_check;
-    if (full) next_full_check = now + kCheckInterval;
-    if (!redis_ || redis_->state() != redis::State::kReady) continue;
-    if (full) announcer_->Kick();
-    for (const auto& worker : workers_) {
-      const std::optional<absl::Duration> due = worker->presence().next_check();
-      if (full || (due && *due <= now)) CheckWorker(*worker);
-      worker->presence().ClearChecksUntil(now);
-    }
-  }
-}
-
-absl::Duration Sidecar::UntilNextCheck(absl::Duration now) const {
-  absl::Duration wait = kCheckInterval;
-  for (const auto& worker : workers_) {
-    const std::optional<absl::Duration> due = worker->presence().next_check();
-    if (due) wait = std::min(wait, std::max(*due - now, absl::ZeroDuration()));
-  }
-  return wait;
-}
-
-// Compares Redis with what we know of a worker, and mends it (PROTOCOL.md 2.6, 2.8, 5.5).
-void Sidecar::CheckWorker(Worker& worker) {
-  const std::string key = absl::StrCat("worker:", worker.id());
-  const absl::StatusOr<std::vector<redis::Reply>> replies =
-      redis_->Run({{"HGET", key, "instance_id"},
-                   {"SISMEMBER", "workers:ids", worker.id()},
-                   {"HGET", key, "status"}},
-                  kCheckInterval);
-  if (!replies.ok()) return;  // the connection says why, and its return brings us back here
-  const std::string& instance = (*replies)[0].text;
-  if (!instance.empty() && instance != instance_id_) {
-    LogError(
-        "another process has taken the worker id {}: this one steps back. Give each worker an "
-        "id of its own (WORKER_ID)",
-        worker.id());
-    publisher_->Silence();
-    absl::MutexLock lock(&mutex_);
-    superseded_ = true;
-    return;
-  }
-  if (instance.empty() || (*replies)[1].integer == 0) {
-    LogWarning("worker {} was gone from Redis: it registers again", worker.id());
-    return worker.presence().RegisterAgain("lost");
-  }
-  if ((*replies)[2].text != ToText(worker.presence().true_status())) worker.presence().Write();
-}
-
-// The hardware of each worker is its executor's; a change is told by registering again.
-void Sidecar::RefreshHardware() {
-  for (size_t i = 0; i < workers_.size(); ++i) {
-    const std::optional<v1::ExecutorDescription> description = links_[i]->description();
-    if (!description) continue;
-    Json hardware = HardwareJson(host_, description->devices(), config_.bandwidth);
-    if (hardware == workers_[i]->presence().hardware()) continue;
-    workers_[i]->presence().SetHardware(std::move(hardware));
-    workers_[i]->presence().RegisterAgain("hardware");
-  }
-}
-
-void Sidecar::BeatLoop() {
-  absl::Duration next = clock_.Monotonic() + config_.heartbeat_interval;
-  while (!WaitEnd(next - clock_.Monotonic())) {
-    for (const auto& worker : workers_) worker->presence().Beat();
-    // After a stall the beats go on where they would be, and none is made up for.
-    do {
-      next += config_.heartbeat_interval;
-    } while (next <= clock_.Monotonic());
-  }
-}
-
-// Sensors may be slow: they are read apart from the beats, which take the latest sample.
-void Sidecar::PowerLoop() {
-  while (!WaitEnd(config_.heartbeat_interval)) SamplePower();
-}
-
-void Sidecar::SamplePower() {
-  const std::optional<uint64_t> energy = ReadCpuEnergy();
-  for (size_t i = 0; i < workers_.size(); ++i) {
-    const absl::StatusOr<v1::Telemetry> telemetry =
-        links_[i]->available() ? links_[i]->Telemetry(kTelemetryTimeout)
-                               : absl::StatusOr<v1::Telemetry>(v1::Telemetry());
-    absl::MutexLock lock(&mutex_);
-    PowerMeter& meter = meters_[workers_[i]->id()];
-    meter.Add(clock_.Monotonic(), clock_.Now(), energy, telemetry.value_or(v1::Telemetry()));
-    const Json summary = meter.Summary(uptime());
-    Json metrics = {{"power", meter.latest()}, {"power_summary", summary}};
-    if (summary["estimated_energy_kwh"].is_number()) {
-      metrics["estimated_energy_kwh"] = summary["estimated_energy_kwh"];
-    }
-    workers_[i]->presence().SetBeatMetrics(std::move(metrics), meter.latest());
-  }
-}
-
 // --- Shutdown ------------------------------------------------------------------------------------
 
 void Sidecar::Drain() {
   LogInfo("draining: running tasks get {} to end", absl::FormatDuration(config_.drain_timeout));
   for (const auto& worker : workers_) worker->StartDrain();
   const absl::Duration deadline = clock_.Monotonic() + config_.drain_timeout;
-  const auto forced = [this] {
+  const auto cut_short = [this] {
     absl::MutexLock lock(&mutex_);
-    return ForcedLocked();
+    return CutShortLocked();
   };
   const auto all_drained = [&](absl::Duration until) {
     bool drained = true;
     for (const auto& worker : workers_) {
       while (!worker->WaitDrained(absl::Milliseconds(50))) {
-        if (clock_.Monotonic() >= until || forced()) break;
+        if (clock_.Monotonic() >= until || cut_short()) break;
       }
       drained = drained && worker->WaitDrained(absl::ZeroDuration());
     }
     return drained;
   };
   if (!all_drained(deadline)) {
+    if (IsSuperseded()) return;
     const absl::Duration begin = clock_.Monotonic();
     GiveUp();
     all_drained(begin + kGiveUpTimeout);
@@ -533,7 +435,7 @@ void Sidecar::Drain() {
   if (redis_) {
     // An UNREGISTER that overtakes the last terminal event would make a finished task run again.
     absl::MutexLock lock(&mutex_);
-    clock_.Await(mutex_, absl::Condition(this, &Sidecar::ForcedLocked),
+    clock_.Await(mutex_, absl::Condition(this, &Sidecar::CutShortLocked),
                  std::max(announcer_->last_received() + kUnregisterPause - clock_.Monotonic(),
                           absl::ZeroDuration()));
   }
@@ -563,19 +465,41 @@ void Sidecar::GiveUp() {
   for (std::thread& thread : threads) thread.join();
 }
 
+// Whether the keys are still this process's, at the last moment.
+bool Sidecar::MayUnregister() {
+  const uint64_t holds = publisher_->holds();
+  for (const auto& worker : workers_) {
+    if (!worker->presence().registered()) continue;
+    const absl::StatusOr<Shown> shown = Look(*worker, kUnregisterTimeout);
+    if (!shown.ok()) {
+      LogWarning("worker {} could not unregister: {}", worker->id(), Message(shown.status()));
+      return false;
+    }
+    if (IsForeign(*worker, *shown)) {
+      StepBack(*worker);
+      return false;
+    }
+  }
+  publisher_->ReleaseTransactions(holds);
+  return true;
+}
+
 void Sidecar::Unregister() {
-  // Beats would write the hash again.
+  // Beats and checks would write the hash again.
   {
     absl::MutexLock lock(&mutex_);
     ended_ = true;
   }
   if (beats_.joinable()) beats_.join();
   if (power_thread_.joinable()) power_thread_.join();
+  if (keeper_.joinable()) keeper_.join();
+  if (IsSuperseded()) return;
   const bool forced = [this] {
     absl::MutexLock lock(&mutex_);
     return ForcedLocked();
   }();
   if (!forced) SamplePower();
+  if (redis_ && !MayUnregister()) return;
   struct Progress {
     absl::Mutex mutex;
     size_t left ABSL_GUARDED_BY(mutex) = 0;

@@ -67,11 +67,13 @@ class Sidecar {
   bool ComeUp();
   void WaitForExecutors();
   bool WaitUntil(const std::function<bool()>& reached);
-  // PROTOCOL.md 2.7.
+  // PROTOCOL.md 2.7; cut short when another process takes an id.
   void Drain();
   // Of all workers at once, within a bound.
   void GiveUp();
+  bool MayUnregister();
   void Unregister();
+  bool IsSuperseded() const;
 
   void OnMessage(std::string_view channel, std::string_view payload);
   void OnTaskMessage(std::string_view payload);
@@ -79,12 +81,24 @@ class Sidecar {
   void OnSubscription(bool alive, const std::string& reason);
   void OnRedisState(redis::State state, const std::string& reason);
   void OnExecutorChange();
-  void Wake();
+  void TellSubscribed();
 
-  // Periodic work between start-up and drain.
+  // Periodic work, each loop on a thread of its own from the registration to its end
+  // (housekeeping.cc).
   void Housekeep();
   absl::Duration UntilNextCheck(absl::Duration now) const;
-  void CheckWorker(Worker& worker);
+  // What Redis holds of a worker.
+  struct Shown {
+    std::string instance_id, status;
+    bool is_listed = false;
+  };
+  absl::StatusOr<Shown> Look(const Worker& worker, absl::Duration timeout) const;
+  bool IsForeign(const Worker& worker, const Shown& shown) const;
+  void StepBack(const Worker& worker);
+  // Some workers; all of them; all of them after something was away.
+  enum class Scope { kSome, kAll, kAllReturned };
+  bool Check(const std::vector<Worker*>& workers, Scope scope);
+  void TellCheckProblem(const Worker& worker, const absl::Status& problem);
   void RefreshHardware();
   void BeatLoop();
   void PowerLoop();
@@ -104,9 +118,14 @@ class Sidecar {
   bool StopLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return drain_requests_ > 0 || superseded_ || ended_;
   }
-  bool WokenLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return woken_ || StopLocked(); }
+  bool KeeperWokenLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return woken_ || sooner_check_ || superseded_ || ended_;
+  }
   bool EndedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_; }
   bool ForcedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return drain_requests_ > 1; }
+  bool CutShortLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return ForcedLocked() || superseded_;
+  }
 
   SidecarConfig config_;  // the worker id may become that of an earlier life; else never changed
   const Clock& clock_;
@@ -123,8 +142,9 @@ class Sidecar {
   mutable absl::Mutex mutex_;
   int drain_requests_ ABSL_GUARDED_BY(mutex_) = 0;
   bool superseded_ ABSL_GUARDED_BY(mutex_) = false;
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;  // the periodic threads are to end
-  bool woken_ ABSL_GUARDED_BY(mutex_) = false;  // housekeeping is due at once
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;         // the periodic threads are to end
+  bool woken_ ABSL_GUARDED_BY(mutex_) = false;         // housekeeping is due at once
+  bool sooner_check_ ABSL_GUARDED_BY(mutex_) = false;  // than the keeper waits for
   bool hardware_changed_ ABSL_GUARDED_BY(mutex_) = false;
   std::map<std::string, PowerMeter> meters_ ABSL_GUARDED_BY(mutex_);  // by worker id
   std::atomic<bool> subscribed_{false};
@@ -144,7 +164,8 @@ class Sidecar {
   std::unique_ptr<SidecarService> service_;
   std::unique_ptr<RpcServer> server_;
   std::unique_ptr<HttpEndpoint> http_;
-  std::thread beats_, power_thread_;
+  std::thread beats_, power_thread_, keeper_;
+  std::string check_problem_;  // the keeper's own: what was told last
 };
 
 }  // namespace flowmesh::sidecar

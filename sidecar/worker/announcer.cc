@@ -60,13 +60,16 @@ void Announcer::ForeignRunningSeen(const std::string& worker_id) {
 }
 
 void Announcer::Kick() {
-  absl::MutexLock lock(&mutex_);
-  for (auto& [worker_id, queue] : queues_) {
-    queue.pause = absl::ZeroDuration();
-    queue.next_try = -absl::InfiniteDuration();
-    queue.kicked = queue.in_flight > 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (auto& [worker_id, queue] : queues_) {
+      queue.pause = absl::ZeroDuration();
+      queue.next_try = -absl::InfiniteDuration();
+      queue.kicked = queue.in_flight > 0;
+    }
+    woken_ = true;
   }
-  woken_ = true;
+  SendDue();
 }
 
 bool Announcer::WaitEmpty(absl::Duration timeout) const {

@@ -54,7 +54,7 @@ class Announcer {
   // need not wait.
   void ForeignRunningSeen(const std::string& worker_id);
 
-  // The connection is back: tries again at once.
+  // The connection is back: what is due has been sent again when this returns.
   void Kick();
 
   // Waits until nothing is left to be published, at most `timeout`. False when something is.

@@ -51,13 +51,20 @@ void Presence::WriteLocked(const WorkNow& work, std::vector<redis::Command> and_
   std::vector<redis::Command> commands =
       StatusCommands(registration_.worker_id, status, payload, field, value, parts_.clock.Now());
   std::move(and_then.begin(), and_then.end(), std::back_inserter(commands));
-  parts_.publisher.Transaction(std::move(commands));
+  status_due_ = false;
+  parts_.publisher.Transaction(std::move(commands), [this, status](const absl::Status& sent) {
+    if (sent.ok()) {
+      written_ = status;
+    } else {
+      status_due_ = true;
+    }
+  });
   shown_ = status;
 }
 
 void Presence::UpdateLocked() {
   const WorkNow work = work_();
-  if (TrueStatusLocked(work) != shown_) WriteLocked(work);
+  if (status_due_ || TrueStatusLocked(work) != shown_) WriteLocked(work);
 }
 
 void Presence::Update() {
@@ -92,11 +99,16 @@ void Presence::SetDraining() {
 }
 
 void Presence::CheckLater() {
-  absl::MutexLock lock(&mutex_);
-  const absl::Duration now = parts_.clock.Monotonic();
-  checks_.clear();
-  for (const absl::Duration delay : kChecks) checks_.push_back(now + delay);
-  UpdateLocked();
+  bool sooner = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    const absl::Duration now = parts_.clock.Monotonic();
+    sooner = checks_.empty() || checks_.front() > now + kChecks[0];
+    checks_.clear();
+    for (const absl::Duration delay : kChecks) checks_.push_back(now + delay);
+    UpdateLocked();
+  }
+  if (sooner) on_sooner_();
 }
 
 std::optional<absl::Duration> Presence::next_check() const {
@@ -113,25 +125,40 @@ void Presence::ClearChecksUntil(absl::Duration now) {
 // --- Registration --------------------------------------------------------------------------------
 
 void Presence::RegisterLocked(WorkerStatus status, const char* reason) {
-  parts_.publisher.Transaction(RegisterCommands(registration_, status, power_, parts_.clock.Now()));
+  parts_.publisher.Register(RegisterCommands(registration_, status, power_, parts_.clock.Now()),
+                            [this, status, version = wanted_](const absl::Status& sent) {
+                              if (!sent.ok()) return;
+                              taken_ = version;
+                              written_ = status;
+                            });
   parts_.metrics.CountRegistration(reason);
   shown_ = status;
-  BeatLocked();
+  beat_due_ = true;
 }
 
 void Presence::Register() {
   absl::MutexLock lock(&mutex_);
   registered_ = true;
   RegisterLocked(WorkerStatus::kStarting, "start");
+  BeatLocked();
   UpdateLocked();
 }
 
 void Presence::RegisterAgain(const char* reason) {
   absl::MutexLock lock(&mutex_);
   if (!registered_) return;
-  const WorkNow work = work_();
-  RegisterLocked(TrueStatusLocked(work), reason);
-  WriteLocked(work);
+  RegisterLocked(TrueStatusLocked(work_()), reason);
+  status_due_ = true;
+}
+
+bool Presence::registered() const {
+  absl::MutexLock lock(&mutex_);
+  return registered_;
+}
+
+bool Presence::registration_due() const {
+  absl::MutexLock lock(&mutex_);
+  return registered_ && taken_ < wanted_;
 }
 
 void Presence::Unregister(absl::Duration uptime, const Json& power_summary,
@@ -146,6 +173,7 @@ void Presence::Unregister(absl::Duration uptime, const Json& power_summary,
 void Presence::SetHardware(Json hardware) {
   absl::MutexLock lock(&mutex_);
   registration_.hardware = std::move(hardware);
+  ++wanted_;
 }
 
 Json Presence::hardware() const {
@@ -166,7 +194,13 @@ void Presence::Beat() {
   if (registered_) BeatLocked();
 }
 
+void Presence::BeatIfDue() {
+  absl::MutexLock lock(&mutex_);
+  if (registered_ && beat_due_) BeatLocked();
+}
+
 void Presence::BeatLocked() {
+  beat_due_ = false;
   const WorkNow work = work_();
   const absl::Duration uptime = parts_.clock.Monotonic() - process_start_;
   Json metrics = {{"uptime_sec", absl::ToDoubleSeconds(uptime)},
@@ -174,13 +208,17 @@ void Presence::BeatLocked() {
   if (std::optional<Json> load = LoadAverages()) metrics["loadavg"] = *std::move(load);
   metrics.update(beat_metrics_);
   metrics["worker"] = {{"queue_depth", work.queue_depth}};
-  parts_.publisher.Transaction(HeartbeatCommands(registration_.worker_id, TrueStatusLocked(work),
+  const WorkerStatus status = TrueStatusLocked(work);
+  parts_.publisher.Transaction(HeartbeatCommands(registration_.worker_id, status,
                                                  heartbeat_interval_, metrics, parts_.clock.Now()),
-                               [this](const absl::Status& status) {
-                                 parts_.metrics.CountBeat(status.ok());
-                                 if (status.ok())
-                                   last_beat_ns_ =
-                                       absl::ToInt64Nanoseconds(parts_.clock.Monotonic());
+                               [this, status](const absl::Status& sent) {
+                                 parts_.metrics.CountBeat(sent.ok());
+                                 if (!sent.ok()) {
+                                   beat_due_ = true;
+                                   return;
+                                 }
+                                 written_ = status;
+                                 last_beat_ns_ = absl::ToInt64Nanoseconds(parts_.clock.Monotonic());
                                });
 }
 

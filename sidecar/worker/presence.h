@@ -7,6 +7,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -47,18 +48,26 @@ class Presence {
 
   // Registers as STARTING, with a first heartbeat; from here on statuses are published.
   void Register();
-  // The same with the true status and a STATUS event after it; nothing unless it is registered.
+  // REGISTER with the true status; a status and a heartbeat are due then. Nothing unless Register
+  // was called.
   // `reason` is a metric's label.
   void RegisterAgain(const char* reason);
+  bool registered() const;  // Register was called
+  // Redis has taken a registration of this process.
+  bool is_known() const { return taken_ > 0; }
+  // What Redis has taken is not what is to be registered.
+  bool registration_due() const;
   void Unregister(absl::Duration uptime, const Json& power_summary,
                   std::function<void(const absl::Status&)> done);
   void SetSubscribed(bool subscribed);
   void SetDraining();
-  void SetHardware(Json hardware);  // takes effect with the next Register
+  void SetHardware(Json hardware);  // a registration is due then
   void SetBeatMetrics(Json metrics, Json power);
 
-  // Something changed: writes the true status, with its event, unless Redis shows it.
+  // Something changed: writes the true status, with its event, unless it was written last.
   void Update();
+  // What was written last is not what Redis shows: the next Update writes in any case.
+  void SetStatusDue() { status_due_ = true; }
   // Writes it whatever was written before, with more commands in the same transaction.
   void Write(std::vector<redis::Command> and_then = {});
   // Somebody else wrote this status.
@@ -67,13 +76,19 @@ class Presence {
   void CheckLater();
   // When that is due, if at all; monotonic.
   std::optional<absl::Duration> next_check() const;
+  // Called, without locks, when that has become sooner. Set before anything else happens.
+  void SetOnSoonerCheck(std::function<void()> on_sooner) { on_sooner_ = std::move(on_sooner); }
   void ClearChecksUntil(absl::Duration now);
 
   void Beat();
+  // The same when the last one did not arrive, or a registration asks for one.
+  void BeatIfDue();
   // Since Redis took the last heartbeat; since the start before the first.
   absl::Duration beat_age() const;
 
   WorkerStatus true_status() const;
+  // What Redis took last.
+  WorkerStatus written_status() const { return written_; }
   Json hardware() const;
 
   // No more statuses.
@@ -91,6 +106,7 @@ class Presence {
   const absl::Duration heartbeat_interval_, process_start_;
   const Parts parts_;
   const std::function<WorkNow()> work_;
+  std::function<void()> on_sooner_ = [] {};
 
   mutable absl::Mutex mutex_;
   Registration registration_ ABSL_GUARDED_BY(mutex_);
@@ -100,9 +116,14 @@ class Presence {
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
   Json beat_metrics_ ABSL_GUARDED_BY(mutex_) = Json::object();
   Json power_ ABSL_GUARDED_BY(mutex_);
-  std::optional<WorkerStatus> shown_ ABSL_GUARDED_BY(mutex_);
+  std::optional<WorkerStatus> shown_ ABSL_GUARDED_BY(mutex_);  // sent last
+  uint64_t wanted_ ABSL_GUARDED_BY(mutex_) = 1;                // version of the registration
   std::deque<absl::Duration> checks_ ABSL_GUARDED_BY(mutex_);  // due times
-  std::atomic<int64_t> last_beat_ns_;                          // monotonic; that Redis took
+  // Set where Redis' answers arrive, perhaps with the mutex held.
+  std::atomic<int64_t> last_beat_ns_;  // monotonic; that Redis took
+  std::atomic<uint64_t> taken_{0};     // version of the registration that Redis took
+  std::atomic<WorkerStatus> written_{WorkerStatus::kStarting};
+  std::atomic<bool> beat_due_{false}, status_due_{false};
 };
 
 }  // namespace flowmesh::sidecar

@@ -6,19 +6,34 @@
 #include "sidecar/worker/wire.h"
 
 namespace flowmesh::sidecar {
-namespace {
 
-absl::Status Silenced() { return absl::CancelledError("this worker id is somebody else's"); }
-
-}  // namespace
+absl::Status RedisPublisher::Refusal(Kind kind) const {
+  if (silent_) return absl::CancelledError("this worker id is somebody else's");
+  absl::MutexLock lock(&mutex_);
+  if ((kind == Kind::kTransaction && transactions_held_) ||
+      (kind == Kind::kTaskEvents && task_events_held_)) {
+    return absl::UnavailableError("what Redis holds of this worker is not known");
+  }
+  return absl::OkStatus();
+}
 
 void RedisPublisher::Transaction(std::vector<redis::Command> commands,
                                  std::function<void(const absl::Status&)> done) {
-  if (silent_) {
-    if (done) done(Silenced());
+  Send(Kind::kTransaction, std::move(commands), std::move(done));
+}
+
+void RedisPublisher::Register(std::vector<redis::Command> commands,
+                              std::function<void(const absl::Status&)> done) {
+  Send(Kind::kRegistration, std::move(commands), std::move(done));
+}
+
+void RedisPublisher::Send(Kind kind, std::vector<redis::Command> transaction,
+                          std::function<void(const absl::Status&)> done) {
+  if (const absl::Status refusal = Refusal(kind); !refusal.ok()) {
+    if (done) done(refusal);
     return;
   }
-  client_.Post(redis::Transaction(std::move(commands)),
+  client_.Post(redis::Transaction(std::move(transaction)),
                [done = std::move(done)](const redis::Replies& replies) {
                  const absl::Status status = redis::TransactionStatus(replies);
                  // A lost connection is told of once, by the client; a refusal is the server's
@@ -30,8 +45,8 @@ void RedisPublisher::Transaction(std::vector<redis::Command> commands,
 
 void RedisPublisher::PublishTaskEvents(const std::vector<std::string>& events,
                                        std::function<void(const ReceiversOrStatus&)> done) {
-  if (silent_) {
-    if (done) done(Silenced());
+  if (const absl::Status refusal = Refusal(Kind::kTaskEvents); !refusal.ok()) {
+    if (done) done(refusal);
     return;
   }
   std::vector<redis::Command> commands;
@@ -50,8 +65,34 @@ void RedisPublisher::PublishTaskEvents(const std::vector<std::string>& events,
   });
 }
 
+void RedisPublisher::Hold() {
+  absl::MutexLock lock(&mutex_);
+  ++holds_;
+  task_events_held_ = transactions_held_ = true;
+}
+
+uint64_t RedisPublisher::holds() const {
+  absl::MutexLock lock(&mutex_);
+  return holds_;
+}
+
+void RedisPublisher::ReleaseTaskEvents(uint64_t holds) {
+  absl::MutexLock lock(&mutex_);
+  if (holds == holds_) task_events_held_ = false;
+}
+
+void RedisPublisher::ReleaseTransactions(uint64_t holds) {
+  absl::MutexLock lock(&mutex_);
+  if (holds == holds_) transactions_held_ = false;
+}
+
 void NoPublisher::Transaction(std::vector<redis::Command>,
                               std::function<void(const absl::Status&)> done) {
+  if (done) done(absl::OkStatus());
+}
+
+void NoPublisher::Register(std::vector<redis::Command>,
+                           std::function<void(const absl::Status&)> done) {
   if (done) done(absl::OkStatus());
 }
 

@@ -52,7 +52,7 @@ class GatedLine {
   std::optional<Line> line_;
 };
 
-// The sample of a metric without labels.
+// The sample of a metric with its labels, if it has any.
 double Metric(Line& line, const std::string& name) {
   HttpRequest request;
   request.url = line.metrics_url() + "/metrics";
@@ -321,6 +321,67 @@ TEST(Promises, P3_NothingIsMissedOutsideDeafWindows) {
   ProveRecovery(*line);
 }
 
+// An error of the server is no word on who holds the id, nor on whether it is registered.
+TEST(Promises, P3_ARefusedCheckIsNoVerdict) {
+  LineOptions options = Fast();
+  options.redis_setup = {"ACL", "SETUSER", "worker", "on", ">pw", "~*", "&*", "+@all"};
+  options.redis_login = "worker:pw@";
+  Line line(options);
+  const auto registrations = [&] {
+    return line.events().All([](const Json& e) { return e["type"] == "REGISTER"; }).size();
+  };
+  ASSERT_EQ(registrations(), 1u);
+  for (const std::string command : {"hget", "sismember"}) {
+    line.redis().Command({"ACL", "SETUSER", "worker", "-" + command});
+    ASSERT_TRUE(line.sidecar().WaitForOutput(absl::StrCat(
+        "what Redis holds of it cannot be read: Redis: NOPERM this user has no permissions "
+        "to run the '",
+        command)))
+        << line.sidecar().Output();
+    line.redis().Command({"ACL", "SETUSER", "worker", "+" + command});
+    ProveRecovery(line);
+  }
+  EXPECT_EQ(registrations(), 1u);
+  EXPECT_FALSE(line.sidecar().process().Poll());
+}
+
+// A line whose task came to its end while Redis was away.
+void EndATaskInAnOutage(GatedLine& line) {
+  line->executor("e0").Freeze();
+  line->Dispatch(kEcho);
+  ASSERT_TRUE(line->WaitForStatus("RUNNING", "w"));
+  line.gate().Refuse();
+  line->executor("e0").process().Signal(SIGCONT);
+  ASSERT_TRUE(Eventually([&] { return Metric(*line, "flowmesh_terminal_events_pending") == 1; }));
+}
+
+TEST(Promises, P3_WaitsForRedisAtRest) {
+  GatedLine line;
+  ASSERT_NO_FATAL_FAILURE(EndATaskInAnOutage(line));
+  EXPECT_LT(line->sidecar().CpuTimeIn(absl::Seconds(2)), absl::Milliseconds(300));
+  line.gate().Pass();
+  ProveRecovery(*line);
+}
+
+TEST(Promises, P3_RegistersThenTellsThenShowsItsStatus) {
+  GatedLine line;
+  ASSERT_NO_FATAL_FAILURE(EndATaskInAnOutage(line));
+  line->redis().Command({"FLUSHDB"});
+  line->ObserveAgain();
+  line.gate().Pass();
+  ASSERT_TRUE(line->events().WaitFor(
+      [](const Json& e) { return e["type"] == "STATUS" && e["status"] == "IDLE"; }));
+  std::vector<std::string> order;
+  for (const Json& event : line->events().All()) {
+    const std::string type = event["type"];
+    // Before it hears, it may beat and say so.
+    if (type == "HEARTBEAT" || (type == "STATUS" && event["status"] == "STARTING")) continue;
+    order.push_back(type);
+  }
+  EXPECT_THAT(order, ::testing::ElementsAre("REGISTER", "TASK_SUCCEEDED", "STATUS"));
+  ProveRecovery(*line);
+}
+
 // --- P8 ------------------------------------------------------------------------------------------
 
 TEST(Promises, P8_BeatsUnderFullLoadAndWhileDraining) {
@@ -354,7 +415,43 @@ TEST(Promises, P8_BeatsUnderFullLoadAndWhileDraining) {
   ProveRecovery(line);
 }
 
+TEST(Promises, P8_AFailedBeatIsRetried) {
+  constexpr absl::Duration kInterval = absl::Seconds(9);
+  GatedLine line({.sidecar_env = {{"HEARTBEAT_INTERVAL_SEC", "9"}}});
+  const auto beats = [&] {
+    return line->events().All([](const Json& e) { return e["type"] == "HEARTBEAT"; }).size();
+  };
+  ASSERT_TRUE(Eventually([&] { return beats() == 1; }));
+  line.gate().Refuse();
+  ASSERT_TRUE(Eventually(
+      [&] { return Metric(*line, R"(flowmesh_heartbeats_total{outcome="failed"})") == 1; },
+      kInterval + kRecovery));
+  const absl::Duration failed = Now();
+  line->redis().Command({"DEL", "worker:w:hb"});
+  line.gate().Pass();
+  EXPECT_TRUE(Eventually([&] { return beats() == 2; }, kRecovery));
+  EXPECT_LT(Now() - failed, kInterval - absl::Seconds(1));  // it was not the next one's turn
+  EXPECT_EQ(line->redis().Command({"EXISTS", "worker:w:hb"}), 1);
+  ProveRecovery(*line);
+}
+
 // --- P9 ------------------------------------------------------------------------------------------
+
+// The environment of another sidecar with the line's worker id and executor.
+std::map<std::string, std::string> TwinOf(const Line& line) {
+  return {{"REDIS_URL", line.redis_url()},
+          {"WORKER_ID", "w"},
+          {"HEARTBEAT_INTERVAL_SEC", "1"},
+          {"STATE_DIR", line.dir() / "state2"},
+          {"RESULTS_DIR", line.dir() / "results2"},
+          {"EXECUTOR_ENDPOINTS", absl::StrCat("e0=unix:", (line.dir() / "e0.sock").string())},
+          {"SIDECAR_LISTEN", absl::StrCat("unix:", (line.dir() / "sidecar2.sock").string())},
+          {"METRICS_LISTEN", "off"}};
+}
+
+size_t CountOf(Line& line, const std::string& type) {
+  return line.events().All([&](const Json& event) { return event["type"] == type; }).size();
+}
 
 TEST(Promises, P9_TheOlderOfTwoStepsBack) {
   Line line(Fast());
@@ -363,17 +460,7 @@ TEST(Promises, P9_TheOlderOfTwoStepsBack) {
   line.executor("e0").process().Signal(SIGSTOP);
   const std::string held = line.Dispatch(kEcho);
   ASSERT_TRUE(line.WaitForStatus("RUNNING", "w"));
-  const Program second(
-      "flowmesh-sidecar",
-      {{"REDIS_URL", line.redis_url()},
-       {"WORKER_ID", "w"},
-       {"HEARTBEAT_INTERVAL_SEC", "1"},
-       {"STATE_DIR", line.dir() / "state2"},
-       {"RESULTS_DIR", line.dir() / "results2"},
-       {"EXECUTOR_ENDPOINTS", absl::StrCat("e0=unix:", (line.dir() / "e0.sock").string())},
-       {"SIDECAR_LISTEN", absl::StrCat("unix:", (line.dir() / "sidecar2.sock").string())},
-       {"METRICS_LISTEN", "off"}},
-      line.dir());
+  const Program second("flowmesh-sidecar", TwinOf(line), line.dir());
   ASSERT_TRUE(line.sidecar().WaitForOutput(
       "another process has taken the worker id w: this one steps back"));
   line.executor("e0").process().Signal(SIGCONT);
@@ -391,6 +478,62 @@ TEST(Promises, P9_TheOlderOfTwoStepsBack) {
   ASSERT_TRUE(end);
   EXPECT_EQ((*end)["type"], "TASK_SUCCEEDED");
   EXPECT_FALSE(line.events().WaitForTerminal(held, absl::ZeroDuration()));
+}
+
+TEST(Promises, P9_ADrainingOneStepsBackToo) {
+  LineOptions options = Fast();
+  options.sidecar_env["DRAIN_TIMEOUT_SEC"] = "60";
+  Line line(options);
+  line.executor("e0").process().Signal(SIGSTOP);
+  const std::string held = line.Dispatch(kEcho);
+  ASSERT_TRUE(line.WaitForStatus("RUNNING", "w"));
+  line.sidecar().process().Signal(SIGTERM);
+  ASSERT_TRUE(line.WaitForStatus("STOPPING", "w"));
+  const Program second("flowmesh-sidecar", TwinOf(line), line.dir());
+  ASSERT_TRUE(line.sidecar().WaitForOutput(
+      "another process has taken the worker id w: this one steps back"));
+  line.executor("e0").process().Signal(SIGCONT);
+  const auto exit = line.sidecar().process().Wait(absl::Seconds(30));
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code, 3) << exit->ToString();
+  EXPECT_EQ(CountOf(line, "UNREGISTER"), 0u);
+  ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
+  const auto end = line.events().WaitForTerminal(line.Dispatch(kEcho));
+  ASSERT_TRUE(end);
+  EXPECT_EQ((*end)["type"], "TASK_SUCCEEDED");
+  EXPECT_FALSE(line.events().WaitForTerminal(held, absl::ZeroDuration()));
+}
+
+// Too soon for a check by the clock: it looks before it takes the keys away.
+TEST(Promises, P9_LooksBeforeItUnregisters) {
+  Line line(Fast());
+  line.redis().Command({"HSET", "worker:w", "instance_id", "another"});
+  line.sidecar().process().Signal(SIGTERM);
+  const auto exit = line.sidecar().process().Wait(absl::Seconds(30));
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code, 3) << exit->ToString();
+  EXPECT_EQ(line.redis().HashField("worker:w", "instance_id"), "another");
+  EXPECT_EQ(line.redis().Command({"SISMEMBER", "workers:ids", "w"}), 1);
+  EXPECT_EQ(CountOf(line, "UNREGISTER"), 0u);
+  // What an earlier life left behind is no twin.
+  line.StartSidecar();
+  ProveRecovery(line);
+}
+
+TEST(Promises, P9_SaysNothingWhenItsIdWasTakenInAnOutage) {
+  GatedLine line;
+  ASSERT_NO_FATAL_FAILURE(EndATaskInAnOutage(line));
+  line->redis().Command({"HSET", "worker:w", "instance_id", "another"});
+  const Json before = line->redis().Command({"HGETALL", "worker:w"});
+  line->ObserveAgain();
+  line.gate().Pass();
+  const auto exit = line->sidecar().process().Wait(absl::Seconds(30));
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code, 3) << exit->ToString();
+  EXPECT_THAT(line->events().All(), ::testing::IsEmpty());
+  EXPECT_EQ(line->redis().Command({"HGETALL", "worker:w"}), before);
+  line->StartSidecar();
+  ProveRecovery(*line);
 }
 
 }  // namespace

@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <fstream>
+#include <sstream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -93,6 +95,24 @@ double Program::ResidentMegabytes() const {
     if (line.rfind("VmRSS:", 0) == 0) return std::stod(line.substr(6)) / 1024;
   }
   return 0;
+}
+
+absl::Duration Program::CpuTimeIn(absl::Duration duration) const {
+  const auto used = [&] {
+    const std::string stat =
+        ReadFile(absl::StrCat("/proc/", process_->pid(), "/stat")).value_or("");
+    // `pid (name) state`, ten numbers, then ticks in user mode and in the kernel.
+    std::istringstream rest(stat.substr(stat.rfind(')') + 1));
+    std::string skipped;
+    for (int i = 0; i < 11; ++i) rest >> skipped;
+    double user = 0, kernel = 0;
+    rest >> user >> kernel;
+    return absl::Seconds((user + kernel) / static_cast<double>(::sysconf(_SC_CLK_TCK)));
+  };
+  const absl::Duration before = used();
+  const absl::Duration end = Clock::Real().Monotonic() + duration;
+  Eventually([&] { return Clock::Real().Monotonic() >= end; }, 2 * duration);
+  return used() - before;
 }
 
 std::vector<pid_t> Program::Children() const {

@@ -34,6 +34,8 @@ class Program {
   // SIGSTOP, and waits until it stands: what reaches it stays there.
   void Freeze();
   double ResidentMegabytes() const;
+  // Processor time that it uses while `duration` goes by.
+  absl::Duration CpuTimeIn(absl::Duration duration) const;
   // The processes that it has started: an executor's ranks.
   std::vector<pid_t> Children() const;
 

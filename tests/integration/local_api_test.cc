@@ -242,6 +242,7 @@ TEST(LocalApiTest, WorksWithoutRedis) {
   const auto record = sidecar.Watch(accepted->task_id());
   ASSERT_TRUE(record.ok()) << record.status();
   EXPECT_EQ(record->state(), v1::SUCCEEDED);
+  EXPECT_LT(program.CpuTimeIn(absl::Seconds(2)), absl::Milliseconds(300));  // it has nothing to do
   program.process().Signal(SIGTERM);
   const auto exit = program.process().Wait(absl::Seconds(10));
   ASSERT_TRUE(exit);
