@@ -53,10 +53,10 @@ void AddWorker(std::vector<Sample>& samples, const Worker& worker) {
   const Labels labels = {{"worker", worker.id()}};
   AddGauge(samples, "flowmesh_queue_depth", "Tasks that wait",
            static_cast<double>(worker.queue_depth()), labels);
-  const WorkerStatus status = worker.presence().true_status();
+  const WorkerStatus status = worker.presence().written_status();
   for (const WorkerStatus each : kStatuses) {
-    AddGauge(samples, "flowmesh_worker_status", "1 for the status that is true, 0 for others",
-             status == each ? 1 : 0,
+    AddGauge(samples, "flowmesh_worker_status",
+             "1 for the status that Redis was given last, 0 for others", status == each ? 1 : 0,
              {{"worker", worker.id()}, {"status", std::string(ToText(each))}});
   }
   AddGauge(samples, "flowmesh_heartbeat_age_seconds", "Since Redis took the last heartbeat",
@@ -200,7 +200,7 @@ void Sidecar::SampleJournal(std::vector<Sample>& samples) const {
   gauge("flowmesh_journal_open_tasks", "Accepted tasks whose end is not told", stats.open_tasks);
   gauge("flowmesh_journal_open_bytes", "Their documents and results: the spool", stats.open_bytes);
   gauge("flowmesh_journal_open_limit_bytes", "What the spool takes before tasks are refused",
-        WorkerOptions().max_spool_bytes);
+        workers_.front()->max_spool_bytes());
   gauge("flowmesh_journal_kept_tasks", "Told tasks that are kept", stats.closed_tasks);
   gauge("flowmesh_journal_kept_bytes", "Their results", stats.closed_bytes);
   AddCounter(samples, "flowmesh_journal_commits_total", "Commits",

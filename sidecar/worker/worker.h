@@ -105,6 +105,7 @@ class Worker {
   };
   std::optional<Activity> activity() const;
   size_t queue_depth() const;
+  uint64_t max_spool_bytes() const { return options_.max_spool_bytes; }
 
   // --- Shutdown ---------------------------------------------------------------------------------
 

@@ -130,7 +130,9 @@ TEST_F(MetricsTest, CountWhatHappens) {
   EXPECT_THAT(Executor(), HasSubstr("flowmesh_executor_busy 1\n"));
   EXPECT_THAT(Executor(), HasSubstr("flowmesh_executor_ranks 1\n"));
   ASSERT_TRUE(client.Cancel(id).ok());
-  ASSERT_TRUE(line_.WaitForStatus("IDLE", "w"));
+  ASSERT_TRUE(Eventually([&] {
+    return absl::StrContains(Sidecar(), R"(flowmesh_worker_status{worker="w",status="IDLE"} 1)");
+  }));
 
   const std::string sidecar = Sidecar();
   for (const std::string& sample : std::vector<std::string>{
