@@ -42,13 +42,16 @@ void SetPasswordFile(EnvReader& env, std::string_view name, const std::string& f
 }
 
 void ReadRedis(EnvReader& env, SidecarConfig& config) {
-  const std::string host =
-      env.String("REDIS_HOST", "", "with REDIS_PORT and REDIS_DB: used when REDIS_URL is unset");
+  std::string host = env.String(
+      "REDIS_HOST", "redis", "any of this, REDIS_PORT and REDIS_DB: used when REDIS_URL is unset");
   const int64_t port = env.Int("REDIS_PORT", 6379, 1, "see REDIS_HOST", 65535);
   const int64_t database = env.Int("REDIS_DB", 0, 0, "see REDIS_HOST");
-  const std::string fallback = host.empty()
-                                   ? "redis://localhost:6379/0"
-                                   : absl::StrCat("redis://", host, ":", port, "/", database);
+  const bool is_ipv6 = host.find(':') != std::string::npos && host.front() != '[';
+  if (is_ipv6) host = absl::StrCat("[", host, "]");
+  const bool has_parts =
+      env.IsSet("REDIS_HOST") || env.IsSet("REDIS_PORT") || env.IsSet("REDIS_DB");
+  const std::string fallback = has_parts ? absl::StrCat("redis://", host, ":", port, "/", database)
+                                         : "redis://localhost:6379/0";
   const std::string url =
       env.String("REDIS_URL", fallback,
                  "redis[s]://, redis[s]+sentinel:// or unix:// address; none: standalone");
@@ -117,6 +120,15 @@ void ReadExecutors(EnvReader& env, SidecarConfig& config) {
     config.executors.push_back(std::move(executor));
   }
   if (config.executors.empty()) env.Reject(kName, "at least one executor", text);
+  for (const ExecutorEndpoint& executor : config.executors) {
+    const std::string id = config.WorkerIdOf(executor);
+    if (!IsWorkerId(id)) {
+      env.Reject(kName,
+                 absl::StrCat("names with which the worker ids, <WORKER_ID>.<name>, have at most ",
+                              kMaxWorkerIdBytes, " bytes"),
+                 id);
+    }
+  }
 }
 
 void ReadOrchestrator(EnvReader& env, SidecarConfig& config) {

@@ -82,6 +82,33 @@ TEST(ConfigTest, AContainersRedisVariablesMakeTheUrl) {
   EXPECT_EQ(config.redis->host, "redis");
   EXPECT_EQ(config.redis->port, 7000);
   EXPECT_EQ(config.redis->database, 3);
+
+  const SidecarConfig port = Read({{"REDIS_PORT", "7000"}});
+  EXPECT_EQ(port.redis->host, "redis");
+  EXPECT_EQ(port.redis->port, 7000);
+  const SidecarConfig database = Read({{"REDIS_DB", "3"}});
+  EXPECT_EQ(database.redis->host, "redis");
+  EXPECT_EQ(database.redis->port, 6379);
+  EXPECT_EQ(database.redis->database, 3);
+  for (const std::string host : {"fd00::7", "[fd00::7]"}) {
+    const SidecarConfig ipv6 = Read({{"REDIS_HOST", host}});
+    EXPECT_EQ(ipv6.redis->host, "fd00::7");
+    EXPECT_EQ(ipv6.redis->port, 6379);
+  }
+  EXPECT_EQ(Read({{"REDIS_URL", "redis://a"}, {"REDIS_PORT", "7000"}}).redis->port, 6379);
+}
+
+TEST(ConfigTest, TheIdOfEachExecutorIsShortEnough) {
+  const std::string id(120, 'x');
+  const auto with = [&](const std::string& executors) {
+    return Values{{"WORKER_ID", id}, {"EXECUTOR_ENDPOINTS", executors}};
+  };
+  EXPECT_EQ(Read(with("a=127.0.0.1:1,seven77=127.0.0.1:2")).executors.size(), 2u);
+  EXPECT_EQ(Read(with("eight888=127.0.0.1:1")).executors.size(), 1u);  // its id is WORKER_ID
+  EXPECT_EQ(Error(with("a=127.0.0.1:1,eight888=127.0.0.1:2")),
+            "EXECUTOR_ENDPOINTS: expected names with which the worker ids, <WORKER_ID>.<name>, "
+            "have at most 128 bytes, got \"" +
+                id + ".eight888\"");
 }
 
 TEST(ConfigTest, PasswordsOfRedisMayStandInFiles) {
