@@ -64,7 +64,8 @@ absl::StatusOr<std::vector<GpuInfo>> SelectGpus(const std::vector<GpuInfo>& visi
 
 v1::DeviceGroup ToProto(const std::vector<GpuInfo>& gpus, const Nvml* nvml, int cpu_threads) {
   v1::DeviceGroup group;
-  if (nvml != nullptr) {
+  // Without GPUs it is as on a machine that has none.
+  if (nvml != nullptr && !gpus.empty()) {
     group.set_driver_version(nvml->DriverVersion());
     group.set_cuda_version(nvml->CudaVersion());
   }

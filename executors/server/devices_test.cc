@@ -95,6 +95,12 @@ TEST(Nvml, GpusAndTelemetry) {
   EXPECT_EQ(group.gpus(0).memory_total_bytes(), 80ull << 30);
   EXPECT_EQ(VisibleDevicesOf(group), "GPU-aaaa-1,GPU-aabb-2");
 
+  // An executor on the CPU of this machine describes one without GPUs.
+  const v1::DeviceGroup none = ToProto({}, nvml->get(), 4);
+  EXPECT_EQ(none.driver_version(), "");
+  EXPECT_EQ(none.cuda_version(), "");
+  EXPECT_EQ(none.cpu_threads(), 4);
+
   const v1::Telemetry telemetry = ReadTelemetry(group, nvml->get());
   ASSERT_EQ(telemetry.gpus_size(), 2);
   EXPECT_DOUBLE_EQ(telemetry.gpus(0).power_watts(), 123.5);

@@ -119,7 +119,7 @@ absl::Status ServerImpl::AskRank() {
     }
     LogWarning("{} GPUs are visible but the rank program cannot use them ({}): the CPU is used",
                devices_.gpus_size(), rank->cuda_problem);
-    devices_.clear_gpus();
+    devices_ = ToProto({}, /*nvml=*/nullptr, config_.threads);
   }
   return absl::OkStatus();
 }

@@ -75,12 +75,13 @@ Json HardwareJson(const HostInfo& host, const v1::DeviceGroup& devices,
   if (bandwidth_bytes_per_second) {
     network["bandwidth_bytes_per_sec"] = *bandwidth_bytes_per_second;
   }
+  const bool has_gpus = devices.gpus_size() > 0;
   return {{"cpu", {{"logical_cores", host.logical_cores}, {"model", host.cpu_model}}},
           {"memory",
            {{"total_bytes", host.memory_total_bytes ? Json(*host.memory_total_bytes) : Json()}}},
           {"gpu",
-           {{"driver_version", TextOrNull(devices.driver_version())},
-            {"cuda_version", TextOrNull(devices.cuda_version())},
+           {{"driver_version", TextOrNull(has_gpus ? devices.driver_version() : "")},
+            {"cuda_version", TextOrNull(has_gpus ? devices.cuda_version() : "")},
             {"gpus", std::move(gpus)}}},
           {"network", std::move(network)}};
 }

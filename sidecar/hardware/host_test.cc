@@ -35,6 +35,9 @@ TEST(HostTest, WhatIsUnknownIsNullAndNoGpuIsAnEmptyList) {
             ParseJson(R"({"driver_version":null,"cuda_version":null,"gpus":[]})").value());
   EXPECT_EQ(hardware["network"], Json({{"ip", nullptr}}));
   v1::DeviceGroup devices;
+  devices.set_driver_version("570.86.10");
+  devices.set_cuda_version("12.8");
+  EXPECT_EQ(HardwareJson(kHost, devices, std::nullopt)["gpu"], hardware["gpu"]);
   devices.add_gpus()->set_name("x");
   EXPECT_FALSE(
       HardwareJson(kHost, devices, std::nullopt)["gpu"]["gpus"][0].contains("memory_total_bytes"));
