@@ -383,10 +383,10 @@ void Soak::Settle() {
 std::string SoakReport::ToString() const {
   return absl::StrFormat(
       "%d tasks in %.0f s: %d succeeded, %d failed (%d with their executor), %d missed while deaf; "
-      "%d ends and %d results came again; heartbeats: 9 of 10 within %.1f %%, all within %.1f %%, "
-      "of %d intervals",
+      "%d ends and %d results came again; %d heartbeats, %d of them lost: 9 of 10 within %.1f %%, "
+      "all within %.1f %% of the interval",
       published, absl::ToDoubleSeconds(took), succeeded, failed, lost_executors, missed, repeated,
-      sent_again, 100 * jitter, 100 * worst_jitter, beats);
+      sent_again, beats, lost_beats, 100 * jitter, 100 * worst_jitter);
 }
 
 SoakReport RunSoak(const SoakPlan& plan) { return Soak(plan).Run(); }

@@ -13,6 +13,8 @@
 namespace flowmesh::testing {
 namespace {
 
+constexpr double kAllowedJitter = 0.1;  // of the interval
+
 constexpr char kLostExecutor[] = "was lost while the task ran";
 
 size_t CountOf(const std::string& text, std::string_view what) {
@@ -58,11 +60,16 @@ void SoakObserver::OnBeat(const std::string& worker) {
   if (std::exchange(beats.registering, false) || disturbed_) return;
   const absl::Duration now = Clock::Real().Monotonic();
   if (beats.last) {
-    // Those between may have got lost.
     const double intervals = std::max(1., std::round(absl::FDivDuration(now - *beats.last, beat_)));
-    jitters_.push_back(absl::AbsDuration(now - *beats.last - intervals * beat_));
+    const absl::Duration jitter = absl::AbsDuration(now - *beats.last - intervals * beat_);
+    if (!beats.disturbed) {
+      report_.lost_beats += static_cast<size_t>(intervals) - 1;
+    } else if (jitter > kAllowedJitter * beat_ && !std::exchange(beats.retried, true)) {
+      return;
+    }
+    jitters_.push_back(jitter);
   }
-  beats.last = now;
+  beats = {.last = now};
 }
 
 void SoakObserver::OnTaskEvent(const Json& event) {
@@ -176,12 +183,17 @@ void SoakObserver::EndDeaf() {
     sent.missed = true;
     --in_flight_[sent.worker];
   }
-  disturbed_ = false;
+  DisturbLocked(false);
 }
 
 void SoakObserver::Disturb(bool disturbed) {
   absl::MutexLock lock(&mutex_);
+  DisturbLocked(disturbed);
+}
+
+void SoakObserver::DisturbLocked(bool disturbed) {
   disturbed_ = disturbed;
+  for (auto& [worker, beats] : beats_) beats.disturbed = true;
 }
 
 void SoakObserver::ForgetBeats() {
@@ -255,6 +267,8 @@ SoakReport SoakObserver::Report() const {
     report.missed += sent.task && sent.missed && !sent.heard ? 1 : 0;
   }
   std::vector<absl::Duration> jitters = jitters_;
+  // A beat that did not come is as late as one can be.
+  jitters.insert(jitters.end(), report.lost_beats, beat_);
   std::sort(jitters.begin(), jitters.end());
   report.beats = jitters.size();
   if (!jitters.empty()) {
@@ -262,8 +276,12 @@ SoakReport SoakObserver::Report() const {
     report.worst_jitter = absl::FDivDuration(jitters.back(), beat_);
   }
   report.verdict = !lost_or_doubled.ok() ? lost_or_doubled : violation_;
-  if (report.verdict.ok() && (jitters.empty() || report.jitter > 0.1)) {
+  if (report.verdict.ok() && (jitters.empty() || report.jitter > kAllowedJitter)) {
     report.verdict = absl::FailedPreconditionError("heartbeats come irregularly");
+  }
+  if (report.verdict.ok() && report.lost_beats > report.beats / 100) {
+    report.verdict = absl::FailedPreconditionError(
+        absl::StrCat(report.lost_beats, " of ", report.beats, " heartbeats never came"));
   }
   return report;
 }

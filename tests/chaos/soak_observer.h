@@ -73,9 +73,13 @@ class SoakObserver {
   };
   struct Beats {
     std::optional<absl::Duration> last;  // that came undisturbed from this life of the sidecar
+    bool disturbed = false;              // since then, something stood between
+    bool retried = false;                // since then, one came that made up for a lost one
     bool registering = false;            // a registration has a beat of its own, beside the others
   };
 
+  // Between undisturbed beats none may be missing. After a disturbance one may come that was lost
+  // in it, beside the schedule.
   void OnBeat(const std::string& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnTaskEvent(const Json& event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnEnd(const std::string& id, Sent& sent, const Json& event)
@@ -87,6 +91,7 @@ class SoakObserver {
   // How often an executor or rank has run it.
   size_t CheckFolder(const std::string& id, const Sent& sent, const std::filesystem::path& folder)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DisturbLocked(bool disturbed) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ViolateLocked(const std::string& what) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const absl::Duration beat_, on_the_way_;
