@@ -479,6 +479,10 @@ bool Sidecar::MayUnregister() {
       StepBack(*worker);
       return false;
     }
+    if (!worker->presence().is_known()) {
+      LogWarning("worker {} does not unregister: Redis never took its registration", worker->id());
+      return false;
+    }
   }
   publisher_->ReleaseTransactions(holds);
   return true;
