@@ -348,8 +348,7 @@ TEST(Promises, P3_ARefusedCheckIsNoVerdict) {
 // A line whose task came to its end while Redis was away.
 void EndATaskInAnOutage(GatedLine& line) {
   line->executor("e0").Freeze();
-  line->Dispatch(kEcho);
-  ASSERT_TRUE(line->WaitForStatus("RUNNING", "w"));
+  ASSERT_TRUE(line->events().WaitForStarted(line->Dispatch(kEcho)));
   line.gate().Refuse();
   line->executor("e0").process().Signal(SIGCONT);
   ASSERT_TRUE(Eventually([&] { return Metric(*line, "flowmesh_terminal_events_pending") == 1; }));
@@ -486,7 +485,7 @@ TEST(Promises, P9_ADrainingOneStepsBackToo) {
   Line line(options);
   line.executor("e0").process().Signal(SIGSTOP);
   const std::string held = line.Dispatch(kEcho);
-  ASSERT_TRUE(line.WaitForStatus("RUNNING", "w"));
+  ASSERT_TRUE(line.events().WaitForStarted(held));
   line.sidecar().process().Signal(SIGTERM);
   ASSERT_TRUE(line.WaitForStatus("STOPPING", "w"));
   const Program second("flowmesh-sidecar", TwinOf(line), line.dir());
