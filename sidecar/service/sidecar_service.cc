@@ -76,8 +76,10 @@ grpc::Status SidecarService::SubmitTask(grpc::ServerContext*, const v1::SubmitTa
   absl::StatusOr<Json> document = ParseDocument(request->document_json());
   if (!document.ok()) return ToGrpc(document.status());
   std::string task_id = request->task_id();
+  const auto own = document->find("task_id");
+  // As in an envelope (PROTOCOL.md 4.1).
+  if (own != document->end() && own->is_number_integer()) *own = DumpJson(*own);
   if (task_id.empty()) {
-    const auto own = document->find("task_id");
     task_id = own != document->end() && own->is_string() ? own->get<std::string>() : RandomUuid();
   }
   response->set_task_id(task_id);

@@ -91,6 +91,10 @@ TEST(LocalApiTest, MistakesHaveTheCodesOfTheContract) {
 // An executor that a cancellation overtakes: the task that it is to end comes later.
 class OvertakenExecutor final : public v1::Executor::Service {
  public:
+  std::string document() const {
+    absl::MutexLock lock(&mutex_);
+    return document_;
+  }
   // Whether it was told so while it had the task.
   bool was_cancelled() const {
     absl::MutexLock lock(&mutex_);
@@ -104,8 +108,12 @@ class OvertakenExecutor final : public v1::Executor::Service {
     description->add_runnable_task_types("echo");
     return grpc::Status::OK;
   }
-  grpc::Status Execute(grpc::ServerContext*, const v1::ExecuteRequest*,
+  grpc::Status Execute(grpc::ServerContext*, const v1::ExecuteRequest* request,
                        grpc::ServerWriter<v1::TaskEvent>* writer) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      document_ = request->document_json();
+    }
     WaitForCancels(1);
     v1::TaskEvent event;
     event.mutable_started();
@@ -135,6 +143,7 @@ class OvertakenExecutor final : public v1::Executor::Service {
 
   mutable absl::Mutex mutex_;
   int cancels_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::string document_ ABSL_GUARDED_BY(mutex_);
 };
 
 TEST(LocalApiTest, ACancellationThatOvertakesItsTaskIsNotLost) {
@@ -149,14 +158,18 @@ TEST(LocalApiTest, ACancellationThatOvertakesItsTaskIsNotLost) {
   Line line({.executors = {}, .sidecar_env = {{"EXECUTOR_ENDPOINTS", (*server)->target()}}});
   ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
   SidecarClient sidecar(line.sidecar_target());
-  const auto accepted = sidecar.Submit(kEcho, "overtaken");
+  Json document = kEcho;
+  document["task_id"] = 17;
+  const auto accepted = sidecar.Submit(document);
   ASSERT_TRUE(accepted.ok()) << accepted.status();
-  ASSERT_TRUE(Eventually([&] { return sidecar.Get("overtaken")->state() == v1::RUNNING; }));
-  EXPECT_TRUE(sidecar.Cancel("overtaken").ok());
-  const auto record = sidecar.Watch("overtaken");
+  ASSERT_EQ(accepted->task_id(), "17");
+  ASSERT_TRUE(Eventually([&] { return sidecar.Get("17")->state() == v1::RUNNING; }));
+  EXPECT_TRUE(sidecar.Cancel("17").ok());
+  const auto record = sidecar.Watch("17");
   ASSERT_TRUE(record.ok()) << record.status();
   EXPECT_EQ(record->state(), v1::FAILED);
   EXPECT_TRUE(executor.was_cancelled());
+  EXPECT_EQ(ParseJson(executor.document()).value()["task_id"], "17");
 }
 
 TEST(LocalApiTest, AResultThatWaitsForItsDeliveryIsCancelled) {
