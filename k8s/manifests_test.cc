@@ -10,6 +10,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "common/files.h"
 #include "common/strings.h"
 #include "common/yaml.h"
@@ -161,6 +162,47 @@ TEST_F(ManifestsTest, TheContainersMeetOnTheSameSockets) {
             absl::StrCat(Env(executor, "EXECUTOR_NAME"), "=", Env(executor, "EXECUTOR_LISTEN")));
   EXPECT_THAT(executor["lifecycle"]["preStop"]["exec"]["command"],
               Contains(Env(sidecar, "SIDECAR_LISTEN")));
+}
+
+// What `kubectl apply -k` sends of a folder: the StatefulSet and the ConfigMap.
+class RenderedTest : public ManifestsTest {
+ protected:
+  void SetUp() override {
+    if (std::system("kubectl version --client >/dev/null 2>&1") != 0) {
+      GTEST_SKIP() << "no kubectl on this machine";
+    }
+  }
+
+  static std::map<std::string, Json> Render(const std::string& folder) {
+    const std::string text = ProgramOutput({"kubectl", "kustomize", Folder() / folder});
+    std::map<std::string, Json> objects;
+    for (const std::string& object : std::vector<std::string>(absl::StrSplit(text, "\n---\n"))) {
+      const absl::StatusOr<Json> parsed = ParseYaml(object);
+      EXPECT_TRUE(parsed.ok()) << parsed.status();
+      if (parsed.ok()) objects[parsed->value("kind", "")] = *parsed;
+    }
+    return objects;
+  }
+};
+
+TEST_F(RenderedTest, TheBaseIsOnePodWithItsConfigMap) {
+  std::map<std::string, Json> objects = Render("base");
+  ASSERT_THAT(objects, SizeIs(2u));
+  const Json& pod = objects["StatefulSet"]["spec"]["template"]["spec"];
+  EXPECT_EQ(pod["initContainers"][0]["envFrom"][0]["configMapRef"]["name"],
+            objects["ConfigMap"]["metadata"]["name"]);
+  EXPECT_EQ(objects["ConfigMap"]["data"]["TASK_TOPIC"], "tasks");
+  EXPECT_FALSE(pod["containers"][0]["resources"]["limits"].contains("nvidia.com/gpu"));
+}
+
+TEST_F(RenderedTest, TheGpuOverlayGivesTheExecutorAGpu) {
+  const Json pod = Render("overlays/gpu")["StatefulSet"]["spec"]["template"]["spec"];
+  ASSERT_THAT(pod["containers"], SizeIs(1u));
+  EXPECT_EQ(pod["containers"][0]["name"], "executor");
+  const Json& limits = pod["containers"][0]["resources"]["limits"];
+  EXPECT_EQ(limits["nvidia.com/gpu"], 1);
+  EXPECT_EQ(limits["memory"], "64Gi");
+  EXPECT_FALSE(pod["initContainers"][0]["resources"]["limits"].contains("nvidia.com/gpu"));
 }
 
 // The preStop command as it stands, but for the places of the program and the socket.

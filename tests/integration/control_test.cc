@@ -97,18 +97,20 @@ TEST(ControlTest, RegistersAgainAfterFlushdbAndStillWorks) {
   EXPECT_EQ((*done)["type"], "TASK_SUCCEEDED");
 }
 
+// By listening alone: no beat is due, and no terminal event is followed by looks at the hash
+// (PROTOCOL.md 5.5).
 TEST(ControlTest, CorrectsAForeignRunning) {
-  Line line({.sidecar_env = {{"TERMINAL_EVENT_FLOOR_MS", "0"}}});
-  const std::string id = line.Dispatch(kEcho);
-  ASSERT_TRUE(line.events().WaitForTerminal(id));
+  Line line({.sidecar_env = {{"TERMINAL_EVENT_FLOOR_MS", "0"}, {"HEARTBEAT_INTERVAL_SEC", "60"}}});
   ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
-  // The orchestrator's late write (PROTOCOL.md 5.5).
-  line.redis().Command({"HSET", "worker:w", "status", "RUNNING"});
-  line.redis().Publish("workers.events", {{"type", "STATUS"},
-                                          {"worker_id", "w"},
-                                          {"status", "RUNNING"},
-                                          {"ts", "2025-11-03T09:00:00.000001+00:00"}});
-  EXPECT_TRUE(line.WaitForStatus("IDLE", "w", absl::Seconds(5)));
+  // The orchestrator's late write; twice, for a look every 5 s could mend one of them.
+  for (int i = 0; i < 2; ++i) {
+    line.redis().Command({"HSET", "worker:w", "status", "RUNNING"});
+    line.redis().Publish("workers.events", {{"type", "STATUS"},
+                                            {"worker_id", "w"},
+                                            {"status", "RUNNING"},
+                                            {"ts", "2025-11-03T09:00:00.000001+00:00"}});
+    EXPECT_TRUE(line.WaitForStatus("IDLE", "w", absl::Seconds(1)));
+  }
 }
 
 TEST(ControlTest, ComparesTheStatusSoonAfterATask) {

@@ -176,21 +176,39 @@ TEST(DispatchTest, ATaskIdThatIsNoFileNameNeverBecomesAPath) {
   EXPECT_FALSE(std::filesystem::exists(line.dir() / "escape"));
 }
 
-TEST(DispatchTest, MalformedAndForeignMessagesAreDropped) {
-  Line line;
+TEST(DispatchTest, MalformedAndForeignMessagesAreCountedAndDropped) {
+  Line line({.sidecar_env = {{"MAX_MESSAGE_BYTES", "1048576"}}});
   const std::string nested = std::string(100000, '[');
   for (const std::string& message :
        {std::string("not json"), std::string("[1,2]"), std::string("\xff\xfe"), std::string("null"),
         nested, std::string(R"({"assigned_worker":"w"})"),
         std::string(R"({"assigned_worker":7,"task_id":"t"})"),
         DumpJson(Line::Envelope("foreign", kEcho, "somebody-else")),
-        DumpJson(Line::Envelope("", kEcho, "w"))}) {
+        DumpJson(Line::Envelope("", kEcho, "w")), std::string(R"({"assigned_worker":"w")"),
+        std::string("{\"assigned_worker\":\"w\", \"x\": \"\xff\"}"), std::string(R"(["w"])"),
+        DumpJson({{"text", std::string(size_t{1} << 20, 'x')}})}) {
     line.redis().Command({"PUBLISH", "tasks", message});
   }
   const std::string id = line.Dispatch(kEcho);
   EXPECT_EQ((*line.events().WaitForTerminal(id))["type"], "TASK_SUCCEEDED");
   for (const Json& event : line.events().All([](const Json& e) { return e.contains("task_id"); })) {
     EXPECT_EQ(event["task_id"], id);
+  }
+  HttpRequest request;
+  request.url = line.metrics_url() + "/metrics";
+  const std::string metrics = HttpClient().Send(request)->body;
+  for (const auto& [outcome, count] : std::map<std::string, int>{{"not_json", 1},
+                                                                 {"not_utf8", 1},
+                                                                 {"not_a_map", 1},
+                                                                 {"no_task_id", 2},
+                                                                 {"too_large", 1},
+                                                                 {"foreign", 7},
+                                                                 {"accepted", 1}}) {
+    EXPECT_THAT(metrics, HasSubstr(absl::StrCat("flowmesh_messages_total{outcome=\"", outcome,
+                                                "\"} ", count, "\n")));
+  }
+  for (const char* detail : {"task_id: required, got nothing", "a message of 1048587 bytes"}) {
+    EXPECT_THAT(line.sidecar().Output(), HasSubstr(std::string("is dropped: ") + detail));
   }
 }
 
