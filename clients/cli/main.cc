@@ -15,7 +15,7 @@ namespace {
 
 constexpr char kExamples[] = R"(
 Examples:
-  flowmeshctl run task.yaml                                 one document here: no Redis, no orchestrator
+  flowmeshctl run task.yaml                                 one document here, on a worker of its own
   flowmeshctl submit flow.yaml --watch                      through the orchestrator on this machine
   flowmeshctl submit task.yaml --sidecar unix:/path.sock    straight to one worker
   flowmeshctl show 0f7e6d5c-4b3a-4291-8888-777766665555     a task with its result
@@ -104,7 +104,10 @@ class Cli {
     submit_->add_flag("--fail-fast", options_.fail_fast,
                       "with these, to an orchestrator: end when a task fails, though it may be "
                       "tried again on another worker");
-    run_ = app_.add_subcommand("run", "run a document on this machine, stages one after the other");
+    run_ = app_.add_subcommand(
+        "run",
+        "run a document on this machine, stages one after the other, on a sidecar and an executor "
+        "that are started for it and ended after it; with --sidecar, on those that run there");
     run_->add_option("FILE", options_.file, "YAML document; - for stdin")->required();
     run_->add_option("--device", options_.device, "auto, cpu, or GPU places such as 0,1 [auto]");
     run_->add_option("--results", options_.results, "folder for the task folders");

@@ -46,12 +46,19 @@ TEST(ResultStoreTest, KeepsResultManifestAndUploads) {
   EXPECT_FALSE(store.FindFile("t", "never").ok());
 
   const Json document = {{"task_id", "t"}, {"result", {{"ok", true}}}};
-  ASSERT_TRUE(store.StoreResult("t", document, {"./final_model/", "../etc", "notes.txt"}).ok());
+  std::filesystem::create_symlink("/etc", store.Folder("t") / "outside");
+  std::filesystem::create_symlink("/etc/passwd", store.Folder("t") / "artifacts/outside");
+  ASSERT_TRUE(
+      store.StoreResult("t", document, {"./final_model/", "../etc", "notes.txt", "outside/passwd"})
+          .ok());
   EXPECT_EQ(store.LoadResult("t").value(), document);
   const Json manifest = ParseJson(ReadFile(store.Folder("t") / "manifest.json").value()).value();
   std::map<std::string, Json> entries;
   for (const Json& entry : manifest["entries"]) entries[entry["name"]] = entry;
-  EXPECT_EQ(entries.size(), 6u);
+  EXPECT_EQ(entries.size(), 8u);
+  EXPECT_FALSE(store.FindFile("t", "outside").ok());
+  EXPECT_EQ(entries["outside"]["status"], "missing");
+  EXPECT_EQ(entries["outside/passwd"]["status"], "missing");
   EXPECT_EQ(entries["../etc"]["status"], "missing");
   EXPECT_EQ(entries["final_model"]["type"], "directory");
   EXPECT_EQ(entries["notes.txt"]["type"], "artifact");

@@ -1,5 +1,6 @@
 #include "clients/orchestrator/result_store.h"
 
+#include <algorithm>
 #include <set>
 
 #include "absl/strings/ascii.h"
@@ -19,13 +20,15 @@ std::string NormaliseArtifact(std::string_view name) {
   return std::string(name);
 }
 
-bool StaysInside(const std::string& name) {
+// Whether something stands there that may be looked at: not what a name or a link on its way
+// reaches outside the folder.
+bool IsInside(const fs::path& folder, const std::string& name) {
   const fs::path path(name);
   if (name.empty() || path.is_absolute()) return false;
-  for (const fs::path& part : path) {
-    if (part == "..") return false;
-  }
-  return true;
+  std::error_code error;
+  const fs::path root = fs::canonical(folder, error), target = fs::canonical(folder / path, error);
+  return !error && std::find(path.begin(), path.end(), "..") == path.end() &&
+         std::mismatch(root.begin(), root.end(), target.begin(), target.end()).first == root.end();
 }
 
 // Whether Python's PurePath.suffix of the last component is not empty.
@@ -49,7 +52,7 @@ void DescribeFolder(const fs::path& path, Json& entry) {
   for (auto it = fs::recursive_directory_iterator(path, error); !error && it != fs::end(it);
        it.increment(error)) {
     std::error_code ignored;
-    if (!it->is_regular_file(ignored)) continue;
+    if (!it->is_regular_file(ignored) || it->is_symlink(ignored)) continue;
     const uint64_t size = it->file_size(ignored);
     if (!ignored) bytes += size;
     ++files;
@@ -62,7 +65,8 @@ Json DescribeEntry(const fs::path& folder, const std::string& name, bool require
   Json entry = {{"name", name}, {"path", name}, {"type", EntryType(name)}, {"required", required}};
   const fs::path path = folder / name;
   std::error_code error;
-  if (!StaysInside(name) || !fs::exists(path, error)) {
+  if (!IsInside(folder, name) ||
+      !(fs::is_regular_file(path, error) || fs::is_directory(path, error))) {
     entry["status"] = "missing";
     return entry;
   }
@@ -159,9 +163,11 @@ absl::StatusOr<DotFile> ResultStore::BeginUpload(std::string_view task_id,
 absl::StatusOr<fs::path> ResultStore::FindFile(std::string_view task_id,
                                                std::string_view name) const {
   const fs::path folder = Folder(task_id);
-  for (const fs::path& path : {folder / "artifacts" / name, folder / name}) {
+  for (const std::string& place : {absl::StrCat("artifacts/", ToAbsl(name)), std::string(name)}) {
     std::error_code error;
-    if (fs::is_regular_file(path, error)) return path;
+    if (IsInside(folder, place) && fs::is_regular_file(folder / place, error)) {
+      return folder / place;
+    }
   }
   return absl::NotFoundError(absl::StrCat("no file ", ToAbsl(name)));
 }
