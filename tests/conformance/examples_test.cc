@@ -37,7 +37,7 @@ void CheckRag(const Json& document, std::vector<std::string>& warnings) {
       document, [&](const std::string& warning) { warnings.push_back(warning); });
   ASSERT_TRUE(spec.ok()) << spec.status();
   ASSERT_THAT(spec->units, SizeIs(1u));
-  EXPECT_FALSE(spec->units[0].queries.empty());
+  EXPECT_THAT(spec->units[0].source.prompts, SizeIs(2u));
 }
 
 TEST(ExamplesTest, EachIsATaskThatTheWorkerUnderstands) {
