@@ -247,7 +247,7 @@ void RankHost::EndGroup(absl::Duration grace) {
   key_.clear();
 }
 
-void RankHost::Stop() { EndGroup(kIdleGrace); }
+void RankHost::Release() { EndGroup(kIdleGrace); }
 
 uint64_t RankHost::ResidentBytes() const {
   absl::MutexLock lock(&mutex_);

@@ -48,7 +48,7 @@ class RankHost : public TaskBackend {
 
   TaskEnd Run(const v1::ExecuteRequest& task, const Json& document, CancelSignal& cancel,
               const TaskSink& sink) override;
-  void Stop() override;
+  void Release() override;
   uint64_t ResidentBytes() const override;
 
   size_t ranks() const;  // processes that live and have not failed

@@ -79,7 +79,7 @@ TEST_F(RankHostTest, ARankStaysWarmForTheSameModel) {
   EXPECT_EQ(first["pid"], second["pid"]);
   EXPECT_EQ(host.rank_starts(), 1u);
   EXPECT_GT(host.ResidentBytes(), 0u);
-  host.Stop();
+  host.Release();
   EXPECT_EQ(host.ResidentBytes(), 0u);
 }
 
@@ -90,7 +90,7 @@ TEST_F(RankHostTest, AnotherModelReplacesTheRank) {
   EXPECT_NE(first, second);
   EXPECT_NE(::kill(first, 0), 0);
   EXPECT_EQ(host.ranks(), 1u);
-  host.Stop();
+  host.Release();
   EXPECT_EQ(host.ranks(), 0u);
   EXPECT_EQ(host.rank_starts(), 2u);
   EXPECT_EQ(host.rank_deaths(), 0u);

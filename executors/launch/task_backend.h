@@ -32,8 +32,9 @@ class TaskBackend {
   virtual TaskEnd Run(const v1::ExecuteRequest& task, const Json& document, CancelSignal& cancel,
                       const TaskSink& sink) = 0;
 
-  // Ends what is kept between tasks; blocks for a bounded time. Same thread as Run.
-  virtual void Stop() = 0;
+  // Ends what is kept between tasks, as a warm model; blocks for a bounded time. Same thread as
+  // Run, which may be called again.
+  virtual void Release() = 0;
 
   // Resident memory of all processes together, sampled now; 0 without any. Any thread.
   virtual uint64_t ResidentBytes() const = 0;

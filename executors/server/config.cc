@@ -82,6 +82,11 @@ ExecutorConfig ReadExecutorConfig(EnvReader& env, const std::filesystem::path& p
                  "seconds without a word from its ranks after which a task has hung; 0: never");
   config.progress_timeout =
       progress_timeout > 0 ? absl::Seconds(progress_timeout) : absl::InfiniteDuration();
+  const double idle_release =
+      env.Number("EXECUTOR_IDLE_RELEASE_SEC", 600, 0,
+                 "seconds without a task after which its ranks end and free their memory and GPUs; "
+                 "0: never");
+  config.idle_release = idle_release > 0 ? absl::Seconds(idle_release) : absl::InfiniteDuration();
   const std::string metrics =
       env.String("EXECUTOR_METRICS_LISTEN", "off", "address of /metrics: host:port, or off");
   if (ToLower(metrics) != "off") {

@@ -23,6 +23,7 @@ struct ExecutorConfig {
   std::filesystem::path rank_bin;
   NodeOptions node;                                  // this machine among those that train together
   absl::Duration progress_timeout = absl::Hours(1);  // infinite: none
+  absl::Duration idle_release = absl::Minutes(10);   // infinite: never
   std::optional<Endpoint> metrics_listen;            // nothing: off
   LogLevel log_level = LogLevel::kInfo;
 };

@@ -38,6 +38,7 @@ TEST(ExecutorConfig, Defaults) {
   EXPECT_EQ(config.threads, AvailableCpus());
   EXPECT_EQ(config.rank_bin, "/opt/bin/flowmesh-rank");
   EXPECT_EQ(config.progress_timeout, absl::Hours(1));
+  EXPECT_EQ(config.idle_release, absl::Minutes(10));
   EXPECT_FALSE(config.metrics_listen.has_value());
   EXPECT_EQ(config.log_level, LogLevel::kInfo);
 }
@@ -49,6 +50,7 @@ TEST(ExecutorConfig, ReadsEveryVariable) {
                           {"EXECUTOR_THREADS", "3"},
                           {"EXECUTOR_RANK_BIN", "/x/rank"},
                           {"EXECUTOR_PROGRESS_TIMEOUT_SEC", "0.5"},
+                          {"EXECUTOR_IDLE_RELEASE_SEC", "0"},
                           {"EXECUTOR_METRICS_LISTEN", "127.0.0.1:9465"},
                           {"LOG_LEVEL", "warn"},
                           {"CUDA_VISIBLE_DEVICES", ""}});
@@ -61,6 +63,7 @@ TEST(ExecutorConfig, ReadsEveryVariable) {
   EXPECT_EQ(config.threads, 3);
   EXPECT_EQ(config.rank_bin, "/x/rank");
   EXPECT_EQ(config.progress_timeout, absl::Milliseconds(500));
+  EXPECT_EQ(config.idle_release, absl::InfiniteDuration());
   EXPECT_EQ(config.metrics_listen->Target(), "127.0.0.1:9465");
   EXPECT_EQ(config.log_level, LogLevel::kWarning);
 }

@@ -106,11 +106,19 @@ TaskEnd ExecutorCore::RunEcho(Running& task) {
 
 bool ExecutorCore::WorkOrStopLocked() const { return (running_ && !picked_up_) || stopping_; }
 
+bool ExecutorCore::WaitForWorkOrStop(absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  return clock_.Await(mutex_, absl::Condition(this, &ExecutorCore::WorkOrStopLocked), timeout);
+}
+
 bool ExecutorCore::RunNext() {
   std::shared_ptr<Running> task;
+  if (!WaitForWorkOrStop(options_.idle_release)) {
+    backend_.Release();
+    WaitForWorkOrStop(absl::InfiniteDuration());
+  }
   {
     absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(this, &ExecutorCore::WorkOrStopLocked));
     if (!running_ || picked_up_) return false;
     task = running_;
     picked_up_ = true;

@@ -33,6 +33,8 @@ struct ExecutorCoreOptions {
   // A task whose ranks report no progress and log nothing for so long has hung and is ended. Not
   // for echo, which is over at once.
   absl::Duration progress_timeout = absl::InfiniteDuration();
+  // After so long without a task for the backend it releases what it keeps warm.
+  absl::Duration idle_release = absl::InfiniteDuration();
   // Called once per task that ends, with its type (`unknown` when it names none) and its outcome
   // (EventLog::outcome).
   std::function<void(const std::string& type, const std::string& outcome, absl::Duration)> on_end;
@@ -87,6 +89,8 @@ class ExecutorCore {
   void Finish(const std::shared_ptr<Running>& task, TaskEnd end);
   void RememberLocked(const Key& key, std::shared_ptr<EventLog> log)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // False: neither came within `timeout`.
+  bool WaitForWorkOrStop(absl::Duration timeout);
   bool WorkOrStopLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const ExecutorCoreOptions options_;

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <functional>
 #include <string>
 #include <thread>
@@ -29,9 +30,10 @@ class FakeBackend : public TaskBackend {
     finished.set_result_json("{}");
     return finished;
   }
-  void Stop() override {}
+  void Release() override { ++releases; }
   uint64_t ResidentBytes() const override { return 0; }
 
+  std::atomic<int> releases{0};
   std::vector<std::string> ran;
   std::function<TaskEnd(CancelSignal&, const TaskSink&)> body;
 };
@@ -263,6 +265,32 @@ TEST_F(ExecutorCoreTest, AfterStopNothingIsAcceptedButKnownTasksAnswer) {
   EXPECT_FALSE(core_.RunNext());
   EXPECT_TRUE(absl::IsFailedPrecondition(core_.Execute(Request("T2", "echo")).status()));
   EXPECT_EQ(Accept(Request("T1", "echo")), log);
+}
+
+class IdleTest : public ExecutorCoreTest {
+ protected:
+  IdleTest() : ExecutorCoreTest({.idle_release = absl::Minutes(10)}) {}
+};
+
+TEST_F(IdleTest, WhatIsWarmIsReleasedOnceAndTheNextTaskRuns) {
+  std::thread runner([this] {
+    while (core_.RunNext()) {
+    }
+  });
+  const auto released = [this](int times) {
+    while (backend_.releases < times) {
+      clock_.Advance(absl::Minutes(1));
+      std::this_thread::yield();
+    }
+  };
+  released(1);
+  clock_.Advance(absl::Hours(5));
+  Accept(Request("T1", "inference"))->WaitComplete(absl::InfiniteDuration());
+  EXPECT_EQ(backend_.releases, 1) << "once for each time without a task";
+  released(2);
+  core_.Stop();
+  runner.join();
+  EXPECT_THAT(backend_.ran, ElementsAre("T1"));
 }
 
 class HangTest : public ExecutorCoreTest {

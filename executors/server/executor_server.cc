@@ -60,6 +60,7 @@ absl::Status ServerImpl::Start() {
   host_ = std::make_unique<RankHost>(std::move(host), Clock::Real());
   ExecutorCoreOptions core;
   core.progress_timeout = config_.progress_timeout;
+  core.idle_release = config_.idle_release;
   core.on_end = [this](const std::string& type, const std::string& outcome,
                        absl::Duration duration) { metrics_.CountTask(type, outcome, duration); };
   core_ = std::make_unique<ExecutorCore>(std::move(core), *types_, *host_, Clock::Real());
@@ -73,7 +74,7 @@ absl::Status ServerImpl::Start() {
   runner_ = std::thread([this] {
     while (core_->RunNext()) {
     }
-    host_->Stop();
+    host_->Release();
   });
   if (config_.metrics_listen) {
     RETURN_IF_ERROR(metrics_.Serve(*config_.metrics_listen,
