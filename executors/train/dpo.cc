@@ -57,6 +57,10 @@ DpoRecipe::Scored DpoRecipe::Score(const std::vector<int64_t>& rows) const {
     }
     begin += length;
   }
+  // Answers of one token without a prompt have nothing to predict. Their pass is run all the same:
+  // in it other ranks wait for this one (sft.cc).
+  const auto predicted = static_cast<int64_t>(places.size());
+  if (predicted == 0) places.push_back(0);
   const at::Device device = model_->device();
   FlatBatch batch = MakeFlatBatch(sequences, device);
   batch.input.logit_rows = IndexTensor(places, device);
@@ -65,9 +69,9 @@ DpoRecipe::Scored DpoRecipe::Score(const std::vector<int64_t>& rows) const {
   const at::Tensor hidden = model_->Hidden(batch.input, *attention);
   const TokenScores scores =
       LogProbs(hidden, {model_->head(), model_->config().logit_soft_cap}, targets, false);
-  const at::Tensor zeros =
-      at::zeros({static_cast<int64_t>(answers.size())}, scores.log_probs.options());
-  return {zeros.index_add(0, IndexTensor(owners, device), scores.log_probs), batch.tokens,
+  const at::Tensor log_probs = scores.log_probs.narrow(0, 0, predicted);
+  const at::Tensor zeros = at::zeros({static_cast<int64_t>(answers.size())}, log_probs.options());
+  return {zeros.index_add(0, IndexTensor(owners, device), log_probs), batch.tokens,
           std::move(attention)};
 }
 

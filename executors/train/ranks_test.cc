@@ -6,7 +6,9 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <cmath>
@@ -39,6 +41,7 @@ struct Setup {
   const char* family = "llama";
   at::ScalarType compute = at::kFloat;
   int64_t overflow_at = -1;  // of the steps, from 0; fp16
+  bool short_rows = false;   // three of four have one token, and with it nothing to predict
 };
 
 // SFT, but in one step the last rank's gradients overflow, as with a loss scale far too large.
@@ -75,6 +78,9 @@ struct Training {
         layers(setup.recompute, weights.hooks()),
         recipe(model.get(), &rows, setup.overflow_at) {
     model->set_layer_runner(&layers);
+    for (size_t i = 0; setup.short_rows && i < rows.size(); ++i) {
+      if (i % 4 != 0) rows[i][0].resize(1);
+    }
     TrainerOptions options =
         OptionsOf({{"learning_rate", 1e-3}}, static_cast<int64_t>(rows.size()));
     options.batches.batch_size = kGlobalBatch / group.world_size() / setup.accumulation;
@@ -124,6 +130,12 @@ struct Training {
 template <int kStage, bool kRecompute, int kAccumulation>
 std::string Sft(parallel::ProcessGroup& group) {
   return Training(group, {kStage, kRecompute, kAccumulation}).Run();
+}
+
+// Micro-batches of one row, of which most predict nothing on one rank or on all.
+template <int kStage>
+std::string ShortRows(parallel::ProcessGroup& group) {
+  return Training(group, {.zero_stage = kStage, .accumulation = 4, .short_rows = true}).Run();
 }
 
 template <int kStage, at::ScalarType kCompute = at::kFloat>
@@ -241,7 +253,8 @@ std::string Resume(parallel::ProcessGroup& group) {
   return second.Report(*end) == expected ? "same" : "different";
 }
 
-template <int kStage, at::ScalarType kCompute = at::kFloat>
+// With kEmpty: three of four pairs are of empty texts, and micro-batches of one row.
+template <int kStage, at::ScalarType kCompute = at::kFloat, bool kEmpty = false>
 std::string Dpo(parallel::ProcessGroup& group) {
   const auto tokenizer = LoadTinyTokenizer("llama");
   const Json golden = ReadTrainGolden("dpo/preferences.json");
@@ -249,14 +262,18 @@ std::string Dpo(parallel::ProcessGroup& group) {
   for (const Json& row : golden["preferences"]) {
     pairs.push_back(MakePair(row["prompt"], row["chosen"], row["rejected"], *tokenizer,
                              *tokenizer->eos_id(), {}));
+    if (kEmpty && pairs.size() % 4 != 1) {
+      pairs.back() = MakePair("", "", "", *tokenizer, *tokenizer->eos_id(), {});
+    }
   }
   Training training(group, {.zero_stage = kStage, .compute = kCompute});
   DpoRecipe recipe(training.model.get(), &pairs, {});
-  const absl::Status prepared =
-      recipe.Prepare(2, training.weights, group, [](int64_t, int64_t) { return absl::OkStatus(); });
+  const absl::Status prepared = recipe.Prepare(kEmpty ? 1 : 2, training.weights, group,
+                                               [](int64_t, int64_t) { return absl::OkStatus(); });
   if (!prepared.ok()) return prepared.ToString();
   TrainerOptions options = OptionsOf({{"learning_rate", 1e-4}}, static_cast<int64_t>(pairs.size()));
-  options.batches.batch_size = kGlobalBatch / group.world_size();
+  options.batches.accumulation = kEmpty ? 4 : 1;
+  options.batches.batch_size = kGlobalBatch / group.world_size() / options.batches.accumulation;
   options.batches.max_steps = kSteps;
   options.scale_loss = kCompute == at::kHalf;
   options.first_loss_scale = kHalfLossScale;
@@ -270,42 +287,86 @@ std::string Dpo(parallel::ProcessGroup& group) {
   return group.rank() == 0 ? report : "";
 }
 
+// Strikes its own process when a model's second layer begins.
+class StrikingRunner : public model::LayerRunner {
+ public:
+  StrikingRunner(model::LayerRunner* runner, int signal) : runner_(runner), signal_(signal) {}
+
+  at::Tensor Run(int index, const Layer& layer, const at::Tensor& x) override {
+    if (index == 1) ::raise(signal_);
+    return runner_->Run(index, layer, x);
+  }
+
+ private:
+  model::LayerRunner* const runner_;
+  const int signal_;
+};
+
+// The third stage, where the last rank is killed or stopped in a pass of the training, or of what
+// DPO prepares.
+template <int kSignal, bool kPrepares>
+std::string Struck(parallel::ProcessGroup& group) {
+  Training training(group, {.zero_stage = 3});
+  StrikingRunner runner(&training.layers, kSignal);
+  if (group.rank() == group.world_size() - 1) training.model->set_layer_runner(&runner);
+  if (!kPrepares) return training.Run();
+  const std::vector<PreferencePair> pairs(4, {{{1, 2, 3}, 1}, {{1, 4}, 1}});
+  return DpoRecipe(training.model.get(), &pairs, {})
+      .Prepare(2, training.weights, group, [](int64_t, int64_t) { return absl::OkStatus(); })
+      .ToString();
+}
+
 template <std::string (*kBody)(parallel::ProcessGroup&)>
 std::string OnRank(const parallel::GroupOptions& options) {
   at::set_num_threads(1);
   return parallel::WithGroup(options, kBody);
 }
 
-const parallel::RankFunctionRegistration kFunctions[] = {{"sft_0", OnRank<Sft<0, true, 1>>},
-                                                         {"sft_1", OnRank<Sft<1, true, 1>>},
-                                                         {"sft_2", OnRank<Sft<2, true, 1>>},
-                                                         {"sft_3", OnRank<Sft<3, true, 1>>},
-                                                         {"sft_2_kept", OnRank<Sft<2, false, 1>>},
-                                                         {"sft_3_kept", OnRank<Sft<3, false, 1>>},
-                                                         {"sft_0_windows", OnRank<Sft<0, true, 2>>},
-                                                         {"sft_2_windows", OnRank<Sft<2, true, 2>>},
-                                                         {"lora_0", OnRank<Lora<0>>},
-                                                         {"lora_3", OnRank<Lora<3>>},
-                                                         {"resume_0", OnRank<Resume<0>>},
-                                                         {"resume_1", OnRank<Resume<1>>},
-                                                         {"resume_2", OnRank<Resume<2>>},
-                                                         {"resume_3", OnRank<Resume<3>>},
-                                                         {"dpo_0", OnRank<Dpo<0>>},
-                                                         {"dpo_3", OnRank<Dpo<3>>},
-                                                         {"lora_half", OnRank<Lora<0, at::kHalf>>},
-                                                         {"dpo_half", OnRank<Dpo<0, at::kHalf>>},
-                                                         {"half_0", OnRank<Half<0, true>>},
-                                                         {"half_0_kept", OnRank<Half<0, false>>},
-                                                         {"half_2", OnRank<Half<2, true>>},
-                                                         {"half_3", OnRank<Half<3, true>>},
-                                                         {"overflow_0", OnRank<Overflow<0>>},
-                                                         {"overflow_1", OnRank<Overflow<1>>},
-                                                         {"overflow_2", OnRank<Overflow<2>>},
-                                                         {"overflow_3", OnRank<Overflow<3>>},
-                                                         {"sum_0", OnRank<OverflowingSum<0>>},
-                                                         {"sum_1", OnRank<OverflowingSum<1>>},
-                                                         {"sum_2", OnRank<OverflowingSum<2>>},
-                                                         {"sum_3", OnRank<OverflowingSum<3>>}};
+const parallel::RankFunctionRegistration kFunctions[] = {
+    {"sft_0", OnRank<Sft<0, true, 1>>},
+    {"sft_1", OnRank<Sft<1, true, 1>>},
+    {"sft_2", OnRank<Sft<2, true, 1>>},
+    {"sft_3", OnRank<Sft<3, true, 1>>},
+    {"sft_2_kept", OnRank<Sft<2, false, 1>>},
+    {"sft_3_kept", OnRank<Sft<3, false, 1>>},
+    {"sft_0_windows", OnRank<Sft<0, true, 2>>},
+    {"sft_2_windows", OnRank<Sft<2, true, 2>>},
+    {"lora_0", OnRank<Lora<0>>},
+    {"lora_3", OnRank<Lora<3>>},
+    {"lora_1", OnRank<Lora<1>>},
+    {"lora_2", OnRank<Lora<2>>},
+    {"short_0", OnRank<ShortRows<0>>},
+    {"short_2", OnRank<ShortRows<2>>},
+    {"short_3", OnRank<ShortRows<3>>},
+    {"killed", OnRank<Struck<SIGKILL, false>>},
+    {"stopped", OnRank<Struck<SIGSTOP, false>>},
+    {"dpo_killed", OnRank<Struck<SIGKILL, true>>},
+    {"dpo_stopped", OnRank<Struck<SIGSTOP, true>>},
+    {"resume_0", OnRank<Resume<0>>},
+    {"resume_1", OnRank<Resume<1>>},
+    {"resume_2", OnRank<Resume<2>>},
+    {"resume_3", OnRank<Resume<3>>},
+    {"dpo_0", OnRank<Dpo<0>>},
+    {"dpo_1", OnRank<Dpo<1>>},
+    {"dpo_2", OnRank<Dpo<2>>},
+    {"dpo_3", OnRank<Dpo<3>>},
+    {"empty_0", OnRank<Dpo<0, at::kFloat, true>>},
+    {"empty_2", OnRank<Dpo<2, at::kFloat, true>>},
+    {"empty_3", OnRank<Dpo<3, at::kFloat, true>>},
+    {"lora_half", OnRank<Lora<0, at::kHalf>>},
+    {"dpo_half", OnRank<Dpo<0, at::kHalf>>},
+    {"half_0", OnRank<Half<0, true>>},
+    {"half_0_kept", OnRank<Half<0, false>>},
+    {"half_2", OnRank<Half<2, true>>},
+    {"half_3", OnRank<Half<3, true>>},
+    {"overflow_0", OnRank<Overflow<0>>},
+    {"overflow_1", OnRank<Overflow<1>>},
+    {"overflow_2", OnRank<Overflow<2>>},
+    {"overflow_3", OnRank<Overflow<3>>},
+    {"sum_0", OnRank<OverflowingSum<0>>},
+    {"sum_1", OnRank<OverflowingSum<1>>},
+    {"sum_2", OnRank<OverflowingSum<2>>},
+    {"sum_3", OnRank<OverflowingSum<3>>}};
 
 std::string ReportOf(const std::string& function, int ranks) {
   const auto ends = parallel::RunRanks(function, {.world_size = ranks});
@@ -335,7 +396,7 @@ TEST(RanksTest, EveryStageGivesWhatOneRankGives) {
   for (const char* function : {"sft_0", "sft_1", "sft_2", "sft_3", "sft_2_kept", "sft_3_kept"}) {
     ExpectNear(ReportOf(function, 2), alone, absl::StrCat(function, " on 2 ranks"));
   }
-  for (const char* function : {"sft_0", "sft_2", "sft_3"}) {
+  for (const char* function : {"sft_0", "sft_1", "sft_2", "sft_3"}) {
     ExpectNear(ReportOf(function, 4), alone, absl::StrCat(function, " on 4 ranks"));
   }
 }
@@ -349,14 +410,38 @@ TEST(RanksTest, SeveralPassesMakeOneStep) {
 
 TEST(RanksTest, AdaptersToo) {
   const std::string alone = ReportOf("lora_0", 1);
-  ExpectNear(ReportOf("lora_0", 2), alone, "stage 0");
-  ExpectNear(ReportOf("lora_3", 2), alone, "stage 3");
+  for (const char* function : {"lora_0", "lora_1", "lora_2", "lora_3"})
+    ExpectNear(ReportOf(function, 2), alone, function);
 }
 
 TEST(RanksTest, DpoToo) {
   const std::string alone = ReportOf("dpo_0", 1);
-  for (const char* function : {"dpo_0", "dpo_3"})
+  for (const char* function : {"dpo_0", "dpo_1", "dpo_2", "dpo_3"})
     ExpectNear(ReportOf(function, 2), alone, function);
+}
+
+// The layers' collectives belong to passes, so a rank must run those that have nothing to predict.
+TEST(RanksTest, RowsThatPredictNothingKeepRanksInStep) {
+  const std::string alone = ReportOf("short_0", 1);
+  for (const char* function : {"short_0", "short_2", "short_3"})
+    ExpectNear(ReportOf(function, 2), alone, function);
+}
+
+TEST(RanksTest, SoDoPairsOfEmptyTexts) {
+  const std::string alone = ReportOf("empty_0", 1);
+  for (const char* function : {"empty_0", "empty_2", "empty_3"})
+    ExpectNear(ReportOf(function, 2), alone, function);
+}
+
+TEST(RanksTest, ARankLostInAPassIsNamedWhereWeightsAreShared) {
+  for (const char* function : {"killed", "stopped", "dpo_killed", "dpo_stopped"}) {
+    const parallel::RanksToRun ranks = {
+        .world_size = 2, .timeout = absl::Seconds(3), .endless = {1}};
+    const parallel::RankEnd end = parallel::RunRanks(function, ranks).at(0);
+    EXPECT_TRUE(end.status.ok()) << function << ": " << end.status.ToString();
+    EXPECT_THAT(end.output, testing::HasSubstr("rank 1 is gone or stopped (last heard of at "))
+        << function;
+  }
 }
 
 // Float16 rounds to one part in 2048. In six steps that moves losses by less than twice as much;

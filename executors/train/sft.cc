@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 
@@ -79,12 +80,18 @@ absl::StatusOr<PassReport> SftRecipe::Pass(const std::vector<int64_t>& rows, dou
   PassReport report;
   report.tokens = batch.tokens;
   Ratio& accuracy = report.metrics["mean_token_accuracy"];
-  if (places.empty() || labels_ == 0) return report;
-
+  // Documents of one token have nothing to predict. The pass is run all the same, with gradients of
+  // zero: the layers' collectives begin in it, and other ranks may have more to do in theirs.
+  const bool is_idle = places.empty();
+  if (is_idle) places.push_back(0);
   batch.input.logit_rows = IndexTensor(places, model_->device());
-  const at::Tensor targets = batch.input.token_ids.index_select(0, batch.input.logit_rows + 1);
   SequenceAttention attention(batch.lengths);
   const at::Tensor hidden = model_->Hidden(batch.input, attention);
+  if (is_idle) {
+    hidden.backward(at::zeros_like(hidden));
+    return report;
+  }
+  const at::Tensor targets = batch.input.token_ids.index_select(0, batch.input.logit_rows + 1);
   const TokenLoss loss = CrossEntropy(hidden, {model_->head(), model_->config().logit_soft_cap},
                                       targets, loss_scale / labels_);
   loss.loss.backward();

@@ -169,10 +169,13 @@ LayerHooks TrainedWeights::hooks() {
 }
 
 void TrainedWeights::Gather(Unit& unit) {
-  if (options_.zero_stage < 3 || !status_.ok()) return;
+  if (options_.zero_stage < 3) return;
   ResizeStorage(unit.compute, unit.size);
   // Not as a change of the tensor: the same values come back to what autograd has kept.
-  Note(options_.group->AllGather(unit.compute.variable_data(), unit.shard->compute).Wait());
+  const at::Tensor whole = unit.compute.variable_data();
+  if (status_.ok()) Note(options_.group->AllGather(whole, unit.shard->compute).Wait());
+  // After an error the pass goes on, with weights of zero, to its end, where the error is returned.
+  if (!status_.ok()) whole.zero_();
 }
 
 void TrainedWeights::Release(Unit& unit) {
