@@ -1,6 +1,9 @@
 #include "executors/device/cuda_library.h"
 
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
+
+#include <exception>
 
 #include "absl/strings/str_cat.h"
 
@@ -22,6 +25,17 @@ int CountGpus() {
   const auto device_count =
       reinterpret_cast<DeviceCount>(::dlsym(RTLD_DEFAULT, "_ZN3c104cuda12device_countEv"));
   return device_count == nullptr ? 0 : device_count();
+}
+
+absl::Status SelectGpu(int index) {
+  try {
+    const c10::Device gpu(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
+    c10::impl::VirtualGuardImpl(c10::kCUDA).setDevice(gpu);
+    return absl::OkStatus();
+  } catch (const std::exception& error) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("GPU ", index, " of those visible: ", error.what()));
+  }
 }
 
 }  // namespace flowmesh::device

@@ -13,4 +13,9 @@ absl::Status LoadCudaLibrary();
 // The GPUs that this process may use; 0 before LoadCudaLibrary.
 int CountGpus();
 
+// Makes a GPU the calling thread's current one, on which libtorch allocates where nothing else is
+// said. All GPUs of a group are visible to each of its ranks. FailedPrecondition: there is no such
+// GPU, or it cannot be used.
+absl::Status SelectGpu(int index);
+
 }  // namespace flowmesh::device

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <c10/core/Device.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <cstdlib>
 #include <stdexcept>
@@ -21,9 +20,10 @@ inline at::Device TestDevice() {
     const absl::Status loaded = LoadCudaLibrary();
     if (!loaded.ok()) throw std::runtime_error(loaded.ToString());
     const char* rank = std::getenv("LOCAL_RANK");
-    const at::Device own(at::kCUDA, static_cast<at::DeviceIndex>(rank ? std::atoi(rank) : 0));
-    c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(own);
-    return own;
+    const int own = rank == nullptr ? 0 : std::atoi(rank);
+    const absl::Status selected = SelectGpu(own);
+    if (!selected.ok()) throw std::runtime_error(selected.ToString());
+    return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(own));
   }();
   return device;
 }

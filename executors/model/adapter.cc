@@ -35,25 +35,33 @@ bool Matches(const std::string& path, const std::string& name) {
 
 std::string LastPart(const std::string& path) { return path.substr(path.rfind('.') + 1); }
 
-bool IsHead(const LinearModule& module) { return LastPart(module.path) == "lm_head"; }
+// By its name: a model whose head is its embeddings has no module of that name.
+bool IsHead(const std::string& path) { return LastPart(path) == "lm_head"; }
 
 // The names of the model's linear layers, each once.
 std::string LinearNames(const Decoder& model) {
   std::vector<std::string> names;
   for (const LinearModule& module : model.parameters().linears()) {
     const std::string name = LastPart(module.path);
-    if (!IsHead(module) && std::find(names.begin(), names.end(), name) == names.end()) {
+    if (!IsHead(module.path) && std::find(names.begin(), names.end(), name) == names.end()) {
       names.push_back(name);
     }
   }
   return absl::StrJoin(names, ", ");
 }
 
-// Whether a parameter that is no linear layer's weight belongs to the module that `name` means.
+// Whether `name` means a module that is no linear layer: one with parameters of its own, or one
+// that holds others.
 bool IsOtherModule(const Decoder& model, const std::string& name) {
+  std::set<std::string> linears;
+  for (const LinearModule& module : model.parameters().linears()) linears.insert(module.path);
   for (const Parameter& parameter : model.parameters().all()) {
     for (const StoredName& part : parameter.parts) {
-      if (Matches(part.name.substr(0, part.name.rfind('.')), name)) return true;
+      std::string path = part.name;
+      for (size_t dot; (dot = path.rfind('.')) != std::string::npos;) {
+        path.resize(dot);
+        if (!linears.contains(path) && Matches(path, name)) return true;
+      }
     }
   }
   return false;
@@ -198,24 +206,18 @@ std::string AdapterKey(const std::string& path, const char* matrix) {
 absl::StatusOr<std::vector<LinearModule>> TargetModules(const Decoder& model,
                                                         const std::vector<std::string>& names) {
   const bool all = names.size() == 1 && names[0] == "all-linear";
-  std::set<std::string> used;
   std::vector<LinearModule> modules;
   for (const LinearModule& module : model.parameters().linears()) {
-    bool matches = all && !IsHead(module);
-    for (const std::string& name : names) {
-      if (!Matches(module.path, name)) continue;
-      if (IsHead(module)) {
-        return absl::InvalidArgumentError(
-            absl::StrCat(name, " is the output head, which has no adapter"));
-      }
-      used.insert(name);
-      matches = true;
-    }
+    bool matches = all && !IsHead(module.path);
+    for (const std::string& name : names) matches |= Matches(module.path, name);
     if (matches) modules.push_back(module);
   }
   for (const std::string& name : names) {
-    if (all || used.contains(name)) continue;
-    if (IsOtherModule(model, name)) {
+    if (IsHead(name)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, " is the output head, which has no adapter"));
+    }
+    if (!all && IsOtherModule(model, name)) {
       return absl::InvalidArgumentError(
           absl::StrCat(name, " is no linear layer; linear layers are: ", LinearNames(model)));
     }

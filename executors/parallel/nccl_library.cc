@@ -15,8 +15,10 @@ absl::StatusOr<std::unique_ptr<Collectives>> LoadNccl(const StorePointer& store,
   void* library = ::dlopen(beside_us.c_str(), RTLD_NOW | RTLD_LOCAL);
   void* factory = library == nullptr ? nullptr : ::dlsym(library, kNcclFactory);
   if (factory == nullptr) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("collectives between GPUs cannot be loaded: ", ::dlerror()));
+    const char* problem = ::dlerror();  // null for a symbol that is there, but null
+    return absl::FailedPreconditionError(absl::StrCat(
+        "collectives between GPUs cannot be loaded: ",
+        problem != nullptr ? problem : absl::StrCat(kNcclFactory, " is null").c_str()));
   }
   return std::unique_ptr<Collectives>(reinterpret_cast<NcclFactory>(factory)(store, options));
 }

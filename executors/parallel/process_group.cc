@@ -22,6 +22,8 @@ namespace {
 
 // For questions to a store that is up; those that wait for ranks have the time to join.
 constexpr std::chrono::milliseconds kStoreTimeout{5000};
+// Between looks at whether rank 0 has passed.
+constexpr absl::Duration kLook = absl::Milliseconds(20);
 
 std::chrono::milliseconds Milliseconds(absl::Duration duration) {
   return std::chrono::milliseconds(absl::ToInt64Milliseconds(duration));
@@ -262,6 +264,27 @@ Pending ProcessGroup::Broadcast(const at::Tensor& tensor, int root) {
 absl::Status ProcessGroup::Barrier() {
   if (world_size() == 1) return absl::OkStatus();
   return Begin("barrier", 0, [&](uint64_t) { return collectives_->Barrier(); }).Wait();
+}
+
+absl::Status ProcessGroup::WaitForFirst(const std::function<bool()>& is_stopped) {
+  if (world_size() == 1) return absl::OkStatus();
+  const std::string key = absl::StrCat("flowmesh/first/", ++waits_for_first_);
+  try {
+    if (rank() == 0) {
+      watch_->Post(key);
+    } else {
+      const absl::Duration begin = Clock::Real().Monotonic();
+      const absl::Cleanup note = [&] { waited_ += Clock::Real().Monotonic() - begin; };
+      while (!watch_->IsPosted(key)) {
+        RETURN_IF_ERROR(watch_->failure());
+        if (is_stopped()) return absl::CancelledError("stopped");
+        absl::SleepFor(kLook);
+      }
+    }
+  } catch (const std::exception&) {
+    return absl::AbortedError("rank 0 is gone, and with it the store of the group");
+  }
+  return Barrier();  // nobody leaves, and with rank 0 the store, before all have seen it
 }
 
 }  // namespace flowmesh::parallel

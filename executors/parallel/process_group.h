@@ -96,8 +96,12 @@ class ProcessGroup {
   Pending Broadcast(const at::Tensor& tensor, int root);
   // Blocks until all ranks are here and their earlier collectives are done.
   absl::Status Barrier();
+  // A barrier after what rank 0 does alone, which takes as long as it takes: the others wait for
+  // rank 0 beyond the time limit of collectives. Cancelled: `is_stopped` said so while this rank
+  // waited for it. Aborted: rank 0 is gone. Others: the barrier's.
+  absl::Status WaitForFirst(const std::function<bool()>& is_stopped);
 
-  // How long this rank has been blocked in Wait and Barrier so far: what other ranks cost it.
+  // How long this rank has been blocked in these so far: what other ranks cost it.
   absl::Duration waited() const { return waited_; }
 
  private:
@@ -109,6 +113,7 @@ class ProcessGroup {
 
   const GroupOptions options_;
   absl::Duration waited_;
+  int64_t waits_for_first_ = 0;
   // Null in a world of one. The watch goes first: it may abort the collectives.
   std::unique_ptr<Collectives> collectives_;
   std::unique_ptr<Watch> watch_;

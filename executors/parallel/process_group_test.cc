@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "executors/device/test_device.h"
 #include "executors/parallel/test_ranks.h"
 
@@ -218,6 +219,26 @@ std::string LastIsElsewhere(ProcessGroup& group) {
   return group.Broadcast(tensor, 0).Wait().ToString();
 }
 
+// Rank 0 is busy for longer than collectives may take, or dies over it.
+std::string FirstIsBusy(ProcessGroup& group) {
+  if (group.rank() == 0) absl::SleepFor(absl::Milliseconds(1500));
+  RETURN_UNLESS_OK(group.WaitForFirst([] { return false; }));
+  RETURN_UNLESS_OK(group.WaitForFirst([] { return false; }));
+  RETURN_UNLESS(group.rank() == 0 || group.waited() > absl::Seconds(1));
+  return group.AllReduceSum(at::full({1000}, 1.0)).Wait().ToString();
+}
+
+std::string FirstDiesBusy(ProcessGroup& group) {
+  if (group.rank() == 0) ::raise(SIGKILL);
+  return group.WaitForFirst([] { return false; }).ToString();
+}
+
+std::string StopsWaiting(ProcessGroup& group) {
+  if (group.rank() == 0)
+    while (true) ::pause();
+  return group.WaitForFirst([] { return true; }).ToString();
+}
+
 std::string LateReduceScatter(ProcessGroup& group) {
   if (group.rank() == 0) {
     const at::Tensor in = at::full({2000}, 1.0);
@@ -241,6 +262,9 @@ RANK_FUNCTION(LastIsStopped);
 RANK_FUNCTION(LastLeaves);
 RANK_FUNCTION(LastIsElsewhere);
 RANK_FUNCTION(LateReduceScatter);
+RANK_FUNCTION(FirstIsBusy);
+RANK_FUNCTION(FirstDiesBusy);
+RANK_FUNCTION(StopsWaiting);
 
 constexpr char kStuck[] = "all_reduce #3 (4000 bytes)";  // after the join's barrier and one sum
 constexpr char kLast[] = "(its last: all_reduce #2 (4000 bytes))";
@@ -346,9 +370,19 @@ TEST(ProcessGroupTest, AReduceScatterHasATimeLimitToo) {
             "has not come (its last: barrier #1 (0 bytes))");
 }
 
+TEST(ProcessGroupTest, RankZeroIsWaitedForBeyondTheLimitWhileItLives) {
+  for (const auto& [rank, end] : RunRanks("FirstIsBusy", {.world_size = 3, .timeout = kShort})) {
+    EXPECT_EQ(end.output, "OK") << "rank " << rank;
+  }
+  EXPECT_EQ(RunRanks("FirstDiesBusy", {}).at(1).output,
+            "ABORTED: rank 0 is gone, and with it the store of the group");
+  EXPECT_EQ(RunRanks("StopsWaiting", {.endless = {0}}).at(1).output, "CANCELLED: stopped");
+}
+
 TEST(ProcessGroupTest, AWorldOfOneIsDoneAtOnce) {
   const std::unique_ptr<ProcessGroup> group = ProcessGroup::Single();
   EXPECT_EQ(Everything(*group), "right");
+  EXPECT_TRUE(group->WaitForFirst([] { return true; }).ok());
 }
 
 TEST(ProcessGroupTest, WhatACollectiveCannotTakeIsAnError) {

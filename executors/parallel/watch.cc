@@ -1,5 +1,7 @@
 #include "executors/parallel/watch.h"
 
+#include <c10/core/impl/VirtualGuardImpl.h>
+
 #include <algorithm>
 #include <exception>
 #include <utility>
@@ -64,6 +66,16 @@ void Watch::AbortWhenLate(uint64_t sequence, std::function<bool()> done) {
   }
 }
 
+void Watch::Post(const std::string& key) {
+  absl::MutexLock lock(&store_mutex_);
+  store_->set(key, std::string("here"));
+}
+
+bool Watch::IsPosted(const std::string& key) {
+  absl::MutexLock lock(&store_mutex_);
+  return store_->check({key});
+}
+
 absl::Status Watch::failure() const {
   absl::MutexLock lock(&failure_mutex_);
   return failure_;
@@ -90,6 +102,7 @@ Watch::Collective Watch::Find(uint64_t sequence) const {
 // --- The thread ----------------------------------------------------------------------------------
 
 void Watch::Loop() {
+  if (options_.use_cuda) SelectDevice();
   while (true) {
     {
       absl::MutexLock lock(&mutex_);
@@ -97,6 +110,17 @@ void Watch::Loop() {
     }
     Publish(/*left=*/false);
     AbortLate();
+  }
+}
+
+// The events of collectives are the rank's GPU's; a question to another one would take memory
+// there.
+void Watch::SelectDevice() {
+  try {
+    const c10::Device gpu(c10::kCUDA, static_cast<c10::DeviceIndex>(options_.device_index));
+    c10::impl::VirtualGuardImpl(c10::kCUDA).setDevice(gpu);
+  } catch (const std::exception&) {
+    // Then the collectives themselves fail.
   }
 }
 
@@ -120,22 +144,31 @@ void Watch::Publish(bool left) {
 
 void Watch::AbortLate() {
   const absl::Duration now = Clock::Real().Monotonic();
-  uint64_t late = 0;
+  uint64_t failed = 0;
+  std::string what = "it did not end";
   {
     absl::MutexLock lock(&mutex_);
     for (Collective& collective : recent_) {
       if (collective.done == nullptr) continue;
-      if (collective.done()) {
-        collective.done = nullptr;  // and with it, its tensors
-      } else if (now - collective.began > options_.timeout) {
-        late = collective.sequence;
-        break;
+      bool is_done = false;
+      try {
+        is_done = collective.done();
+      } catch (const std::exception& error) {
+        what = error.what();
+        failed = collective.sequence;
       }
+      if (is_done || failed != 0) collective.done = nullptr;  // and with it, its tensors
+      if (!is_done && now - collective.began > options_.timeout) failed = collective.sequence;
+      if (failed != 0) break;
     }
   }
-  if (late == 0 || !failure().ok()) return;
-  (void)Fail(late, "it did not end");
-  abort_();
+  if (failed == 0 || !failure().ok()) return;
+  (void)Fail(failed, what);
+  try {
+    abort_();
+  } catch (const std::exception&) {
+    // The group has its error already.
+  }
 }
 
 // --- The diagnosis -------------------------------------------------------------------------------

@@ -30,12 +30,16 @@ class Watch {
 
   // A collective begins: gives its number, from 1 on.
   uint64_t Begin(const char* kind, int64_t bytes);
-  // From now on it is aborted when `done` is still false after its time.
+  // From now on it is aborted when `done` is still false after its time, or throws.
   void AbortWhenLate(uint64_t sequence, std::function<bool()> done);
 
   // Collective `sequence` failed with the backend's text: the group's error from now on, with what
   // is known of the other ranks. Takes some beats of time. Keeps to the first error.
   absl::Status Fail(uint64_t sequence, const std::string& what);
+
+  // Words between ranks, by way of the store. Throw when that is gone.
+  void Post(const std::string& key);
+  bool IsPosted(const std::string& key);
 
   // The first error, if there was one.
   absl::Status failure() const;
@@ -58,6 +62,7 @@ class Watch {
   };
 
   void Loop();
+  void SelectDevice();
   void Publish(bool left);
   void AbortLate();
   bool Others(const std::function<bool(size_t rank)>& predicate) const;

@@ -124,7 +124,8 @@ int Main(int argc, char** argv) {
   StartLog(log_level);
   const bool use_cuda = Environment(executor::kRankDeviceVariable) == "cuda";
   if (use_cuda) {
-    const absl::Status status = device::LoadCudaLibrary();
+    absl::Status status = device::LoadCudaLibrary();
+    if (status.ok()) status = device::SelectGpu(EnvironmentInt("LOCAL_RANK", 0));  // tasks run here
     if (!status.ok()) {
       LogError("cannot use the GPU: {}", Message(status));
       return kCannotStart;

@@ -28,22 +28,6 @@ constexpr char kMetricsFile[] = "artifacts/metrics.jsonl";
 
 double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
 
-// The checkpoints of a folder by their step, the oldest first.
-std::vector<std::pair<int64_t, fs::path>> Checkpoints(const fs::path& folder) {
-  std::vector<std::pair<int64_t, fs::path>> found;
-  std::error_code error;
-  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    const std::string name = it->path().filename();
-    int64_t step = 0;
-    if (name.starts_with(kCheckpointPrefix) &&
-        absl::SimpleAtoi(name.substr(sizeof(kCheckpointPrefix) - 1), &step)) {
-      found.emplace_back(step, it->path());
-    }
-  }
-  std::sort(found.begin(), found.end());
-  return found;
-}
-
 bool WantsCheckpoint(const TrainingSpec& spec, const train::TrainerState& state, int64_t total,
                      int64_t* last_epoch) {
   switch (spec.save_strategy) {
@@ -92,9 +76,9 @@ absl::Status TrainingJob::Join() {
 }
 
 absl::Status TrainingJob::InTurn(const std::function<absl::Status()>& load) {
-  if (!is_first()) RETURN_IF_ERROR(group_->Barrier());
+  if (!is_first()) RETURN_IF_ERROR(group_->WaitForFirst(context_.is_stopped));
   RETURN_IF_ERROR(load());
-  return is_first() ? group_->Barrier() : absl::OkStatus();
+  return is_first() ? group_->WaitForFirst(context_.is_stopped) : absl::OkStatus();
 }
 
 data::DataContext TrainingJob::data_context() const { return DataContextOf(context_, env_); }
@@ -158,19 +142,60 @@ absl::StatusOr<TrainingJob::Trained> TrainingJob::CollectTrained(train::TrainedW
   return trained;
 }
 
-// A restarted group goes on from its last checkpoint; a first one begins.
+std::vector<TrainingJob::CheckpointFolder> TrainingJob::Checkpoints() const {
+  const auto is_begun_with = [&](const fs::path& folder) {
+    std::error_code ignored;
+    for (const fs::path& used : {files_.overlay, base_.path}) {
+      if (fs::equivalent(folder, used, ignored) ||
+          fs::equivalent(folder, used.parent_path(), ignored))
+        return true;
+    }
+    return false;
+  };
+  std::vector<CheckpointFolder> found;
+  std::error_code error;
+  for (fs::directory_iterator it(CheckpointsDir(), error), end; !error && it != end;
+       it.increment(error)) {
+    const std::string name = it->path().filename();
+    int64_t step = 0;
+    if (name.starts_with(kCheckpointPrefix) &&
+        absl::SimpleAtoi(name.substr(sizeof(kCheckpointPrefix) - 1), &step) &&
+        !is_begun_with(it->path())) {
+      found.push_back({step, it->path()});
+    }
+  }
+  std::sort(found.begin(), found.end(),
+            [](const auto& a, const auto& b) { return a.step < b.step; });
+  return found;
+}
+
+absl::Status TrainingJob::Remove(const std::vector<CheckpointFolder>& checkpoints) {
+  for (const CheckpointFolder& checkpoint : checkpoints) {
+    std::error_code error;
+    fs::remove_all(checkpoint.path, error);
+    if (error) {
+      return absl::InternalError(
+          absl::StrCat("cannot remove ", checkpoint.path.string(), ": ", error.message()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// A restarted group goes on from its last checkpoint. A first one begins, and what an earlier
+// attempt at the task has left must not be taken for its own.
 absl::StatusOr<train::TrainerState> TrainingJob::StartState(train::TrainingLoop& loop,
                                                             train::TrainedWeights& weights) {
   int restarts = 0;
   if (!absl::SimpleAtoi(env_("TORCHELASTIC_RESTART_COUNT").value_or("0"), &restarts)) restarts = 0;
-  const auto checkpoints = Checkpoints(CheckpointsDir());
+  const std::vector<CheckpointFolder> checkpoints = Checkpoints();
   train::TrainerState state;
   if (restarts > 0 && !checkpoints.empty()) {
-    ASSIGN_OR_RETURN(
-        state, train::ReadState(checkpoints.back().second, loop.optimizer(), weights, *group_));
+    ASSIGN_OR_RETURN(state,
+                     train::ReadState(checkpoints.back().path, loop.optimizer(), weights, *group_));
     Log(absl::StrCat("restart ", restarts, ": going on after step ", state.step));
   }
   if (!is_first()) return state;
+  if (restarts == 0) RETURN_IF_ERROR(Remove(checkpoints));
   std::string lines;
   for (const Json& line : state.log) absl::StrAppend(&lines, DumpJson(line), "\n");
   RETURN_IF_ERROR(MakeDirectories(MetricsPath().parent_path()));
@@ -188,19 +213,22 @@ absl::Status TrainingJob::SaveCheckpoint(const train::TrainerState& state,
     making.emplace(std::move(created));
   }
   ASSIGN_OR_RETURN(const Trained trained, CollectTrained(weights));
+  // What is written takes its time, in which nobody may wait in a collective. A stop waits as well.
+  const auto wait_for_first = [&] { return group_->WaitForFirst([] { return false; }); };
   if (is_first()) RETURN_IF_ERROR(write_files_(making->path(), trained));
+  RETURN_IF_ERROR(wait_for_first());
   RETURN_IF_ERROR(train::WriteState(making ? making->path() : folder, state, loop.optimizer(),
                                     weights, *group_));
-  if (!is_first()) return absl::OkStatus();
+  if (!is_first()) return wait_for_first();
   RETURN_IF_ERROR(making->Commit());
+  RETURN_IF_ERROR(wait_for_first());
   Log(absl::StrCat("saved ", folder.string()));
   if (spec_.save_total_limit == 0) return absl::OkStatus();
-  auto checkpoints = Checkpoints(CheckpointsDir());
-  const auto kept = static_cast<size_t>(spec_.save_total_limit);
-  for (size_t i = 0; i + kept < checkpoints.size(); ++i) {
-    std::error_code ignored;
-    fs::remove_all(checkpoints[i].second, ignored);
-  }
+  std::vector<CheckpointFolder> checkpoints = Checkpoints();
+  const auto kept = std::min(checkpoints.size(), static_cast<size_t>(spec_.save_total_limit));
+  checkpoints.resize(checkpoints.size() - kept);
+  if (const absl::Status removed = Remove(checkpoints); !removed.ok())
+    Warn(std::string(Message(removed)));
   return absl::OkStatus();
 }
 

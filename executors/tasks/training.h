@@ -96,6 +96,13 @@ class TrainingJob {
   const TaskContext& context() const { return context_; }
 
  private:
+  struct CheckpointFolder {
+    int64_t step = 0;
+    std::filesystem::path path;
+  };
+  // The task's own, the oldest first: not one that it begins with.
+  std::vector<CheckpointFolder> Checkpoints() const;
+  static absl::Status Remove(const std::vector<CheckpointFolder>& checkpoints);
   absl::StatusOr<train::TrainerState> StartState(train::TrainingLoop& loop,
                                                  train::TrainedWeights& weights);
   absl::Status SaveCheckpoint(const train::TrainerState& state, train::TrainingLoop& loop,

@@ -1,4 +1,5 @@
-// A disk that is full when a checkpoint is written: a file may grow to a limit only.
+// Checkpoints: a disk that is full when one is written (a file may grow to a limit only), and what
+// an earlier attempt has left.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -15,6 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
 
 // While it lives, a write beyond `bytes` of a file fails (EFBIG) as one to a full disk does.
 class FullDisk {
@@ -79,6 +81,40 @@ TEST_F(TrainingFaultsTest, TheLastGoodCheckpointSurvivesAFullDisk) {
   const auto outcome = Run(RunSft, /*full=*/false);
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_TRUE(fs::exists(Checkpoint(3)));
+}
+
+TEST_F(TrainingFaultsTest, CheckpointsOfAnEarlierAttemptAreNotThisOnes) {
+  const auto run = [&](const Json& training) {
+    spec_["training"].update(training);
+    const auto outcome = Run(RunSft, /*full=*/false);
+    EXPECT_TRUE(outcome.ok()) << outcome.status();
+  };
+  const auto steps = [&] {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(dir_ / "T1/checkpoints")) {
+      names.push_back(entry.path().filename());
+    }
+    return names;
+  };
+  run({{"max_steps", 4}});
+  EXPECT_THAT(steps(),
+              UnorderedElementsAre("checkpoint-1", "checkpoint-2", "checkpoint-3", "checkpoint-4"));
+  run({{"max_steps", 3}, {"save_total_limit", 1}});
+  EXPECT_THAT(steps(), UnorderedElementsAre("checkpoint-3"));
+  // Two steps an epoch, and the end.
+  run({{"max_steps", nullptr},
+       {"num_train_epochs", 2.5},
+       {"save_strategy", "epoch"},
+       {"save_total_limit", nullptr}});
+  EXPECT_THAT(steps(), UnorderedElementsAre("checkpoint-2", "checkpoint-4", "checkpoint-5"));
+  run({{"save_total_limit", 2}});
+  EXPECT_THAT(steps(), UnorderedElementsAre("checkpoint-4", "checkpoint-5"));
+  // What it begins with stays, and is none of its own.
+  run({{"max_steps", 2},
+       {"save_total_limit", 1},
+       {"save_strategy", "steps"},
+       {"resume_from_path", Checkpoint(5).string()}});
+  EXPECT_THAT(steps(), UnorderedElementsAre("checkpoint-2", "checkpoint-5"));
 }
 
 TEST_F(TrainingFaultsTest, AnAdapterThatCannotBeSavedFailsItsTask) {

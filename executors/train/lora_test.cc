@@ -107,6 +107,21 @@ TEST(TargetModulesTest, SaysWhatThereIs) {
   EXPECT_THAT(Text(TargetModules(*gpt2, {"c_attn", "wte"}).status()),
               HasSubstr("wte is no linear layer"));
   EXPECT_THAT(Text(TargetModules(*gpt2, {"ln_1"}).status()), HasSubstr("ln_1 is no linear layer"));
+  EXPECT_THAT(Text(TargetModules(*gpt2, {"c_attn", "lm_head"}).status()),
+              HasSubstr("lm_head is the output head"));  // although it is the embeddings here
+  EXPECT_THAT(Text(TargetModules(*gpt2, {"c_attn", "transformer.lm_head"}).status()),
+              HasSubstr("transformer.lm_head is the output head"));
+  for (const char* container : {"mlp", "h.0", "transformer"}) {
+    EXPECT_THAT(Text(TargetModules(*gpt2, {"c_attn", container}).status()),
+                HasSubstr(std::string(container) + " is no linear layer"));
+  }
+  for (const char* family : {"llama", "mistral"}) {  // the first has tied embeddings
+    const auto model = LoadTinyModel(family);
+    EXPECT_THAT(Text(TargetModules(*model, {"q_proj", "lm_head"}).status()),
+                HasSubstr("lm_head is the output head"));
+    EXPECT_THAT(Text(TargetModules(*model, {"q_proj", "mlp"}).status()),
+                HasSubstr("mlp is no linear layer"));
+  }
   const auto qwen3 = LoadTinyModel("qwen3");
   EXPECT_EQ(TargetModules(*qwen3, {"all-linear"})->size(),
             7 * static_cast<size_t>(qwen3->info().num_layers));

@@ -8,6 +8,7 @@
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
 
@@ -25,6 +26,7 @@ void ResizeStorage(const at::Tensor& flat, int64_t elements) {
   c10::StorageImpl* storage = flat.storage().unsafeGetStorageImpl();
   const size_t bytes = static_cast<size_t>(elements) * flat.element_size();
   if (storage->nbytes() == bytes) return;
+  const c10::DeviceGuard guard(storage->device());  // an allocator uses the current one
   at::DataPtr memory = storage->allocator()->allocate(bytes);
   storage->set_data_ptr_noswap(std::move(memory));
   storage->set_nbytes(bytes);

@@ -13,7 +13,6 @@
 // LENGTH: of each row, in tokens; or `8-256` (sft only): log-uniform between the two.
 #include <ATen/Parallel.h>
 #include <c10/core/CachingDeviceAllocator.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <sys/resource.h>
 
 #include <cmath>
@@ -262,12 +261,12 @@ int main(int argc, char** argv) {
   at::set_num_threads(std::atoi(argv[7]));
   flowmesh::device::KeepFreedMemory();  // as the tasks do
   if (flowmesh::train::Device().is_cuda()) {
-    const absl::Status loaded = flowmesh::device::LoadCudaLibrary();
-    if (!loaded.ok()) {
-      std::fprintf(stderr, "%s\n", loaded.ToString().c_str());
+    absl::Status status = flowmesh::device::LoadCudaLibrary();
+    if (status.ok()) status = flowmesh::device::SelectGpu(flowmesh::train::Device().index());
+    if (!status.ok()) {
+      std::fprintf(stderr, "%s\n", status.ToString().c_str());
       return 1;
     }
-    c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(flowmesh::train::Device());
   }
   const std::string length = argv[4];
   const flowmesh::train::Arguments arguments = {
