@@ -109,6 +109,7 @@ bool Sidecar::Check(const std::vector<Worker*>& workers, Scope scope) {
       if (presence.registration_due()) presence.RegisterAgain("hardware");
       continue;
     }
+    const WorkerStatus status = presence.true_status();
     const absl::StatusOr<Shown> shown = Look(*worker, kCheckTimeout);
     if (!shown.ok()) {
       TellCheckProblem(*worker, shown.status());
@@ -125,8 +126,8 @@ bool Sidecar::Check(const std::vector<Worker*>& workers, Scope scope) {
       presence.RegisterAgain("lost");
     } else if (presence.registration_due()) {
       presence.RegisterAgain("hardware");
-    } else if (shown->status != ToText(presence.true_status())) {
-      presence.SetStatusDue();
+    } else if (shown->status != ToText(status) && status == presence.true_status()) {
+      presence.SetStatusDue();  // one that changed meanwhile is written already
     }
   }
   check_problem_.clear();

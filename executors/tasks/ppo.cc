@@ -72,7 +72,7 @@ absl::Status ReadGeneration(const Field& spec, const TrainingJob& job, PpoSpec* 
 // The name of a class, or its index.
 absl::StatusOr<std::optional<std::string>> ReadLabel(const Field& field) {
   if (!field.present()) return std::nullopt;
-  if (field.json().is_number_integer()) {
+  if (field.json().is_number()) {
     ASSIGN_OR_RETURN(const int64_t index, field.Int(0));
     return absl::StrCat(index);
   }

@@ -367,7 +367,10 @@ absl::StatusOr<TaskOutcome> RunTrainingTask(
   const auto warn = [&](const std::string& text) {
     if (is_first) context.on_log(LogLevel::kWarning, text);
   };
-  absl::StatusOr<TrainingSpec> read = ReadTrainingSpec(spec, defaults, chosen.use_cuda, warn);
+  int ranks = 1;
+  if (!absl::SimpleAtoi(env("WORLD_SIZE").value_or("1"), &ranks)) ranks = 1;  // Join says so
+  absl::StatusOr<TrainingSpec> read =
+      ReadTrainingSpec(spec, defaults, chosen.use_cuda, ranks, warn);
   TrainingSpec known;
   known.identifier = defaults.identifier;
   if (!enforces_cpu.ok()) read = enforces_cpu.status();

@@ -150,8 +150,25 @@ absl::Status ReadOptimizer(const Field& training, const TrainingDefaults& defaul
   return absl::OkStatus();
 }
 
+// DeepSpeed's train_batch_size is batch size times accumulation times ranks: what of these is given
+// nowhere follows from it.
+absl::Status FillFromTotal(const Field& total, bool has_batch_size, bool has_accumulation,
+                           int64_t ranks, train::BatchOptions* batches) {
+  ASSIGN_OR_RETURN(const int64_t rows, total.Int(1));
+  if (has_batch_size && has_accumulation) return absl::OkStatus();
+  const int64_t known = ranks * (has_batch_size     ? batches->batch_size
+                                 : has_accumulation ? batches->accumulation
+                                                    : 1);
+  if (rows % known != 0) {
+    return total.Expected(absl::StrCat("a multiple of ", known, ", the ranks times the ",
+                                       has_batch_size ? "batch size" : "accumulated passes"));
+  }
+  (has_batch_size ? batches->accumulation : batches->batch_size) = rows / known;
+  return absl::OkStatus();
+}
+
 absl::Status ReadLoop(const Field& training, const DeepSpeed& deepspeed,
-                      const TrainingDefaults& defaults, TrainingSpec* result) {
+                      const TrainingDefaults& defaults, int64_t ranks, TrainingSpec* result) {
   train::BatchOptions& batches = result->trainer.batches;
   ASSIGN_OR_RETURN(batches.epochs, training["num_train_epochs"].NumberOr(1.0, {.above = 0}));
   const Field own_batch_size =
@@ -164,6 +181,11 @@ absl::Status ReadLoop(const Field& training, const DeepSpeed& deepspeed,
   const Field accumulation =
       deepspeed.Else(training["gradient_accumulation_steps"], {"gradient_accumulation_steps"});
   ASSIGN_OR_RETURN(batches.accumulation, accumulation.IntOr(1, 1));
+  const Field total = deepspeed.Else(Field(nullptr, ""), {"train_batch_size"});
+  if (total.present()) {
+    RETURN_IF_ERROR(
+        FillFromTotal(total, batch_size.present(), accumulation.present(), ranks, &batches));
+  }
   // -1 is HF Trainer's word for no limit.
   ASSIGN_OR_RETURN(const int64_t max_steps, training["max_steps"].IntOr(-1, -1));
   if (max_steps > 0) batches.max_steps = max_steps;
@@ -256,7 +278,7 @@ const char* TrainingSpec::precision() const {
 }
 
 absl::StatusOr<TrainingSpec> ReadTrainingSpec(const Field& spec, const TrainingDefaults& defaults,
-                                              bool use_cuda, const Warn& warn) {
+                                              bool use_cuda, int ranks, const Warn& warn) {
   const Field training = spec["training"];
   RETURN_IF_ERROR(training.CheckMap());
   WarnOfUnreadKeys(spec, defaults, warn);
@@ -266,7 +288,7 @@ absl::StatusOr<TrainingSpec> ReadTrainingSpec(const Field& spec, const TrainingD
 
   TrainingSpec result;
   RETURN_IF_ERROR(ReadModel(spec, defaults, &result));
-  RETURN_IF_ERROR(ReadLoop(training, deepspeed, defaults, &result));
+  RETURN_IF_ERROR(ReadLoop(training, deepspeed, defaults, ranks, &result));
   RETURN_IF_ERROR(ReadOptimizer(training, defaults, &result.trainer));
   RETURN_IF_ERROR(ReadSaving(training, defaults, &result));
   RETURN_IF_ERROR(ReadStart(spec, warn, &result));

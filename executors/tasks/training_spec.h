@@ -55,10 +55,10 @@ struct TrainingSpec {
   const char* precision() const;  // `fp32`, `bf16`, `fp16`
 };
 
-// `use_cuda`: the rank computes on a GPU. `warn` gets what is not an error. InvalidArgument names
-// the field.
+// `use_cuda`: the rank computes on a GPU. `ranks`: of the whole group. `warn` gets what is not an
+// error. InvalidArgument names the field.
 absl::StatusOr<TrainingSpec> ReadTrainingSpec(const Field& spec, const TrainingDefaults& defaults,
-                                              bool use_cuda,
+                                              bool use_cuda, int ranks,
                                               const std::function<void(const std::string&)>& warn);
 
 }  // namespace flowmesh::tasks

@@ -31,9 +31,10 @@ class TrainingSpecTest : public TaskTest {
   absl::StatusOr<TrainingSpec> Read(const Json& spec, const TrainingDefaults& defaults = {}) {
     log_.clear();
     const Json document = {{"spec", spec}};
-    return ReadTrainingSpec(Field(&document, "")["spec"], defaults, /*use_cuda=*/false,
+    return ReadTrainingSpec(Field(&document, "")["spec"], defaults, /*use_cuda=*/false, ranks_,
                             [this](const std::string& text) { log_.push_back(text); });
   }
+  int ranks_ = 1;
   using Task = absl::StatusOr<TaskOutcome> (*)(const TaskContext&, const TrainingDevice&,
                                                const EnvLookup&);
   // What a task says of spec_, having loaded nothing.
@@ -164,6 +165,33 @@ constexpr Wrong kModel[] = {
     {"/checkpoint/load/archive_format", R"("rar")",
      R"(spec.checkpoint.load.archive_format: expected auto, none, tar, tar.gz, tgz, tar.bz2, tar.xz or zip, got "rar")"},
 };
+
+TEST_F(TrainingSpecTest, ATotalOfDeepSpeedFillsWhatIsLeftOut) {
+  ranks_ = 2;
+  // Batch size and accumulation.
+  const auto read = [this](const Json& deepspeed, Json training = Json::object()) {
+    training["deepspeed"] = deepspeed;
+    const auto spec = Read({{"training", training}}, {.batch_size = 8});
+    if (!spec.ok()) return Message(spec.status());
+    return absl::StrCat(spec->trainer.batches.batch_size, " x ",
+                        spec->trainer.batches.accumulation);
+  };
+  EXPECT_EQ(read({{"train_batch_size", 24}}), "12 x 1");
+  EXPECT_EQ(read({{"train_batch_size", 24}, {"gradient_accumulation_steps", 3}}), "4 x 3");
+  EXPECT_EQ(read({{"train_batch_size", 24}, {"train_micro_batch_size_per_gpu", 2}}), "2 x 6");
+  EXPECT_EQ(read({{"train_batch_size", 24}, {"gradient_accumulation_steps", "auto"}},
+                 {{"batch_size", 4}}),
+            "4 x 3");
+  EXPECT_EQ(read({{"train_batch_size", "auto"}}), "8 x 1");
+  EXPECT_EQ(
+      read({{"train_batch_size", 24}}, {{"batch_size", 5}, {"gradient_accumulation_steps", 1}}),
+      "5 x 1");  // what the training says counts
+  EXPECT_EQ(read({{"train_batch_size", 24}}, {{"batch_size", 5}}),
+            "spec.training.deepspeed.train_batch_size: expected a multiple of 10, the ranks times "
+            "the batch size, got 24");
+  EXPECT_EQ(read({{"train_batch_size", 0}}),
+            "spec.training.deepspeed.train_batch_size: expected an integer of at least 1, got 0");
+}
 
 TEST_F(TrainingSpecTest, ModelAndCheckpoint) {
   for (const Wrong& wrong : kModel) {
