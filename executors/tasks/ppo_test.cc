@@ -163,7 +163,8 @@ TEST_F(PpoTaskTest, SentimentIsPositiveMinusNegative) {
     spec_["reward_model"] = std::move(reward);
     return Result()["metrics"]["objective/scores"].get<double>();
   };
-  const double positive = score({{"positive_label", 1.0}}), negative = score({{"positive_label", 0}});
+  const double positive = score({{"positive_label", 1.0}}),
+               negative = score({{"positive_label", 0}});
   EXPECT_NEAR(score({{"type", "Sentiment"}, {"positive_label", 1}, {"negative_label", "0"}}),
               positive - negative, 1e-5);
   EXPECT_NEAR(score({{"positive_label", 1}, {"scale", -2}}), -2 * positive, 1e-5);
