@@ -101,6 +101,15 @@ decode() {
 trained() { GOMP_SPINCOUNT=1000 "$BENCH/train_bench" "$FLOWMESH_GEMMA_GGUF" "${@:3}" >"$1/$2"; }
 peer_trained() { python tests/bench/peer_trl.py "$FLOWMESH_GEMMA_GGUF" "${@:3}" 2>/dev/null >"$1/$2.peer"; }
 
+# beside_trl FILE WHAT MEMORY: the rows of speed and memory of a training that `trained` and `peer_trained` ran.
+beside_trl() {
+  local ours theirs
+  ours=$(value "$1" "tokens per second") theirs=$(value "$1.peer" "tokens per second")
+  row "$2" "$ours tokens/s" "TRL: $theirs tokens/s" "$(ratio "$ours" "$theirs")"
+  ours=$(value "$1" memory) theirs=$(value "$1.peer" memory)
+  row "the same, $3" "$ours MB" "TRL: $theirs MB" "$(ratio "$ours" "$theirs")"
+}
+
 # One run of each: a step takes seconds, and several are timed.
 train() {
   local work what name
@@ -134,10 +143,7 @@ train() {
       lora) what="LoRA of the attention, 8 x 256 tokens" ;;
       dpo) what="DPO, 2 pairs of 128 tokens" ;;
     esac
-    row "Gemma 3 270M fp32, 2 threads, $what" "$(of $name "$speed") tokens/s" "TRL: $(of $name.peer "$speed") tokens/s" \
-      "$(ratio "$(of $name "$speed")" "$(of $name.peer "$speed")")"
-    row "the same, peak memory" "$(of $name memory) MB" "TRL: $(of $name.peer memory) MB" \
-      "$(ratio "$(of $name memory)" "$(of $name.peer memory)")"
+    beside_trl "$work/$name" "Gemma 3 270M fp32, 2 threads, $what" "peak memory"
   done
   row "full SFT, 8 x 256 tokens, in bf16" "$(of bf16 "$speed") tokens/s, $(of bf16 memory) MB" "ours in fp32: $(of sft "$speed") tokens/s" \
     "$(ratio "$(of bf16 "$speed")" "$(of sft "$speed")")"
@@ -154,7 +160,7 @@ train() {
 
 # On the first GPU, in bf16 as there by default.
 train_gpu() {
-  local work name what speed="tokens per second"
+  local work name what
   work=$(mktemp -d)
   trap 'rm -rf "$work"' RETURN
   local sft=(sft 256 1024 16 12 8) lora=(lora 256 1024 16 12 8) dpo=(dpo 128 512 8 12 8)
@@ -168,10 +174,7 @@ train_gpu() {
     local -n arguments=$name
     trained "$work" $name "${arguments[@]}" bf16
     peer_trained "$work" $name "${arguments[@]}" bf16
-    row "Gemma 3 270M bf16, one GPU, $what" "$(value "$work/$name" "$speed") tokens/s" \
-      "TRL: $(value "$work/$name.peer" "$speed") tokens/s" "$(ratio "$(value "$work/$name" "$speed")" "$(value "$work/$name.peer" "$speed")")"
-    row "the same, peak memory of the GPU" "$(value "$work/$name" memory) MB" "TRL: $(value "$work/$name.peer" memory) MB" \
-      "$(ratio "$(value "$work/$name" memory)" "$(value "$work/$name.peer" memory)")"
+    beside_trl "$work/$name" "Gemma 3 270M bf16, one GPU, $what" "peak memory of the GPU"
   done
 }
 

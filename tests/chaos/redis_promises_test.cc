@@ -451,6 +451,16 @@ size_t CountOf(Line& line, const std::string& type) {
   return line.events().All([&](const Json& event) { return event["type"] == type; }).size();
 }
 
+// Beside another process with its id, and with an executor that stands still until it has noticed.
+void ExpectStepsBack(Line& line) {
+  ASSERT_TRUE(line.sidecar().WaitForOutput(
+      "another process has taken the worker id w: this one steps back"));
+  line.executor("e0").process().Signal(SIGCONT);
+  const auto exit = line.sidecar().process().Wait(absl::Seconds(30));
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code, 3) << exit->ToString();
+}
+
 TEST(Promises, P9_TheOlderOfTwoStepsBack) {
   Line line(Fast());
   const std::string first = line.redis().HashField("worker:w", "instance_id");
@@ -459,18 +469,12 @@ TEST(Promises, P9_TheOlderOfTwoStepsBack) {
   const std::string held = line.Dispatch(kEcho);
   ASSERT_TRUE(line.WaitForStatus("RUNNING", "w"));
   const Program second("flowmesh-sidecar", TwinOf(line), line.dir());
-  ASSERT_TRUE(line.sidecar().WaitForOutput(
-      "another process has taken the worker id w: this one steps back"));
-  line.executor("e0").process().Signal(SIGCONT);
-  const auto exit = line.sidecar().process().Wait(absl::Seconds(30));
-  ASSERT_TRUE(exit);
-  EXPECT_EQ(exit->exit_code, 3) << exit->ToString();
+  ASSERT_NO_FATAL_FAILURE(ExpectStepsBack(line));
   // It left the keys to the other, and said nothing of its task.
   ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
   EXPECT_NE(line.redis().HashField("worker:w", "instance_id"), first);
   EXPECT_EQ(line.redis().Command({"SISMEMBER", "workers:ids", "w"}), 1);
-  EXPECT_TRUE(
-      line.events().All([](const Json& event) { return event["type"] == "UNREGISTER"; }).empty());
+  EXPECT_EQ(CountOf(line, "UNREGISTER"), 0u);
   const std::string fresh = line.Dispatch(kEcho);
   const auto end = line.events().WaitForTerminal(fresh);
   ASSERT_TRUE(end);
@@ -488,12 +492,7 @@ TEST(Promises, P9_ADrainingOneStepsBackToo) {
   line.sidecar().process().Signal(SIGTERM);
   ASSERT_TRUE(line.WaitForStatus("STOPPING", "w"));
   const Program second("flowmesh-sidecar", TwinOf(line), line.dir());
-  ASSERT_TRUE(line.sidecar().WaitForOutput(
-      "another process has taken the worker id w: this one steps back"));
-  line.executor("e0").process().Signal(SIGCONT);
-  const auto exit = line.sidecar().process().Wait(absl::Seconds(30));
-  ASSERT_TRUE(exit);
-  EXPECT_EQ(exit->exit_code, 3) << exit->ToString();
+  ASSERT_NO_FATAL_FAILURE(ExpectStepsBack(line));
   EXPECT_EQ(CountOf(line, "UNREGISTER"), 0u);
   ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
   const auto end = line.events().WaitForTerminal(line.Dispatch(kEcho));
