@@ -13,17 +13,15 @@
 #include "common/log.h"
 #include "common/sqlite.h"
 #include "common/strings.h"
+#include "sidecar/journal/database.h"
 
 namespace flowmesh::sidecar {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr int kVersion = 2;
-constexpr char kOpenStates[] = "state < 5";  // before JournalState::kAnnounced
 constexpr absl::Duration kPruneInterval = absl::Seconds(60);
 constexpr absl::Duration kIdle = absl::Seconds(1);  // then the log is moved into the file
-constexpr int kPageBytes = 4096;
-constexpr int kLogPages = 2048;  // as soon as it holds so many, too
 constexpr off_t kLogBytes = off_t{kLogPages} * kPageBytes;
 constexpr size_t kLogStep = 1 << 20;
 constexpr size_t kLoad = 8;  // writes in one commit
@@ -57,124 +55,6 @@ constexpr char kSchema[] = R"sql(
 // What version 2 has beyond that.
 constexpr char kTaskDirColumn[] = "ALTER TABLE tasks ADD COLUMN task_dir TEXT NOT NULL DEFAULT ''";
 
-}  // namespace
-
-// One connection and its prepared statements.
-struct Journal::Database {
-  SqliteDatabase db;
-  SqliteStatement begin, commit, rollback, accept, dispatch, finish, conclude, announce, forget,
-      forget_worker, read_end, find_concluded, prune;
-
-  absl::Status Error(std::string_view what) const {
-    return SqliteError(db.get(), absl::StrCat("journal: cannot ", ToAbsl(what)));
-  }
-
-  absl::Status Execute(const char* sql) const {
-    return sqlite3_exec(db.get(), sql, nullptr, nullptr, nullptr) == SQLITE_OK ? absl::OkStatus()
-                                                                               : Error("run");
-  }
-
-  absl::StatusOr<SqliteStatement> Prepare(const std::string& sql) const {
-    sqlite3_stmt* statement = nullptr;
-    if (sqlite3_prepare_v3(db.get(), sql.c_str(), -1, SQLITE_PREPARE_PERSISTENT, &statement,
-                           nullptr) != SQLITE_OK) {
-      return Error("prepare");
-    }
-    return SqliteStatement(statement);
-  }
-
-  // Binds from the first parameter on.
-  static void Bind(sqlite3_stmt*, int) {}
-  template <typename... Rest>
-  static void Bind(sqlite3_stmt* statement, int at, int64_t value, Rest&&... rest) {
-    sqlite3_bind_int64(statement, at, value);
-    Bind(statement, at + 1, std::forward<Rest>(rest)...);
-  }
-  struct Blob {
-    const std::string& bytes;
-  };
-  template <typename... Rest>
-  static void Bind(sqlite3_stmt* statement, int at, Blob blob, Rest&&... rest) {
-    sqlite3_bind_blob64(statement, at, blob.bytes.data(), blob.bytes.size(), SQLITE_STATIC);
-    Bind(statement, at + 1, std::forward<Rest>(rest)...);
-  }
-  // The text must live until the statement was run.
-  template <typename... Rest>
-  static void Bind(sqlite3_stmt* statement, int at, const std::string& text, Rest&&... rest) {
-    sqlite3_bind_text64(statement, at, text.data(), text.size(), SQLITE_STATIC, SQLITE_UTF8);
-    Bind(statement, at + 1, std::forward<Rest>(rest)...);
-  }
-
-  template <typename... Values>
-  absl::Status Run(const SqliteStatement& statement, Values&&... values) const {
-    Bind(statement.get(), 1, std::forward<Values>(values)...);
-    const int code = sqlite3_step(statement.get());
-    absl::Status status =
-        code == SQLITE_DONE || code == SQLITE_ROW ? absl::OkStatus() : Error("write");
-    sqlite3_reset(statement.get());
-    sqlite3_clear_bindings(statement.get());
-    return status;
-  }
-
-  // Runs a statement and calls `row` for each row that it returns.
-  absl::Status Each(const SqliteStatement& statement,
-                    const std::function<void(sqlite3_stmt*)>& row) const {
-    int code = SQLITE_DONE;
-    while ((code = sqlite3_step(statement.get())) == SQLITE_ROW) row(statement.get());
-    const absl::Status status = code == SQLITE_DONE ? absl::OkStatus() : Error("read");
-    sqlite3_reset(statement.get());
-    return status;
-  }
-
-  // The same for a query that is used once.
-  absl::Status Query(const std::string& sql, int64_t parameter,
-                     const std::function<void(sqlite3_stmt*)>& row) const {
-    ASSIGN_OR_RETURN(const SqliteStatement statement, Prepare(sql));
-    if (sqlite3_bind_parameter_count(statement.get()) > 0) Bind(statement.get(), 1, parameter);
-    return Each(statement, row);
-  }
-
-  absl::Status Open(const fs::path& file);
-  absl::Status PrepareAll();
-};
-
-namespace {
-
-std::string Text(sqlite3_stmt* row, int column) {
-  const void* text = sqlite3_column_blob(row, column);
-  const auto size = static_cast<size_t>(sqlite3_column_bytes(row, column));
-  return text == nullptr ? "" : std::string(static_cast<const char*>(text), size);
-}
-
-// The columns that ReadTask reads, in its order.
-constexpr char kTaskColumns[] =
-    "id, task_id, worker_id, dispatched_at, source, attempt, fingerprint, received_at";
-
-JournalTask ReadTask(sqlite3_stmt* row) {
-  return {.task_id = Text(row, 1),
-          .worker_id = Text(row, 2),
-          .dispatched_at = Text(row, 3),
-          .source = Text(row, 4),
-          .attempt = Text(row, 5),
-          .fingerprint = Text(row, 6),
-          .document = "",
-          .received_at = absl::FromUnixMicros(sqlite3_column_int64(row, 7))};
-}
-
-// What ReadClosed reads.
-std::string ClosedColumns() {
-  return absl::StrCat(kTaskColumns, ", error, reusable, closed_at, task_dir");
-}
-
-JournalClosed ReadClosed(sqlite3_stmt* row) {
-  return {.id = sqlite3_column_int64(row, 0),
-          .task = ReadTask(row),
-          .task_dir = Text(row, 11),
-          .error = Text(row, 8),
-          .keep = static_cast<JournalKeep>(sqlite3_column_int(row, 9)),
-          .closed_at = absl::FromUnixMicros(sqlite3_column_int64(row, 10))};
-}
-
 size_t KeyOf(const std::string& task_id) { return std::hash<std::string>()(task_id); }
 
 absl::Status AdviseOn(const fs::path& file, const absl::Status& status) {
@@ -184,80 +64,9 @@ absl::Status AdviseOn(const fs::path& file, const absl::Status& status) {
       " is damaged: move it and its -wal file away to start without the tasks in it)"));
 }
 
-// SQLite would make it readable for everybody; its log gets the mode of the file. When this fails
-// because the file cannot be opened, SQLite says so.
-void MakePrivate(const fs::path& file) {
-  // Closed before SQLite opens it: that would let go of SQLite's locks.
-  const UniqueFd made(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (made.valid() && ::fchmod(made.get(), 0600) != 0) {
-    LogWarning("others may read it: {}", Message(ErrnoError("cannot change the mode of", file)));
-  }
-}
-
-JournalKeep KeepOf(sqlite3_stmt* row, int column) {
-  return static_cast<JournalKeep>(sqlite3_column_int(row, column));
-}
-
 int64_t SizeOf(const std::string& text) { return static_cast<int64_t>(text.size()); }
 
 }  // namespace
-
-absl::Status Journal::Database::Open(const fs::path& file) {
-  MakePrivate(file);
-  sqlite3* handle = nullptr;
-  const int code =
-      sqlite3_open_v2(file.c_str(), &handle,
-                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
-  db.reset(handle);
-  if (code != SQLITE_OK) return Error(absl::StrCat("open ", file.string()));
-  // The folder's lock keeps others out; with the index of the log in our own memory, no shared
-  // memory file is needed.
-  return Execute(
-      absl::StrCat(
-          "PRAGMA page_size=", kPageBytes,
-          "; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-          "PRAGMA temp_store=MEMORY;"
-          // Moving the log's pages into the file holds a commit up for some milliseconds: seldom
-          // while there is work, and as soon as there is none.
-          "PRAGMA wal_autocheckpoint=",
-          kLogPages)
-          .c_str());
-}
-
-absl::Status Journal::Database::PrepareAll() {
-  const std::string open = kOpenStates;
-  const std::pair<SqliteStatement*, std::string> all[] = {
-      {&begin, "BEGIN IMMEDIATE"},
-      {&commit, "COMMIT"},
-      {&rollback, "ROLLBACK"},
-      {&accept, absl::StrCat("INSERT INTO tasks (", kTaskColumns,
-                             ", document, bytes, state) VALUES (?,?,?,?,?,?,?,?,?,?,1)")},
-      {&dispatch, "UPDATE tasks SET state=2 WHERE id=?1 AND state<2"},
-      {&finish,
-       "UPDATE tasks SET state=3, end=?2, bytes=bytes+?3, task_dir=?4 WHERE id=?1 AND state<3"},
-      {&conclude,
-       "UPDATE tasks SET state=4, event=?2, error=?3, reusable=?4, bytes=bytes+?5 "
-       "WHERE id=?1 AND state<4"},
-      // What is kept is what a repeated message or a new attempt asks for.
-      {&announce,
-       "UPDATE tasks SET state=5, closed_at=?2, document='', event='', "
-       "end=CASE reusable WHEN 1 THEN end ELSE x'' END, "
-       "bytes=CASE reusable WHEN 1 THEN length(end) ELSE 0 END WHERE id=?1 AND state<5"},
-      {&forget, absl::StrCat("DELETE FROM tasks WHERE id=?1 AND ", open)},
-      {&forget_worker, "DELETE FROM tasks WHERE worker_id=?1 AND source='redis' AND state<4"},
-      {&read_end, "SELECT end FROM tasks WHERE id=?1 AND length(end)>0"},
-      {&find_concluded,
-       absl::StrCat("SELECT ", ClosedColumns(), " FROM tasks WHERE id=?1 AND state>=4")},
-      // Rows are in order of arrival, and the oldest closed ones are near the front.
-      {&prune,
-       "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE state=5 AND closed_at<=?1 "
-       "ORDER BY id LIMIT ?2) RETURNING bytes, id, task_id"},
-  };
-  for (const auto& [statement, sql] : all) {
-    ASSIGN_OR_RETURN(*statement, Prepare(sql));
-  }
-  return absl::OkStatus();
-}
 
 absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(const fs::path& file, JournalOptions options,
                                                        const Clock& clock) {
