@@ -73,6 +73,7 @@ struct Training {
                          *LoadTinyTokenizer(setup.family), 32, false)
                  .value()),
         weights(Tensors(adapters), {.compute = adapters ? at::kFloat : setup.compute,
+                                    .sums = SftGradientSums(adapters ? at::kFloat : setup.compute),
                                     .zero_stage = setup.zero_stage,
                                     .group = &group}),
         layers(setup.recompute, weights.hooks()),
@@ -181,16 +182,16 @@ std::string Overflow(parallel::ProcessGroup& group) {
   return state.ok() ? report : state.status().ToString();
 }
 
-// One gradient is finite in fp16 on each of two ranks, but not in their sum, which from stage 1 on
-// only rank 0 sees; in a second step it is. Whether the steps were finite.
+// A gradient overflows in fp16 on each of two ranks, which from stage 1 on only rank 0 sees; in a
+// second step it does not, and its sum need not fit into fp16. Whether the steps were finite.
 template <int kStage>
-std::string OverflowingSum(parallel::ProcessGroup& group) {
+std::string OverflowingShard(parallel::ProcessGroup& group) {
   at::Tensor tensor = at::ones({64});
   TrainedWeights weights({{"w", &tensor}},
                          {.compute = at::kHalf, .zero_stage = kStage, .group = &group});
   AdamW optimizer({}, &weights);
   std::string report;
-  for (const double gradient : {40000.0, 20000.0}) {
+  for (const double gradient : {70000.0, 40000.0}) {
     weights.BeginStep();
     if (const absl::Status begun = weights.BeginPass(true); !begun.ok()) return begun.ToString();
     tensor.mutable_grad()[0] = gradient;
@@ -201,6 +202,23 @@ std::string OverflowingSum(parallel::ProcessGroup& group) {
     if (const absl::Status done = weights.EndStep(); !done.ok()) return done.ToString();
   }
   return report;
+}
+
+// Two passes, with a gradient of 256 and then of 1, which a bf16 sum of them would lose: what rank
+// 0 has at the end.
+template <int kStage>
+std::string SmallBesideLarge(parallel::ProcessGroup& group) {
+  at::Tensor tensor = at::ones({64});
+  TrainedWeights weights({{"w", &tensor}},
+                         {.compute = at::kBFloat16, .zero_stage = kStage, .group = &group});
+  weights.BeginStep();
+  for (const double gradient : {256.0, 1.0}) {
+    if (const absl::Status begun = weights.BeginPass(gradient == 1); !begun.ok())
+      return begun.ToString();
+    tensor.mutable_grad()[0] = gradient;
+    if (const absl::Status ended = weights.EndPass(); !ended.ok()) return ended.ToString();
+  }
+  return absl::StrCat(weights.shards()[0].gradient[0].item<double>());
 }
 
 // Stops after half of the steps, goes on in another training, and compares with one that did not
@@ -363,10 +381,14 @@ const parallel::RankFunctionRegistration kFunctions[] = {
     {"overflow_1", OnRank<Overflow<1>>},
     {"overflow_2", OnRank<Overflow<2>>},
     {"overflow_3", OnRank<Overflow<3>>},
-    {"sum_0", OnRank<OverflowingSum<0>>},
-    {"sum_1", OnRank<OverflowingSum<1>>},
-    {"sum_2", OnRank<OverflowingSum<2>>},
-    {"sum_3", OnRank<OverflowingSum<3>>}};
+    {"small_0", OnRank<SmallBesideLarge<0>>},
+    {"small_1", OnRank<SmallBesideLarge<1>>},
+    {"small_2", OnRank<SmallBesideLarge<2>>},
+    {"small_3", OnRank<SmallBesideLarge<3>>},
+    {"shard_0", OnRank<OverflowingShard<0>>},
+    {"shard_1", OnRank<OverflowingShard<1>>},
+    {"shard_2", OnRank<OverflowingShard<2>>},
+    {"shard_3", OnRank<OverflowingShard<3>>}};
 
 std::string ReportOf(const std::string& function, int ranks) {
   const auto ends = parallel::RunRanks(function, {.world_size = ranks});
@@ -479,12 +501,17 @@ TEST(RanksTest, AStepThatOverflowsOnOneRankIsLeftOutOnAll) {
   }
 }
 
-TEST(RanksTest, ASumThatOverflowsInOneShardIsLeftOutOnAllRanks) {
-  for (const char* function : {"sum_0", "sum_1", "sum_2", "sum_3"}) {
+TEST(RanksTest, AStepThatOverflowsInOneShardIsLeftOutOnAllRanks) {
+  for (const char* function : {"shard_0", "shard_1", "shard_2", "shard_3"}) {
     for (const auto& [rank, end] : parallel::RunRanks(function, {.world_size = 2})) {
       EXPECT_EQ(end.output, "not finite finite ") << function << ", rank " << rank;
     }
   }
+}
+
+TEST(RanksTest, GradientsOfPassesAndRanksAddUpInFloat32) {
+  for (const char* function : {"small_0", "small_1", "small_2", "small_3"})
+    EXPECT_EQ(ReportOf(function, 2), "514") << function;
 }
 
 TEST(RanksTest, AStateIsGoneOnFromToTheLastBit) {

@@ -1,7 +1,9 @@
 // Gradients and whole trainings against PyTorch and TRL (tests/goldens/train).
 #include "executors/train/sft.h"
 
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -79,6 +81,36 @@ INSTANTIATE_TEST_SUITE_P(Families, GradientTest,
                                   (std::get<1>(info.param) ? "_recomputed" : "_kept");
                          });
 
+// What a backward pass computes anew has the random numbers of the forward pass.
+TEST(DropoutTest, GradientsAreTheSameRecomputedOrKept) {
+  const std::vector<SftRow> rows = {{{5, 6, 7, 8, 9}}, {{3, 4}}, {{9, 8, 7}}};
+  const auto gradients = [&](bool recompute, uint64_t seed) {
+    const std::unique_ptr<model::Decoder> model = LoadTinyModel("gpt2");
+    const auto group = parallel::ProcessGroup::Single();
+    TrainedWeights weights(AllWeights(*model), {.group = group.get()});
+    TrainingLayerRunner runner(recompute, weights.hooks());
+    model->set_layer_runner(&runner);
+    model->set_dropout(true);
+    SftRecipe recipe(model.get(), &rows, /*is_packed=*/false);
+    at::manual_seed(seed);
+    weights.BeginStep();
+    for (const int64_t row : {0, 1}) {
+      EXPECT_TRUE(recipe.BeginStep({.batches = {{row, 2}}}, *group).ok());
+      EXPECT_TRUE(weights.BeginPass(row == 1).ok());
+      EXPECT_TRUE(recipe.Pass({row, 2}, 1.0).ok());
+      EXPECT_TRUE(weights.EndPass().ok());
+    }
+    std::vector<at::Tensor> gradients;
+    for (const WeightShard& shard : weights.shards()) gradients.push_back(shard.gradient);
+    return at::cat(gradients);
+  };
+  const at::Tensor kept = gradients(false, 1), recomputed = gradients(true, 1);
+  EXPECT_LE((kept - recomputed).abs().max().item<double>(), 1e-6 * kept.abs().max().item<double>());
+  // There is dropout.
+  EXPECT_GT((kept - gradients(false, 2)).abs().max().item<double>(),
+            1e-2 * kept.abs().max().item<double>());
+}
+
 struct Curve {
   const char* golden;
   at::ScalarType dtype = at::kFloat;
@@ -99,7 +131,8 @@ TEST_P(CurveTest, EqualsTheReference) {
 
   const bool is_bf16 = dtype == at::kBFloat16, is_fp16 = dtype == at::kHalf;
   const auto group = parallel::ProcessGroup::Single();
-  TrainedWeights weights(AllWeights(*model), {.compute = dtype, .group = group.get()});
+  TrainedWeights weights(AllWeights(*model),
+                         {.compute = dtype, .sums = SftGradientSums(dtype), .group = group.get()});
   TrainingLayerRunner runner(/*recompute=*/true, weights.hooks());
   model->set_layer_runner(&runner);
   SftRecipe recipe(model.get(), &*rows, packing);
@@ -178,7 +211,9 @@ class LossThatIsNotFiniteTest : public testing::Test {
     const std::unique_ptr<model::Decoder> model = LoadTinyModel("llama", dtype);
     const std::vector<SftRow> rows(6, {{5, 6, 7, 8}});
     const auto group = parallel::ProcessGroup::Single();
-    TrainedWeights weights(AllWeights(*model), {.compute = dtype, .group = group.get()});
+    TrainedWeights weights(
+        AllWeights(*model),
+        {.compute = dtype, .sums = SftGradientSums(dtype), .group = group.get()});
     OverflowingRecipe recipe(model.get(), &rows, first, last);
     TrainerOptions options = OptionsOf({{"learning_rate", 1e-4}, {"batch_size", 1}}, 6);
     options.scale_loss = dtype == at::kHalf;

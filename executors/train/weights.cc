@@ -52,15 +52,19 @@ struct TrainedWeights::Unit {
   int64_t size = 0;     // with padding
   int64_t decayed = 0;  // elements before this have weight decay
   at::Tensor compute;   // [size] of the compute dtype
-  at::Tensor gradient;  // [size]; in stages 2 and 3 only around the unit's backward pass
-  at::Tensor sum;       // this rank's piece of its sum over ranks, while that is computed
+  at::Tensor gradient;  // [size], of a pass; defined only around the unit's backward pass, or total
+  at::Tensor total;     // [size], in stages 0 and 1: the sum over passes, then ranks
+  at::Tensor sum;       // this rank's piece of the sum over ranks, while that is computed
   WeightShard* shard = nullptr;
   parallel::Pending exchange;
 };
 
 TrainedWeights::TrainedWeights(const std::vector<TrainedTensor>& tensors,
                                const WeightOptions& options)
-    : options_(options), world_(options.group->world_size()), rank_(options.group->rank()) {
+    : options_(options),
+      world_(options.group->world_size()),
+      rank_(options.group->rank()),
+      is_wide_(options.sums != options.compute) {
   const at::NoGradGuard no_grad;
   MakeUnits(tensors);
   shards_.resize(units_.size());
@@ -93,8 +97,9 @@ TrainedWeights::TrainedWeights(const std::vector<TrainedTensor>& tensors,
     shard.exp_avg_sq = at::zeros({piece}, fp32);
     shard.decayed = std::clamp<int64_t>(unit.decayed - begin, 0, piece);
     if (options_.zero_stage < 2) {
-      unit.gradient = at::zeros_like(unit.compute);
-      shard.gradient = unit.gradient.narrow(0, begin, piece);
+      unit.total = at::zeros({unit.size}, fp32.dtype(options_.sums));
+      if (!is_wide_) unit.gradient = unit.total;
+      shard.gradient = unit.total.narrow(0, begin, piece);
     }
     for (const Unit::Slot& slot : unit.slots) {
       at::Tensor view = unit.View(unit.compute, slot).detach();
@@ -157,11 +162,15 @@ LayerHooks TrainedWeights::hooks() {
       if (layer == last && is_last_pass_ && forwards_ == 1) ExchangeOuterEarly();
     };
   }
-  if (options_.zero_stage >= 2) {
-    hooks.before_backward = with([this](Unit& unit) {
-      Gather(unit);
-      MakeGradients(unit);
-    });
+  if (options_.zero_stage >= 2 || is_wide_) {
+    hooks.before_backward = [outer = std::move(hooks.before_backward),
+                             layers = with([this](Unit& unit) {
+                               Gather(unit);
+                               MakeGradients(unit);
+                             })](int layer) {
+      if (outer) outer(layer);
+      layers(layer);
+    };
   }
   hooks.after_backward = with([this](Unit& unit) {
     ExchangeGradients(unit);
@@ -185,11 +194,16 @@ void TrainedWeights::Release(Unit& unit) {
 }
 
 void TrainedWeights::MakeGradients(Unit& unit) {
-  if (options_.zero_stage < 2) return;
+  if (options_.zero_stage < 2 && !is_wide_) return;
   unit.gradient = at::zeros({unit.size}, unit.compute.options());
   for (const Unit::Slot& slot : unit.slots) {
     slot.tensor->mutable_grad() = unit.View(unit.gradient, slot);
   }
+}
+
+void TrainedWeights::DropGradients(Unit& unit) {
+  for (const Unit::Slot& slot : unit.slots) slot.tensor->mutable_grad() = at::Tensor();
+  unit.gradient = at::Tensor();
 }
 
 void TrainedWeights::ExchangeGradients(Unit& unit) {
@@ -201,13 +215,18 @@ void TrainedWeights::ExchangeGradients(Unit& unit) {
     }
   }
   if (options_.zero_stage < 2) {
+    if (is_wide_) {
+      unit.total.add_(unit.gradient);
+      DropGradients(unit);
+    }
     // Sums of ranks are wanted once a step, not for every pass.
-    if (is_last_pass_ && world_ > 1) unit.exchange = options_.group->AllReduceSum(unit.gradient);
+    if (is_last_pass_ && world_ > 1) unit.exchange = options_.group->AllReduceSum(unit.total);
     return;
   }
   // The exchange of one unit runs beside the backward pass of the next.
   Settle();
-  unit.sum = at::empty_like(unit.shard->compute);
+  if (is_wide_) unit.gradient = unit.gradient.to(options_.sums);
+  unit.sum = at::empty({unit.shard->compute.numel()}, unit.gradient.options());
   unit.exchange = options_.group->ReduceScatterSum(unit.sum, unit.gradient);
   unsettled_ = &unit;
 }
@@ -219,7 +238,7 @@ void TrainedWeights::ExchangeOuterEarly() {
   for (const Unit::Slot& slot : outer.slots) {
     if (slot.shape.size() != 2) continue;
     slot.tensor->mutable_grad() =
-        at::zeros(slot.shape, outer.gradient.options().layout(at::kSparse));
+        at::zeros(slot.shape, outer.compute.options().layout(at::kSparse));
   }
 }
 
@@ -228,8 +247,8 @@ void TrainedWeights::ExchangeLookups(Unit& unit) {
   for (const Unit::Slot& slot : unit.slots) {
     const at::Tensor sparse = slot.tensor->grad();
     if (!sparse.is_sparse()) continue;
-    const at::Tensor gradient = unit.View(unit.gradient, slot);
-    slot.tensor->mutable_grad() = gradient;
+    const at::Tensor gradient = unit.View(unit.total, slot);
+    slot.tensor->mutable_grad() = is_wide_ ? at::Tensor() : gradient;
     if (!status_.ok()) continue;
     // Ranks have looked up unlike numbers of rows: each sends as many as the one with the most.
     const int64_t count = sparse._nnz(), width = slot.shape[1];
@@ -263,13 +282,12 @@ void TrainedWeights::Settle() {
     shard.gradient = unit.sum;
   }
   unit.sum = at::Tensor();
-  for (const Unit::Slot& slot : unit.slots) slot.tensor->mutable_grad() = at::Tensor();
-  unit.gradient = at::Tensor();
+  DropGradients(unit);
 }
 
 void TrainedWeights::BeginStep() {
   for (const std::unique_ptr<Unit>& unit : units_) {
-    if (unit->gradient.defined()) unit->gradient.zero_();
+    if (unit->total.defined()) unit->total.zero_();
     if (options_.zero_stage >= 2) unit->shard->gradient = at::Tensor();
   }
 }

@@ -31,7 +31,10 @@ struct TrainedTensor {
 };
 
 struct WeightOptions {
-  at::ScalarType compute = at::kFloat;  // of the model's weights and their gradients
+  at::ScalarType compute = at::kFloat;  // of the model's weights and a pass's gradients
+  // In which the gradients of passes and ranks are added up: float32, as autocast over float32
+  // weights does, or the compute dtype, as weights of that dtype do.
+  at::ScalarType sums = at::kFloat;
   int zero_stage = 0;
   parallel::ProcessGroup* group = nullptr;  // not owned
 };
@@ -40,7 +43,7 @@ struct WeightOptions {
 struct WeightShard {
   at::Tensor master;               // float32
   at::Tensor compute;              // the same in the dtype of the computation; may be master itself
-  at::Tensor gradient;             // of that dtype; undefined between steps in stages 2 and 3
+  at::Tensor gradient;             // of dtype `sums`; undefined between steps in stages 2 and 3
   at::Tensor exp_avg, exp_avg_sq;  // float32, Adam's moments
   int64_t decayed = 0;             // the first so many elements have weight decay
 };
@@ -94,7 +97,8 @@ class TrainedWeights {
   void MakeUnits(const std::vector<TrainedTensor>& tensors);
   void Gather(Unit& unit);         // stage 3: weights
   void Release(Unit& unit);        // stage 3
-  void MakeGradients(Unit& unit);  // stages 2 and 3
+  void MakeGradients(Unit& unit);  // of a pass, where they are not the sums themselves
+  void DropGradients(Unit& unit);
   void ExchangeGradients(Unit& unit);
   // Stages 0 and 1: what is in no layer, a vocabulary's head above all, has its gradients when the
   // layers' backward pass begins, but for the rows of embeddings that were looked up. Its exchange
@@ -107,6 +111,7 @@ class TrainedWeights {
 
   const WeightOptions options_;
   const int world_, rank_;
+  const bool is_wide_;  // the sums have another dtype than a pass's gradients
   std::vector<std::unique_ptr<Unit>> units_;
   bool has_outer_ = false;           // the unit of what is in no layer; it is the first one
   std::vector<int> unit_of_layer_;   // its place in units_, or -1

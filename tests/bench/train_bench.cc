@@ -90,8 +90,6 @@ std::vector<PreferencePair> Pairs(const Arguments& a) {
   return pairs;
 }
 
-double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
-
 at::Device Device() {
   const char* device = std::getenv("FLOWMESH_BENCH_DEVICE");
   if (device == nullptr || std::string_view(device) != "cuda") return at::kCPU;
@@ -124,25 +122,25 @@ struct Stopwatch {
             .on_step =
                 [this](const TrainerState& state, int64_t, double) {
                   if (state.step > 1) return;
-                  begin = Now();
+                  begin = MonotonicSeconds();
                   waited_before = group->waited();
                   tokens = state.tokens;
                 },
             .wants_checkpoint = [](const TrainerState&, int64_t) { return false; },
             .save_checkpoint = [](const TrainerState&) { return absl::OkStatus(); }};
   }
-  double seconds() const { return Now() - begin; }
+  double seconds() const { return MonotonicSeconds() - begin; }
   double waited() const { return absl::ToDoubleSeconds(group->waited() - waited_before); }
 };
 
 // What a step's sums over ranks take when nothing runs beside them.
 double ExchangeSeconds(TrainedWeights& weights, parallel::ProcessGroup& group) {
   if (group.world_size() == 1 || !group.Barrier().ok()) return 0;
-  const double begin = Now();
+  const double begin = MonotonicSeconds();
   for (WeightShard& shard : weights.shards()) {
     if (!group.AllReduceSum(shard.gradient).Wait().ok()) std::abort();
   }
-  return Now() - begin;
+  return MonotonicSeconds() - begin;
 }
 
 std::unique_ptr<model::Decoder> Load(const model::Checkpoint& checkpoint, const Arguments& a,
@@ -213,7 +211,9 @@ void Run(const Arguments& a) {
                                     .target_modules = {"q_proj", "k_proj", "v_proj", "o_proj"}};
   TrainedWeights weights(
       is_lora ? TrainAdapter(MakeAdapter(*model, config, 42).value(), *model) : AllWeights(*model),
-      {.compute = is_lora ? at::kFloat : a.dtype, .group = group.get()});
+      {.compute = is_lora ? at::kFloat : a.dtype,
+       .sums = a.method == "sft" ? SftGradientSums(a.dtype) : at::kFloat,
+       .group = group.get()});
   // As the task types default to.
   TrainingLayerRunner layers(/*recompute=*/!is_lora, weights.hooks());
   model->set_layer_runner(&layers);
