@@ -67,6 +67,14 @@ absl::StatusOr<std::vector<train::PreferencePair>> LoadPairs(const data::Prefere
   return pairs;
 }
 
+DataSize SizeOf(const std::vector<train::PreferencePair>& pairs) {
+  DataSize size = {.rows = static_cast<int64_t>(pairs.size())};
+  for (const train::PreferencePair& pair : pairs) {
+    size.tokens += static_cast<int64_t>(pair.chosen.ids.size() + pair.rejected.ids.size());
+  }
+  return size;
+}
+
 absl::Status Dpo(const Field& spec, TrainingJob& job) {
   ASSIGN_OR_RETURN(const data::PreferenceData data, data::ReadPreferenceData(spec));
   ASSIGN_OR_RETURN(const DpoSpec dpo, ReadDpo(spec["training"]));
@@ -95,8 +103,8 @@ absl::Status Dpo(const Field& spec, TrainingJob& job) {
                                    }
                                    return absl::OkStatus();
                                  }));
-  RETURN_IF_ERROR(job.Train(recipe, static_cast<int64_t>(pairs.size()), *model, weights,
-                            FullModelFiles(job, *model, at::kFloat)));
+  RETURN_IF_ERROR(
+      job.Train(recipe, SizeOf(pairs), *model, weights, FullModelFiles(job, *model, at::kFloat)));
   return job.Save(weights, "checkpoints/final_model", OutputFile::Kind::kFinalModel,
                   "final_model_path");
 }

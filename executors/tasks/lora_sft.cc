@@ -94,8 +94,7 @@ absl::Status LoraSft(const Field& spec, TrainingJob& job) {
                                model->config().family == model::Family::kGpt2,
                                train::StoredAdapter(*model, adapter.config, trained));
   };
-  RETURN_IF_ERROR(
-      job.Train(recipe, static_cast<int64_t>(rows.size()), *model, weights, write_files));
+  RETURN_IF_ERROR(job.Train(recipe, SizeOf(rows), *model, weights, write_files));
   return job.Save(weights, "final_lora", OutputFile::Kind::kFinalLora, "final_lora_path");
 }
 

@@ -210,6 +210,12 @@ absl::StatusOr<std::unique_ptr<train::RewardModel>> LoadReward(const RewardSpec&
   return loaded;
 }
 
+DataSize SizeOf(const std::vector<Ids>& queries) {
+  DataSize size = {.rows = static_cast<int64_t>(queries.size())};
+  for (const Ids& query : queries) size.tokens += static_cast<int64_t>(query.size());
+  return size;
+}
+
 // Draws the responses with the policy as it is: no top_k, no top_p and no penalties. The draws
 // depend on the seed, the update and a query's place among those of all ranks alone.
 absl::StatusOr<std::vector<Ids>> Generate(const std::vector<const Ids*>& queries, int64_t update,
@@ -252,8 +258,8 @@ absl::Status Ppo(const Field& spec, TrainingJob& job) {
   RETURN_IF_ERROR(job.Join());
   RETURN_IF_ERROR(job.Open());
   ASSIGN_OR_RETURN(const std::vector<Ids> queries, LoadQueries(data, ppo, job));
-  const auto rows = static_cast<int64_t>(queries.size());
-  ppo.options.batches.batch_size = std::min(ppo.options.batches.batch_size, rows);
+  const DataSize size = SizeOf(queries);
+  ppo.options.batches.batch_size = std::min(ppo.options.batches.batch_size, size.rows);
   if (const absl::Status fits = train::CheckPpoOptions(ppo.options); !fits.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("spec.training.", fits.message()));
   }
@@ -288,7 +294,7 @@ absl::Status Ppo(const Field& spec, TrainingJob& job) {
   train::PpoTrainer trainer(ppo.options, {policy.get(), &head, &layers, &weights, reference.get()},
                             seams, &queries, &job.group());
   RETURN_IF_ERROR(
-      job.Train(trainer, rows, *policy, weights, FullModelFiles(job, *policy, at::kFloat)));
+      job.Train(trainer, size, *policy, weights, FullModelFiles(job, *policy, at::kFloat)));
   return job.Save(weights, "checkpoints/final_model", OutputFile::Kind::kFinalModel,
                   "final_model_path");
 }

@@ -23,15 +23,16 @@ absl::Status Sft(const Field& spec, TrainingJob& job) {
 
   const at::ScalarType compute = job.spec().compute;
   ASSIGN_OR_RETURN(const auto model, job.LoadModel(compute, /*master=*/true));
-  train::TrainedWeights weights(
-      train::AllWeights(*model),
-      {.compute = compute, .zero_stage = job.zero_stage(), .group = &job.group()});
+  train::TrainedWeights weights(train::AllWeights(*model), {.compute = compute,
+                                                            .sums = train::SftGradientSums(compute),
+                                                            .zero_stage = job.zero_stage(),
+                                                            .group = &job.group()});
   train::TrainingLayerRunner layers(job.spec().recompute, weights.hooks());
   model->set_layer_runner(&layers);
   model->set_dropout(true);
   train::SftRecipe recipe(model.get(), &rows, row_options.packing);
-  RETURN_IF_ERROR(job.Train(recipe, static_cast<int64_t>(rows.size()), *model, weights,
-                            FullModelFiles(job, *model, compute)));
+  RETURN_IF_ERROR(
+      job.Train(recipe, SizeOf(rows), *model, weights, FullModelFiles(job, *model, compute)));
   return job.Save(weights, "final_model", OutputFile::Kind::kFinalModel, "final_model_path");
 }
 

@@ -36,4 +36,12 @@ absl::StatusOr<std::vector<train::SftRow>> LoadSftRows(const data::SftData& data
   return rows;
 }
 
+DataSize SizeOf(const std::vector<train::SftRow>& rows) {
+  DataSize size = {.rows = static_cast<int64_t>(rows.size())};
+  for (const train::SftRow& row : rows) {
+    for (const train::Ids& document : row) size.tokens += static_cast<int64_t>(document.size());
+  }
+  return size;
+}
+
 }  // namespace flowmesh::tasks

@@ -24,4 +24,6 @@ absl::StatusOr<std::vector<train::SftRow>> LoadSftRows(const data::SftData& data
                                                        const SftRowOptions& options,
                                                        TrainingJob& job);
 
+DataSize SizeOf(const std::vector<train::SftRow>& rows);
+
 }  // namespace flowmesh::tasks

@@ -26,8 +26,6 @@ namespace fs = std::filesystem;
 constexpr char kCheckpointPrefix[] = "checkpoint-";
 constexpr char kMetricsFile[] = "artifacts/metrics.jsonl";
 
-double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
-
 bool WantsCheckpoint(const TrainingSpec& spec, const train::TrainerState& state, int64_t total,
                      int64_t* last_epoch) {
   switch (spec.save_strategy) {
@@ -53,7 +51,7 @@ TrainingJob::TrainingJob(const TaskContext& context, TrainingSpec spec,
       spec_(std::move(spec)),
       device_(device),
       env_(std::move(env)),
-      begin_(Now()) {}
+      begin_(MonotonicSeconds()) {}
 
 TrainingJob::~TrainingJob() = default;
 
@@ -106,7 +104,7 @@ std::optional<fs::path> TrainingJob::start_adapter() const {
 absl::StatusOr<std::unique_ptr<model::Decoder>> TrainingJob::LoadModel(at::ScalarType dtype,
                                                                        bool master) {
   std::vector<std::string> warnings;
-  const double begin = Now();
+  const double begin = MonotonicSeconds();
   ASSIGN_OR_RETURN(std::unique_ptr<model::Decoder> model,
                    model::LoadDecoder(base_,
                                       {.dtype = dtype,
@@ -128,8 +126,8 @@ absl::StatusOr<std::unique_ptr<model::Decoder>> TrainingJob::LoadModel(at::Scala
     model::Merge(*adapter, 1.0, *model);
   }
   Log(absl::StrFormat("loaded model %s in %.2f s: path %s, revision %s, device %s, %d parameters",
-                      spec_.identifier, Now() - begin, base_.path.string(), spec_.revision,
-                      device_.device().str(), model->info().num_parameters));
+                      spec_.identifier, MonotonicSeconds() - begin, base_.path.string(),
+                      spec_.revision, device_.device().str(), model->info().num_parameters));
   return model;
 }
 
@@ -232,27 +230,29 @@ absl::Status TrainingJob::SaveCheckpoint(const train::TrainerState& state,
   return absl::OkStatus();
 }
 
-absl::Status TrainingJob::Train(train::Recipe& recipe, int64_t rows, const model::Decoder& model,
-                                train::TrainedWeights& weights, WriteFiles write_files) {
+absl::Status TrainingJob::Train(train::Recipe& recipe, const DataSize& size,
+                                const model::Decoder& model, train::TrainedWeights& weights,
+                                WriteFiles write_files) {
   train::TrainerOptions options = spec_.trainer;
-  options.batches.rows = rows;
+  options.batches.rows = size.rows;
   train::Trainer trainer(options, &recipe, &weights, group_.get());
-  return Train(trainer, rows, model, weights, std::move(write_files));
+  return Train(trainer, size, model, weights, std::move(write_files));
 }
 
-absl::Status TrainingJob::Train(train::TrainingLoop& loop, int64_t rows,
+absl::Status TrainingJob::Train(train::TrainingLoop& loop, const DataSize& size,
                                 const model::Decoder& model, train::TrainedWeights& weights,
                                 WriteFiles write_files) {
   write_files_ = std::move(write_files);
   Log(absl::StrFormat(
-      "training on %s, precision %s: %d of %d parameters, %d rows, %d steps, effective batch %d, "
-      "ranks %d, ZeRO stage %d",
-      device_.device().str(), spec_.precision(), weights.numel(), model.info().num_parameters, rows,
-      loop.total_steps(), loop.effective_batch(), group_->world_size(), zero_stage()));
+      "training on %s, precision %s: %d of %d parameters, %d rows of %d tokens, %d steps, "
+      "effective batch %d, ranks %d, ZeRO stage %d",
+      device_.device().str(), spec_.precision(), weights.numel(), model.info().num_parameters,
+      size.rows, size.tokens, loop.total_steps(), loop.effective_batch(), group_->world_size(),
+      zero_stage()));
   ASSIGN_OR_RETURN(train::TrainerState state, StartState(loop, weights));
   int64_t last_epoch = static_cast<int64_t>(state.epoch + 1e-9);
   const int64_t tokens_before = state.tokens;
-  const double begin = Now();
+  const double begin = MonotonicSeconds();
   train::TrainerCallbacks callbacks;
   callbacks.is_stopped = context_.is_stopped;
   callbacks.on_line = [&](const Json& line) {
@@ -275,7 +275,7 @@ absl::Status TrainingJob::Train(train::TrainingLoop& loop, int64_t rows,
     return SaveCheckpoint(now, loop, weights);
   };
   ASSIGN_OR_RETURN(state_, loop.Run(std::move(state), callbacks));
-  train_seconds_ = Now() - begin;
+  train_seconds_ = MonotonicSeconds() - begin;
   if (group_->world_size() > 1) {
     Log(absl::StrFormat("trained for %.1f s, %.1f s of them waiting for other ranks",
                         train_seconds_, absl::ToDoubleSeconds(group_->waited())));
@@ -307,7 +307,7 @@ Json TrainingJob::ResumePath() const {
 TaskOutcome TrainingJob::Outcome() const {
   Json result = {{"task_id", context_.task_id},
                  {"training_successful", true},
-                 {"training_time_seconds", Now() - begin_},
+                 {"training_time_seconds", MonotonicSeconds() - begin_},
                  {"error_message", nullptr},
                  {"model_name", spec_.identifier},
                  {"dataset_size", dataset_size_},
@@ -334,7 +334,7 @@ TaskOutcome TrainingJob::Outcome() const {
 Json TrainingJob::FailureRecord(const std::string& message) const {
   return {{"task_id", context_.task_id},
           {"training_successful", false},
-          {"training_time_seconds", Now() - begin_},
+          {"training_time_seconds", MonotonicSeconds() - begin_},
           {"error_message", message},
           {"model_name", spec_.identifier},
           {"dataset_size", dataset_size_},

@@ -37,6 +37,12 @@ struct TrainingDevice {
   at::Device device() const { return use_cuda ? gpu : at::Device(at::kCPU); }
 };
 
+// What a training reads in an epoch: rows, and their tokens as the model gets them.
+struct DataSize {
+  int64_t rows = 0;
+  int64_t tokens = 0;
+};
+
 // One training task on one rank. One thread at a time.
 class TrainingJob {
  public:
@@ -63,9 +69,9 @@ class TrainingJob {
   using Trained = std::map<std::string, at::Tensor>;
   using WriteFiles =
       std::function<absl::Status(const std::filesystem::path& folder, const Trained& trained)>;
-  absl::Status Train(train::Recipe& recipe, int64_t rows, const model::Decoder& model,
+  absl::Status Train(train::Recipe& recipe, const DataSize& size, const model::Decoder& model,
                      train::TrainedWeights& weights, WriteFiles write_files);
-  absl::Status Train(train::TrainingLoop& loop, int64_t rows, const model::Decoder& model,
+  absl::Status Train(train::TrainingLoop& loop, const DataSize& size, const model::Decoder& model,
                      train::TrainedWeights& weights, WriteFiles write_files);
 
   // Writes `folder` (relative to the task's) unless the spec says not to, as an output of that

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/test_http_server.h"
 #include "executors/model/adapter.h"
@@ -177,6 +178,15 @@ TEST_F(TrainingStartTest, AnArchiveOfAUrl) {
   SetLoad({{"url", server.url("/final_model.tar.gz")}});
   ExpectEqual(Trained(RunSft), TensorsOf(model::ModelGolden("qwen2") / "model.safetensors"));
   EXPECT_TRUE(fs::exists(dir_ / "T2/imported_checkpoint"));
+}
+
+TEST_F(TrainingStartTest, TheLogSaysHowMuchIsRead) {
+  spec_["training"]["batch_size"] = 2;  // so that the one step reads all
+  const auto tokens = [&](Task task) { return Result(task)["num_tokens"].dump(); };
+  for (const Task task : {RunSft, RunLoraSft}) {
+    const std::string read = absl::StrCat("2 rows of ", tokens(task), " tokens, 1 steps");
+    EXPECT_THAT(log_, Contains(HasSubstr(read)));
+  }
 }
 
 TEST_F(TrainingStartTest, AGgufFileIsTrainedIntoAFolder) {
