@@ -48,6 +48,9 @@ class FakeClock : public Clock {
   absl::Duration monotonic_ ABSL_GUARDED_BY(mutex_) = absl::ZeroDuration();
 };
 
+// The machine's monotonic time in seconds, since an arbitrary start.
+inline double MonotonicSeconds() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
+
 // `2025-11-03T09:00:00.123456+00:00`: always UTC, six fractional digits (PROTOCOL.md 2.2).
 std::string FormatTimestamp(absl::Time time);
 

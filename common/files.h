@@ -35,6 +35,15 @@ class UniqueFd {
   int fd_ = -1;
 };
 
+// Both ends are closed in programs that are started; see SetNonBlocking.
+struct Pipe {
+  UniqueFd read, write;
+};
+absl::StatusOr<Pipe> MakePipe();
+
+// Reading and writing return at once, whether or not there is something or room.
+absl::Status SetNonBlocking(const UniqueFd& fd);
+
 // `.<name>.<8 hex digits>` beside `path`: the name of what is on its way to its own.
 std::filesystem::path DotName(const std::filesystem::path& path);
 

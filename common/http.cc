@@ -14,6 +14,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/clock.h"
 #include "common/files.h"
 #include "common/strings.h"
@@ -258,6 +259,21 @@ std::string UrlOrigin(std::string_view url) {
   for (char* part : {scheme, host, port}) curl_free(part);
   curl_url_cleanup(parsed);
   return origin;
+}
+
+std::string PercentEncoded(std::string_view text, std::string_view also) {
+  std::string out;
+  for (const char c : text) {
+    const bool is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                          (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == '~' ||
+                          also.find(c) != std::string_view::npos;
+    if (is_plain) {
+      out += c;
+    } else {
+      absl::StrAppendFormat(&out, "%%%02X", static_cast<unsigned char>(c));
+    }
+  }
+  return out;
 }
 
 bool IsOrdinaryHeader(std::string_view name) {

@@ -74,6 +74,10 @@ struct HttpRequest {
 // URL.
 std::string UrlOrigin(std::string_view url);
 
+// `text` with all but letters, digits, `-_.~` and what is in `also` as %XX: a part of a path or a
+// value of a query.
+std::string PercentEncoded(std::string_view text, std::string_view also = "");
+
 // Whether a header of a request, by its name, describes the request and not who sends it.
 bool IsOrdinaryHeader(std::string_view name);
 

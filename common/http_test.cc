@@ -506,6 +506,12 @@ TEST(HttpTest, TheBodyOfAnErrorIsKeptWhole) {
 
 // --- Origins -------------------------------------------------------------------------------------
 
+TEST(HttpTest, PercentEncoding) {
+  EXPECT_EQ(PercentEncoded("aZ09-_.~"), "aZ09-_.~");
+  EXPECT_EQ(PercentEncoded("a/b c?\xc3\xa9"), "a%2Fb%20c%3F%C3%A9");
+  EXPECT_EQ(PercentEncoded("a/b c", "/"), "a/b%20c");
+}
+
 TEST(HttpTest, OriginsHaveTheirPortInThem) {
   EXPECT_EQ(UrlOrigin("http://Host/path?q#f"), "http://host:80");
   EXPECT_EQ(UrlOrigin("HTTPS://host"), "https://host:443");

@@ -119,14 +119,9 @@ std::string DescribeJson(const Json& value) {
   if (value.is_null()) return "nothing";
   if (value.is_object()) return "a map";
   if (value.is_array()) return "a list";
-  std::string text = DumpJson(value);
-  constexpr size_t kLongest = 80;
-  if (text.size() > kLongest) {
-    size_t cut = kLongest;
-    while (cut > 0 && (text[cut] & 0xc0) == 0x80) --cut;
-    text = text.substr(0, cut) + "...";
-  }
-  return text;
+  const std::string text = DumpJson(value);
+  const std::string_view shown = CutUtf8(text, 80);
+  return shown.size() < text.size() ? absl::StrCat(ToAbsl(shown), "...") : text;
 }
 
 }  // namespace flowmesh

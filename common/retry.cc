@@ -4,6 +4,7 @@
 #include <cmath>
 #include <string>
 
+#include "absl/random/random.h"
 #include "absl/strings/numbers.h"
 #include "absl/synchronization/mutex.h"
 #include "common/strings.h"
@@ -35,6 +36,11 @@ std::optional<absl::Duration> ParseRetryAfter(std::string_view value, absl::Time
   std::string error;
   if (!absl::ParseTime("%a, %d %b %Y %H:%M:%S GMT", text, &time, &error)) return std::nullopt;
   return std::max(time - now, absl::ZeroDuration());
+}
+
+double RandomFraction() {
+  thread_local absl::BitGen random;
+  return absl::Uniform<double>(random, 0, 1);
 }
 
 std::optional<absl::Duration> RetrySchedule::Next(absl::Duration spent,

@@ -19,12 +19,15 @@ bool IsRetryable(const absl::Status& status);
 // The value of a Retry-After header: seconds, or an HTTP date; nothing for others.
 std::optional<absl::Duration> ParseRetryAfter(std::string_view value, absl::Time now);
 
+// From [0, 1), another in every process. Thread-safe.
+double RandomFraction();
+
 // The pauses between tries: exponential from 0.5 s to 30 s with full jitter, for at most `limit` in
 // all. Pure arithmetic on times that are passed in. Not thread-safe.
 class RetrySchedule {
  public:
   // `random` draws from [0, 1).
-  RetrySchedule(absl::Duration limit, std::function<double()> random)
+  explicit RetrySchedule(absl::Duration limit, std::function<double()> random = RandomFraction)
       : limit_(limit), random_(std::move(random)) {}
 
   // How long to wait before the next try; nothing when the limit would be passed. `spent`: time

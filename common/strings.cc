@@ -24,6 +24,13 @@ std::string Hex(const unsigned char* bytes, size_t count) {
   return text;
 }
 
+// Length of the valid UTF-8 character that `text` begins with; 0 when there is none.
+size_t CharacterLength(std::string_view text) {
+  const auto lead = static_cast<unsigned char>(text[0]);
+  const size_t length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+  return length <= text.size() && IsValidUtf8(text.substr(0, length)) ? length : 0;
+}
+
 }  // namespace
 
 std::string_view Trim(std::string_view s) {
@@ -96,6 +103,24 @@ bool IsValidUtf8(std::string_view s) {
     p += extra + 1;
   }
   return true;
+}
+
+std::string ToValidUtf8(std::string_view text) {
+  if (IsValidUtf8(text)) return std::string(text);
+  std::string result;
+  while (!text.empty()) {
+    const size_t length = CharacterLength(text);
+    result += length > 0 ? text.substr(0, length) : std::string_view("\xEF\xBF\xBD");
+    text.remove_prefix(std::max<size_t>(length, 1));
+  }
+  return result;
+}
+
+std::string_view CutUtf8(std::string_view text, size_t max_bytes) {
+  if (text.size() <= max_bytes) return text;
+  size_t end = max_bytes;
+  while (end > 0 && !StartsCharacter(text[end])) --end;
+  return text.substr(0, end);
 }
 
 bool IsPlainFileName(std::string_view s) {

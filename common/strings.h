@@ -32,6 +32,15 @@ std::string RandomUuid();
 // Whether `s` is valid UTF-8 (no surrogates, no overlong forms).
 bool IsValidUtf8(std::string_view s);
 
+// `text` with every byte that is not part of valid UTF-8 replaced by U+FFFD.
+std::string ToValidUtf8(std::string_view text);
+
+// Whether a byte of UTF-8 is the first of a character.
+inline bool StartsCharacter(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; }
+
+// The beginning of `text`, at most `max_bytes` long, that ends where a character does.
+std::string_view CutUtf8(std::string_view text, size_t max_bytes);
+
 // True for `[A-Za-z0-9._-]{1,200}` other than `.` and `..`: the only task ids that become file
 // names.
 bool IsPlainFileName(std::string_view s);

@@ -56,6 +56,13 @@ TEST(StringsTest, Utf8) {
   }
 }
 
+TEST(StringsTest, CutsBetweenCharacters) {
+  EXPECT_EQ(CutUtf8("ab\xE2\x82\xAC", 10), "ab\xE2\x82\xAC");
+  EXPECT_EQ(CutUtf8("ab\xE2\x82\xAC", 4), "ab");
+  EXPECT_EQ(CutUtf8("ab\xE2\x82\xAC", 2), "ab");
+  EXPECT_EQ(CutUtf8("\xE2\x82\xAC", 1), "");
+}
+
 TEST(StringsTest, PlainFileNames) {
   for (const std::string& good : {std::string("a"), std::string("A-z_0.9"), std::string("..."),
                                   std::string(".hidden"), std::string(200, 'x')}) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/random/random.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -209,8 +208,7 @@ Downloader::Answer Downloader::FetchOnce(HttpRequest request, Partial& partial) 
 
 absl::Status Downloader::Fetch(HttpRequest request, Partial& partial,
                                const std::function<bool()>& is_cancelled) {
-  absl::BitGen random;
-  RetrySchedule schedule(options_.retry_limit, [&] { return absl::Uniform<double>(random, 0, 1); });
+  RetrySchedule schedule(options_.retry_limit);
   uint64_t most_bytes = 0;
   absl::Duration last_progress = clock_.Monotonic();
   while (true) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <random>
 #include <utility>
 #include <vector>
 
@@ -24,11 +23,6 @@ constexpr size_t kMaxWhole = 32u << 20;  // bytes of an answer that is no stream
 
 std::string Given(const EnvLookup& env, std::string_view name) {
   return std::string(Trim(env(name).value_or("")));
-}
-
-double Random() {
-  thread_local std::mt19937_64 generator(std::random_device{}());
-  return std::uniform_real_distribution<double>(0, 1)(generator);
 }
 
 // The body of one answer, a stream or one JSON document, whichever it turns out to be: servers that
@@ -87,7 +81,7 @@ class Endpoint : public ChatModel {
   absl::StatusOr<ChatReply> Chat(const ChatRequest& request) override {
     const Clock& clock = Clock::Real();
     const absl::Duration begin = clock.Monotonic();
-    RetrySchedule schedule(std::min(settings_.retry_limit, request.deadline - begin), Random);
+    RetrySchedule schedule(std::min(settings_.retry_limit, request.deadline - begin));
     while (true) {
       if (request.is_stopped && request.is_stopped()) return absl::CancelledError("cancelled");
       if (clock.Monotonic() >= request.deadline) return Late();

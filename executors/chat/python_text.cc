@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_format.h"
+#include "common/strings.h"
 
 namespace flowmesh::chat {
 namespace {
@@ -40,7 +41,7 @@ template <typename Predicate>
 std::string_view StripIf(std::string_view text, bool left, bool right, Predicate is_out) {
   const auto begin_of_last = [](std::string_view s) {
     size_t at = s.size() - 1;
-    while (at > 0 && (static_cast<unsigned char>(s[at]) & 0xC0) == 0x80) --at;
+    while (at > 0 && !StartsCharacter(s[at])) --at;
     return at;
   };
   while (left && !text.empty()) {
@@ -68,8 +69,7 @@ std::string MapCodePoints(std::string_view text, Mapping mapping) {
 }  // namespace
 
 int64_t TextLength(std::string_view text) {
-  return std::count_if(text.begin(), text.end(),
-                       [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+  return std::count_if(text.begin(), text.end(), StartsCharacter);
 }
 
 std::vector<std::string_view> Characters(std::string_view text) {

@@ -1,15 +1,12 @@
 #include "executors/hub/hub.h"
 
 #include <algorithm>
-#include <cctype>
 #include <optional>
 #include <system_error>
 #include <utility>
 
-#include "absl/random/random.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "common/clock.h"
@@ -39,23 +36,7 @@ std::string FirstSet(const EnvLookup& env, std::initializer_list<const char*> na
 }
 
 // A path inside of a URL; slashes stay.
-std::string EscapePath(std::string_view path) {
-  std::string out;
-  for (const char c : path) {
-    if (std::isalnum(static_cast<unsigned char>(c)) ||
-        std::string_view("-_.~/").find(c) != std::string_view::npos) {
-      out += c;
-    } else {
-      absl::StrAppendFormat(&out, "%%%02X", static_cast<unsigned char>(c));
-    }
-  }
-  return out;
-}
-
-// Slashes of a revision are sent as %2F.
-std::string EscapeRevision(std::string_view revision) {
-  return absl::StrReplaceAll(EscapePath(revision), {{"/", "%2F"}});
-}
+std::string EscapePath(std::string_view path) { return PercentEncoded(path, "/"); }
 
 // An ETag as a file name: without weakness and quotes.
 std::string BlobNameOf(const HttpResponse& head) {
@@ -179,7 +160,7 @@ absl::StatusOr<Listing> Hub::List(const Repository& repository) {
   }
   const std::string url = absl::StrCat(
       settings_.endpoint, repository.kind == Kind::kModel ? "/api/models/" : "/api/datasets/",
-      EscapePath(repository.id), "/revision/", EscapeRevision(repository.revision));
+      EscapePath(repository.id), "/revision/", PercentEncoded(repository.revision));
   const TempDir folder;
   Downloader downloader({.token = settings_.token,
                          .token_urls = {settings_.endpoint},
@@ -196,9 +177,7 @@ absl::StatusOr<Listing> Hub::List(const Repository& repository) {
 
 absl::StatusOr<std::string> Hub::BlobName(const std::string& url) {
   HttpClient client;
-  absl::BitGen random;
-  RetrySchedule schedule(callbacks_.retry_limit,
-                         [&] { return absl::Uniform<double>(random, 0, 1); });
+  RetrySchedule schedule(callbacks_.retry_limit);
   const Clock& clock = Clock::Real();
   const absl::Duration begin = clock.Monotonic();
   HttpRequest request{.method = "HEAD", .url = url, .timeout = kTimeout, .max_redirects = 0};
@@ -242,7 +221,7 @@ absl::StatusOr<std::string> Hub::FetchBlob(const Repository& repository, const s
                                            const std::string& file) {
   const std::string url = absl::StrCat(
       settings_.endpoint, repository.kind == Kind::kModel ? "/" : "/datasets/",
-      EscapePath(repository.id), "/resolve/", EscapeRevision(commit), "/", EscapePath(file));
+      EscapePath(repository.id), "/resolve/", PercentEncoded(commit), "/", EscapePath(file));
   ASSIGN_OR_RETURN(std::string name, BlobName(url));
   const fs::path blob = CacheFolder(repository) / "blobs" / name;
   std::error_code ignored;

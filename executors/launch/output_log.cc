@@ -22,32 +22,7 @@ void WriteAll(int fd, std::string_view bytes) {
   }
 }
 
-// Length of the valid UTF-8 character that `text` begins with; 0 when there is none.
-size_t CharacterLength(std::string_view text) {
-  const auto lead = static_cast<unsigned char>(text[0]);
-  const size_t length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-  return length <= text.size() && IsValidUtf8(text.substr(0, length)) ? length : 0;
-}
-
 }  // namespace
-
-std::string ToValidUtf8(std::string_view text) {
-  if (IsValidUtf8(text)) return std::string(text);
-  std::string result;
-  while (!text.empty()) {
-    const size_t length = CharacterLength(text);
-    result += length > 0 ? text.substr(0, length) : std::string_view("\xEF\xBF\xBD");
-    text.remove_prefix(std::max<size_t>(length, 1));
-  }
-  return result;
-}
-
-std::string_view CutUtf8(std::string_view text, size_t max_bytes) {
-  if (text.size() <= max_bytes) return text;
-  size_t end = max_bytes;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  return text.substr(0, end);
-}
 
 void OutputLog::Append(std::string_view bytes) {
   if (file_.valid() && file_bytes_ < limits_.file_bytes) {

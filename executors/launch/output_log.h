@@ -45,10 +45,4 @@ class OutputLog {
   uint64_t file_bytes_ = 0;
 };
 
-// `text` with every byte that is not part of valid UTF-8 replaced by U+FFFD.
-std::string ToValidUtf8(std::string_view text);
-
-// At most `max_bytes` of `text`, cut between characters.
-std::string_view CutUtf8(std::string_view text, size_t max_bytes);
-
 }  // namespace flowmesh::executor

@@ -59,12 +59,5 @@ TEST(OutputLog, AFileThatCannotBeWrittenIsAnErrorAndNoMore) {
   EXPECT_THAT(log.LastLines(), ElementsAre("still kept"));
 }
 
-TEST(CutUtf8, CutsBetweenCharacters) {
-  EXPECT_EQ(CutUtf8("ab\xE2\x82\xAC", 10), "ab\xE2\x82\xAC");
-  EXPECT_EQ(CutUtf8("ab\xE2\x82\xAC", 4), "ab");
-  EXPECT_EQ(CutUtf8("ab\xE2\x82\xAC", 2), "ab");
-  EXPECT_EQ(CutUtf8("\xE2\x82\xAC", 1), "");
-}
-
 }  // namespace
 }  // namespace flowmesh::executor

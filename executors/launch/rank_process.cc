@@ -1,6 +1,5 @@
 #include "executors/launch/rank_process.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -47,8 +46,6 @@ void SetPlace(const RankGroupOptions& options, int rank, int master_port,
   set("TORCHELASTIC_MAX_RESTARTS", options.max_restarts);
 }
 
-void SetNonBlocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK); }
-
 }  // namespace
 
 absl::StatusOr<RankProcess> StartRankProcess(const RankGroupOptions& options, int rank,
@@ -59,12 +56,9 @@ absl::StatusOr<RankProcess> StartRankProcess(const RankGroupOptions& options, in
   }
   UniqueFd ours(sockets[0]);
   const UniqueFd theirs(sockets[1]);
-  int pipe_ends[2];
-  if (::pipe2(pipe_ends, O_CLOEXEC) != 0) return SystemError("cannot make a pipe");
-  UniqueFd output(pipe_ends[0]);
-  const UniqueFd output_in_rank(pipe_ends[1]);
-  SetNonBlocking(ours.get());
-  SetNonBlocking(output.get());
+  ASSIGN_OR_RETURN(Pipe output, MakePipe());
+  RETURN_IF_ERROR(SetNonBlocking(ours));
+  RETURN_IF_ERROR(SetNonBlocking(output.read));
 
   SubprocessOptions start;
   start.argv = options.command;
@@ -81,14 +75,14 @@ absl::StatusOr<RankProcess> StartRankProcess(const RankGroupOptions& options, in
   start.env[kRankFdVariable] = absl::StrCat(kSocketInRank);
   start.env[kRankParentVariable] = absl::StrCat(::getpid());
   start.env[kRankDeviceVariable] = options.use_cuda ? "cuda" : "cpu";
-  start.stdout_fd = output_in_rank.get();
-  start.stderr_fd = output_in_rank.get();
+  start.stdout_fd = output.write.get();
+  start.stderr_fd = output.write.get();
   start.inherited_fds = {{theirs.get(), kSocketInRank}};
   ASSIGN_OR_RETURN(Subprocess process, Subprocess::Start(start));
 
   UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, process.pid(), 0)));
   if (!pidfd.valid()) return SystemError("cannot watch a rank (pidfd_open)");
-  return RankProcess{std::move(process), std::move(pidfd), std::move(ours), std::move(output)};
+  return RankProcess{std::move(process), std::move(pidfd), std::move(ours), std::move(output.read)};
 }
 
 void KillGroupRemains(pid_t leader) { ::kill(-leader, SIGKILL); }

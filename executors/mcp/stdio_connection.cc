@@ -1,4 +1,3 @@
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -29,16 +28,6 @@ constexpr absl::Duration kCancelTime = absl::Seconds(1);  // to tell it that nob
 constexpr size_t kKeptStderr = 2000;                      // bytes: the end
 constexpr int kMaxGarbage = 1000;                         // lines that are no messages
 
-// A pipe whose our end does not block.
-absl::Status MakePipe(UniqueFd& ours, UniqueFd& theirs, bool we_write) {
-  int fds[2];
-  if (::pipe2(fds, O_CLOEXEC) != 0) return absl::InternalError("cannot make a pipe");
-  ours = UniqueFd(fds[we_write ? 1 : 0]);
-  theirs = UniqueFd(fds[we_write ? 0 : 1]);
-  ::fcntl(ours.get(), F_SETFL, O_NONBLOCK);
-  return absl::OkStatus();
-}
-
 class StdioConnection : public Connection {
  public:
   StdioConnection(const ServerSettings& settings, OnNotification on_notification)
@@ -60,10 +49,14 @@ class StdioConnection : public Connection {
   }
 
   absl::Status Start() {
-    UniqueFd child_in, child_out, child_err;
-    RETURN_IF_ERROR(MakePipe(stdin_, child_in, true));
-    RETURN_IF_ERROR(MakePipe(stdout_, child_out, false));
-    RETURN_IF_ERROR(MakePipe(stderr_, child_err, false));
+    ASSIGN_OR_RETURN(Pipe in, MakePipe());
+    ASSIGN_OR_RETURN(Pipe out, MakePipe());
+    ASSIGN_OR_RETURN(Pipe err, MakePipe());
+    stdin_ = std::move(in.write);
+    stdout_ = std::move(out.read);
+    stderr_ = std::move(err.read);
+    for (const UniqueFd* ours : {&stdin_, &stdout_, &stderr_})
+      RETURN_IF_ERROR(SetNonBlocking(*ours));
     SubprocessOptions options;
     options.argv = {settings_.command};
     options.argv.insert(options.argv.end(), settings_.args.begin(), settings_.args.end());
@@ -74,9 +67,9 @@ class StdioConnection : public Connection {
     for (const auto& [name, value] : settings_.env) options.env[name] = value;
     options.clear_env = true;
     options.closes_other_fds = true;
-    options.stdin_fd = child_in.get();
-    options.stdout_fd = child_out.get();
-    options.stderr_fd = child_err.get();
+    options.stdin_fd = in.read.get();
+    options.stdout_fd = out.write.get();
+    options.stderr_fd = err.write.get();
     absl::StatusOr<Subprocess> process = Subprocess::Start(options);
     if (!process.ok()) return Hidden(process.status());
     process_ = *std::move(process);

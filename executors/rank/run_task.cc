@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/field.h"
+#include "common/strings.h"
 #include "executors/launch/output_log.h"
 #include "executors/launch/task_type_name.h"
 
@@ -19,8 +20,8 @@ constexpr size_t kMaxMessageBytes = 8 << 10;
 v1::FromRank Failed(v1::TaskFailed::Code code, std::string_view message) {
   v1::FromRank answer;
   answer.mutable_failed()->set_code(code);
-  const std::string text = executor::ToValidUtf8(message);
-  answer.mutable_failed()->set_message(std::string(executor::CutUtf8(text, kMaxMessageBytes)));
+  const std::string text = ToValidUtf8(message);
+  answer.mutable_failed()->set_message(std::string(CutUtf8(text, kMaxMessageBytes)));
   return answer;
 }
 
@@ -126,7 +127,7 @@ tasks::TaskContext ToContext(const v1::ExecuteRequest& request, Json document,
     if (level < callbacks.log_level) return;
     v1::FromRank message;
     message.mutable_log_line()->set_level(Name(level));
-    message.mutable_log_line()->set_text(executor::ToValidUtf8(text));
+    message.mutable_log_line()->set_text(ToValidUtf8(text));
     callbacks.send(std::move(message));
   };
   context.is_stopped = callbacks.is_stopped;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/strings.h"
+
 namespace flowmesh::retrieval {
 namespace {
 
@@ -15,9 +17,7 @@ constexpr size_t kLeastBytes = 4096;
 
 // The greatest place of a character's first byte that is not behind `at`, but one behind `begin`.
 size_t CharacterEnd(std::string_view text, size_t begin, size_t at) {
-  const auto is_inside = [&](size_t i) {
-    return i < text.size() && (static_cast<unsigned char>(text[i]) & 0xC0) == 0x80;
-  };
+  const auto is_inside = [&](size_t i) { return i < text.size() && !StartsCharacter(text[i]); };
   while (at > begin && is_inside(at)) --at;
   if (at > begin) return at;
   for (++at; is_inside(at);) ++at;

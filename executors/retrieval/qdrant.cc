@@ -1,14 +1,12 @@
 #include "executors/retrieval/qdrant.h"
 
-#include <cctype>
 #include <optional>
-#include <random>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "common/field.h"
+#include "common/http.h"
 #include "common/redact.h"
 #include "common/retry.h"
 #include "common/strings.h"
@@ -16,23 +14,10 @@
 namespace flowmesh::retrieval {
 namespace {
 
-// `text` as one part of a URL's path.
-std::string PathPart(const std::string& text) {
-  std::string out;
-  for (const unsigned char c : text) {
-    if (std::isalnum(c) || c == '-' || c == '_' || c == '.' || c == '~') {
-      out += static_cast<char>(c);
-    } else {
-      absl::StrAppendFormat(&out, "%%%02X", c);
-    }
-  }
-  return out;
-}
-
 std::string CollectionUrl(const QdrantOptions& options) {
   std::string url = options.url;
   while (absl::EndsWith(url, "/")) url.pop_back();
-  return absl::StrCat(url, "/collections/", PathPart(options.collection));
+  return absl::StrCat(url, "/collections/", PercentEncoded(options.collection));
 }
 
 Json QueryOf(const QdrantQuery& query) {
@@ -66,11 +51,6 @@ absl::StatusCode CodeOf(int status) {
                              : absl::StatusCode::kFailedPrecondition;
 }
 
-double Random() {
-  thread_local std::mt19937_64 engine{std::random_device{}()};
-  return std::uniform_real_distribution<double>(0, 1)(engine);
-}
-
 }  // namespace
 
 QdrantClient::QdrantClient(QdrantOptions options, const Clock& clock)
@@ -102,7 +82,7 @@ HttpRequest QdrantClient::MakeRequest(const std::string& method, const std::stri
 }
 
 absl::StatusOr<HttpResponse> QdrantClient::Send(const HttpRequest& request) {
-  RetrySchedule schedule(options_.retry_limit, Random);
+  RetrySchedule schedule(options_.retry_limit);
   const absl::Duration begin = clock_.Monotonic();
   while (true) {
     absl::StatusOr<HttpResponse> response = http_.Send(request);

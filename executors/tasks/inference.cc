@@ -19,8 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
-
 std::string DtypeName(std::optional<at::ScalarType> dtype) {
   if (!dtype) return "auto";
   if (*dtype == at::kFloat) return "float32";
@@ -205,7 +203,7 @@ absl::Status InferenceRunner::Load(const InferenceSpec& spec, const TaskContext&
   // The old one goes first: two may not fit.
   model_key_.clear();
   model_ = {};
-  const double begin = Now();
+  const double begin = MonotonicSeconds();
   ASSIGN_OR_RETURN(const model::Checkpoint checkpoint, OpenModelFiles(files));
   auto loaded = model::LoadModel(
       checkpoint,
@@ -225,7 +223,7 @@ absl::Status InferenceRunner::Load(const InferenceSpec& spec, const TaskContext&
       LogLevel::kInfo,
       absl::StrFormat("loaded model %s in %.2f s: path %s%s, revision %s, device %s, dtype "
                       "%s, parallel size 1",
-                      spec.model.identifier, Now() - begin, model_.path.string(),
+                      spec.model.identifier, MonotonicSeconds() - begin, model_.path.string(),
                       files.overlay.empty() ? "" : ", weights of " + files.overlay.string(),
                       spec.model.revision, device.str(), DtypeName(model_.model->dtype())));
   return absl::OkStatus();
@@ -239,19 +237,19 @@ absl::StatusOr<TaskOutcome> InferenceRunner::Answer(const InferenceSpec& spec,
   const auto engine = engine::Engine::Create(
       &model_,
       {.max_model_len = limit, .gpu_memory_utilization = spec.model.gpu_memory_utilization});
-  const double begin = Now();
-  ASSIGN_OR_RETURN(
-      const std::vector<engine::Completion> completions,
-      engine->Generate(requests, [&](const engine::GenerationProgress& progress) {
-        const double tokens = static_cast<double>(progress.completion_tokens);
-        context.on_progress({.stage = "generating",
-                             .done = progress.finished,
-                             .total = progress.total,
-                             .unit = "items",
-                             .tokens_per_second = tokens / std::max(Now() - begin, 1e-9)});
-        return !context.is_stopped();
-      }));
-  const double seconds = Now() - begin;
+  const double begin = MonotonicSeconds();
+  ASSIGN_OR_RETURN(const std::vector<engine::Completion> completions,
+                   engine->Generate(requests, [&](const engine::GenerationProgress& progress) {
+                     const double tokens = static_cast<double>(progress.completion_tokens);
+                     context.on_progress({.stage = "generating",
+                                          .done = progress.finished,
+                                          .total = progress.total,
+                                          .unit = "items",
+                                          .tokens_per_second =
+                                              tokens / std::max(MonotonicSeconds() - begin, 1e-9)});
+                     return !context.is_stopped();
+                   }));
+  const double seconds = MonotonicSeconds() - begin;
 
   TaskOutcome outcome;
   size_t first = 0;

@@ -15,8 +15,6 @@
 namespace flowmesh::tasks {
 namespace {
 
-double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
-
 // Makes the prompts of every unit its queries, with data sets loaded: before the model is, since it
 // is here that most mistakes show.
 absl::Status LoadQueries(RagSpec& spec, const TaskContext& context, const EnvLookup& env) {
@@ -130,7 +128,7 @@ absl::StatusOr<TaskOutcome> RagRunner::Answer(const RagSpec& spec, const TaskCon
   if (spec.store) {
     ASSIGN_OR_RETURN(store, OpenStore(spec, context, &ingested));
   }
-  const double begin = Now();
+  const double begin = MonotonicSeconds();
   std::vector<std::string> queries;
   for (const RagUnit& unit : spec.units) {
     queries.insert(queries.end(), unit.queries.begin(), unit.queries.end());
@@ -172,7 +170,7 @@ absl::StatusOr<TaskOutcome> RagRunner::Answer(const RagSpec& spec, const TaskCon
     }
     RETURN_IF_ERROR(generator_.Answer(*spec.generation, DeviceOf(spec), all, context, env_));
   }
-  const double seconds = Now() - begin;
+  const double seconds = MonotonicSeconds() - begin;
   outcome.result = std::move(results.front());
   if (!ingested.is_null()) outcome.result["ingested"] = std::move(ingested);
   outcome.result["usage"] = Usage(seconds, queries.size(), total);

@@ -13,7 +13,7 @@ namespace {
 // The character that ends at text[end].
 char32_t LastCodePoint(std::string_view text, size_t end) {
   size_t begin = end - 1;
-  while (begin > 0 && (text[begin] & 0xC0) == 0x80) --begin;
+  while (begin > 0 && !StartsCharacter(text[begin])) --begin;
   return NextCodePoint(text, begin);
 }
 
@@ -23,7 +23,7 @@ size_t SkipSpaceLeft(std::string_view text, size_t end) {
     if (!IsWhiteSpace(c)) break;
     do {
       --end;
-    } while (end > 0 && (text[end] & 0xC0) == 0x80);
+    } while (end > 0 && !StartsCharacter(text[end]));
   }
   return end;
 }

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "common/strings.h"
 #include "executors/text/model.h"
 #include "executors/text/unicode.h"
 
@@ -17,9 +18,8 @@ class WordPieceModel : public Model {
         longest_word_(longest_word) {}
 
   void Encode(std::string_view word, std::vector<TokenId>& ids) const override {
-    const auto starts_character = [](char c) { return (c & 0xC0) != 0x80; };
     const size_t characters =
-        static_cast<size_t>(std::count_if(word.begin(), word.end(), starts_character));
+        static_cast<size_t>(std::count_if(word.begin(), word.end(), StartsCharacter));
     const size_t before = ids.size();
     std::string piece;
     size_t begin = 0;
@@ -30,7 +30,7 @@ class WordPieceModel : public Model {
       std::optional<TokenId> id;
       // Shorten by one character at a time.
       while (piece.size() > prefix_length && !(id = vocabulary_.Find(piece)).has_value()) {
-        while (!starts_character(piece.back())) piece.pop_back();
+        while (!StartsCharacter(piece.back())) piece.pop_back();
         piece.pop_back();
       }
       if (!id.has_value()) break;

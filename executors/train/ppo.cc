@@ -35,8 +35,6 @@ constexpr std::array kPassMetrics = {"loss/policy_avg",
 // Fewer rewards than a mini-batch of so many rows has would be whitened to noise.
 constexpr int64_t kMinWhitenedRows = 8;
 
-double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
-
 BatchOptions OnRank(BatchOptions options, int64_t rows, const parallel::ProcessGroup& group) {
   options.rows = rows;
   options.rank = group.rank();
@@ -146,7 +144,7 @@ absl::StatusOr<TrainerState> PpoTrainer::Run(TrainerState state,
   if (options_.scale_loss && state.step == 0) state.loss_scale = kFirstLossScale;
   while (state.step < total_steps()) {
     if (callbacks.is_stopped()) return absl::CancelledError("stopped");
-    const double begin = Now();
+    const double begin = MonotonicSeconds();
     ASSIGN_OR_RETURN(const Rollout rollout, MakeRollout(state.step));
     const Estimates estimates = Estimate(rollout.numbers, options_.estimate);
     Report report = {.update = state.step, .learning_rate = schedule_.At(state.step)};
@@ -158,7 +156,8 @@ absl::StatusOr<TrainerState> PpoTrainer::Run(TrainerState state,
     state.tokens += report.tokens;
     state.last_loss = report.Loss(options_.vf_coef);
     state.loss_sum += state.last_loss;
-    const double speed = static_cast<double>(report.tokens) / std::max(Now() - begin, 1e-9);
+    const double speed =
+        static_cast<double>(report.tokens) / std::max(MonotonicSeconds() - begin, 1e-9);
     state.log.push_back(Line(state, report, speed));
     if (group_->rank() == 0) {
       callbacks.on_step(state, total_steps(), speed);

@@ -15,8 +15,6 @@ namespace {
 
 constexpr int64_t kGoodStepsToDouble = 2000;
 
-double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
-
 BatchOptions OnRank(BatchOptions options, const parallel::ProcessGroup& group) {
   options.rank = group.rank();
   options.world_size = group.world_size();
@@ -55,7 +53,7 @@ absl::StatusOr<StepReport> StepUnlessOverflowed(bool is_loss_finite, double lear
 }
 
 struct Trainer::Window {
-  double begin = Now();
+  double begin = MonotonicSeconds();
   double loss = 0;  // sum over steps
   int64_t steps = 0;
   int64_t tokens = 0;
@@ -65,7 +63,7 @@ struct Trainer::Window {
   double grad_norm = 0;
 
   double TokensPerSecond() const {
-    return static_cast<double>(tokens) / std::max(Now() - begin, 1e-9);
+    return static_cast<double>(tokens) / std::max(MonotonicSeconds() - begin, 1e-9);
   }
 };
 

@@ -65,24 +65,13 @@ absl::StatusOr<bool> Pump(int fd, const ByteSink& sink) {
   return true;
 }
 
-struct PipeEnds {
-  UniqueFd read, write;
-};
-
-absl::StatusOr<PipeEnds> MakePipe() {
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) return ErrnoError("cannot make", "a pipe");
-  PipeEnds pipe{UniqueFd(ends[0]), UniqueFd(ends[1])};
-  if (::fcntl(ends[0], F_SETFL, O_NONBLOCK) != 0) return ErrnoError("cannot set up", "a pipe");
-  return pipe;
-}
-
 }  // namespace
 
 absl::Status RunTar(const std::string& program, const fs::path& folder, const ByteSink& sink,
                     const std::function<bool()>& is_cancelled, std::vector<std::string>& skipped) {
   ASSIGN_OR_RETURN(const UniqueFd names, WriteNames(folder, skipped));
-  ASSIGN_OR_RETURN(PipeEnds output, MakePipe());
+  ASSIGN_OR_RETURN(Pipe output, MakePipe());
+  RETURN_IF_ERROR(SetNonBlocking(output.read));
   ASSIGN_OR_RETURN(
       Subprocess tar,
       Subprocess::Start({.argv = {program, "-C", folder.parent_path().string(), "--no-recursion",
@@ -109,7 +98,8 @@ absl::StatusOr<Filter> Filter::Start(const std::vector<std::string>& argv, ByteS
   }
   UniqueFd ours(ends[0]);
   const UniqueFd theirs(ends[1]);
-  ASSIGN_OR_RETURN(PipeEnds output, MakePipe());
+  ASSIGN_OR_RETURN(Pipe output, MakePipe());
+  RETURN_IF_ERROR(SetNonBlocking(output.read));
   ASSIGN_OR_RETURN(
       Subprocess process,
       Subprocess::Start({.argv = argv, .stdin_fd = theirs.get(), .stdout_fd = output.write.get()}));

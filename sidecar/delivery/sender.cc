@@ -31,8 +31,7 @@ Sender::Sender(const DelivererOptions& options, const Clock& clock, Throttle& th
       clock_(clock),
       throttle_(throttle),
       is_cancelled_(std::move(is_cancelled)),
-      schedule_(options.delivery_timeout, [this] { return absl::Uniform<double>(random_, 0, 1); }) {
-}
+      schedule_(options.delivery_timeout) {}
 
 size_t Sender::Pace(size_t bytes, absl::Duration& earliest) {
   const absl::Duration now = clock_.Monotonic();

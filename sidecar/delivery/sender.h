@@ -4,7 +4,6 @@
 #include <functional>
 #include <string>
 
-#include "absl/random/random.h"
 #include "common/clock.h"
 #include "common/http.h"
 #include "common/retry.h"
@@ -41,7 +40,6 @@ class Sender {
   const std::function<bool()> is_cancelled_;
   absl::Duration throttled_;  // time spent waiting for the throttle
   absl::Duration retried_;    // from first failures to the ends of what was sent
-  absl::BitGen random_;
   RetrySchedule schedule_;
 };
 

@@ -39,14 +39,6 @@ Json TaskEvent(const char* type, const std::string& worker_id, const std::string
 
 redis::Command Publish(const Json& event) { return {"PUBLISH", kWorkerEvents, DumpJson(event)}; }
 
-// Cut at a character's border.
-std::string Shortened(const std::string& text) {
-  if (text.size() <= kMaxErrorBytes) return text;
-  size_t end = kMaxErrorBytes;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-  return text.substr(0, end);
-}
-
 }  // namespace
 
 std::string_view ToText(WorkerStatus status) {
@@ -154,7 +146,7 @@ std::string TaskEndedEvent(const std::string& worker_id, const std::string& task
                            const TaskTimes& times, const std::string& error, const Json& details,
                            absl::Time finished_at, absl::Duration runtime, absl::Time now) {
   Json event = TaskEvent(error.empty() ? "TASK_SUCCEEDED" : "TASK_FAILED", worker_id, task_id, now);
-  if (!error.empty()) event["error"] = Shortened(error);
+  if (!error.empty()) event["error"] = CutUtf8(error, kMaxErrorBytes);
   Json& payload = event["payload"];
   payload["taskType"] = times.task_type ? Json(*times.task_type) : Json();
   payload["runtime_sec"] = absl::ToDoubleSeconds(runtime);

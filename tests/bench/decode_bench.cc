@@ -19,8 +19,6 @@
 namespace flowmesh {
 namespace {
 
-double Now() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
-
 std::vector<int> Numbers(const std::string& joined) {
   std::vector<int> numbers;
   for (const std::string& part : SplitTrimmed(joined, ',')) numbers.push_back(std::stoi(part));
@@ -33,10 +31,10 @@ double TokensPerSecond(engine::Engine& engine, const std::vector<int>& prompt, i
   request.prompt_ids.assign(prompt.begin(), prompt.end());
   request.params.greedy = true;
   request.params.max_tokens = tokens;
-  const double begin = Now();
+  const double begin = MonotonicSeconds();
   const auto completions = engine.Generate(std::vector(static_cast<size_t>(batch), request),
                                            [](const auto&) { return true; });
-  const double seconds = Now() - begin;
+  const double seconds = MonotonicSeconds() - begin;
   for (const engine::Completion& completion : completions.value()) {
     if (completion.token_ids.size() != static_cast<size_t>(tokens)) {
       std::fprintf(stderr, "decode_bench: a completion ended early; choose another prompt\n");
@@ -56,13 +54,13 @@ int Main(char** argv) {
   const std::vector<int> prompt = Numbers(argv[2]);
   const int tokens = std::stoi(argv[3]), runs = std::stoi(argv[5]);
   at::set_num_threads(std::stoi(argv[6]));
-  const double begin = Now();
+  const double begin = MonotonicSeconds();
   auto model = model::LoadModel(argv[1], {.dtype = at::kBFloat16});
   if (!model.ok()) {
     std::fprintf(stderr, "decode_bench: %s\n", Message(model.status()).c_str());
     return 1;
   }
-  std::printf("load\t%.3f\n", Now() - begin);
+  std::printf("load\t%.3f\n", MonotonicSeconds() - begin);
   const auto engine = engine::Engine::Create(&*model, {});
   TokensPerSecond(*engine, prompt, 1, 4);
   const double weights = static_cast<double>(model->model->info().num_parameters) * 2 / (1 << 20);

@@ -26,8 +26,6 @@ const std::map<std::string, std::string> kQuiet = {{"LOG_LEVEL", "WARNING"}};
 const std::map<std::string, std::string> kSidecar = {{"LOG_LEVEL", "WARNING"},
                                                      {"TERMINAL_EVENT_FLOOR_MS", "0"}};
 
-double Seconds() { return absl::ToDoubleSeconds(Clock::Real().Monotonic()); }
-
 void Report(const char* name, const char* unit, std::vector<double> runs) {
   std::sort(runs.begin(), runs.end());
   std::printf("%s\t%.1f\t%s\t%.1f\t%.1f\n", name, runs[runs.size() / 2], unit, runs.front(),
@@ -60,11 +58,11 @@ const Json kEcho = {{"taskType", "echo"},
 // From exec of the sidecar to status IDLE in Redis, Redis and executor being up.
 double StartMilliseconds(Line& line) {
   line.StopSidecar();
-  const double begin = Seconds();
+  const double begin = MonotonicSeconds();
   line.StartSidecar();
   while (line.redis().HashField("worker:w", "status") != "IDLE") {
   }
-  return (Seconds() - begin) * 1e3;
+  return (MonotonicSeconds() - begin) * 1e3;
 }
 
 double Quantile(std::vector<double>& sorted, double q) {
@@ -115,7 +113,7 @@ void ReportLatencies(Line& line) {
 void ReportFlood(Line& line) {
   constexpr int kBatch = 10'000, kBatches = 100;
   const std::vector<Json> foreign(kBatch, Line::Envelope("x", kEcho, "somebody-else"));
-  const double before = line.sidecar().ResidentMegabytes(), begin = Seconds();
+  const double before = line.sidecar().ResidentMegabytes(), begin = MonotonicSeconds();
   double most = before;
   for (int i = 0; i < kBatches; ++i) {
     line.redis().PublishAll("tasks", foreign);
@@ -123,7 +121,7 @@ void ReportFlood(Line& line) {
     line.events().WaitForTerminal(line.Dispatch(kEcho));
     most = std::max(most, line.sidecar().ResidentMegabytes());
   }
-  std::printf("flood\t%.0f\tmessages/s\n", kBatch * kBatches / (Seconds() - begin));
+  std::printf("flood\t%.0f\tmessages/s\n", kBatch * kBatches / (MonotonicSeconds() - begin));
   std::printf("memory before the flood\t%.1f\tMB\nmemory during the flood\t%.1f\tMB\n", before,
               most);
   std::fflush(stdout);
@@ -192,9 +190,9 @@ class EndCounter {
 double EchoTasksPerSecond(Line& line, EndCounter& ends, int run) {
   std::vector<Json> envelopes(kEchoTasks, Line::Envelope("x", kEcho, "w"));
   for (int i = 0; i < kEchoTasks; ++i) envelopes[i]["task_id"] = absl::StrCat("echo-", run, "-", i);
-  const double begin = Seconds();
+  const double begin = MonotonicSeconds();
   line.redis().PublishAll("tasks", envelopes);
-  return ends.Await(kEchoTasks) ? kEchoTasks / (Seconds() - begin) : 0;
+  return ends.Await(kEchoTasks) ? kEchoTasks / (MonotonicSeconds() - begin) : 0;
 }
 
 void ReportEcho(Line& line) {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "common/http.h"
 #include "common/strings.h"
 #include "executors/agent/tools/check_keys.h"
 #include "executors/agent/tools/tool_makers.h"
@@ -80,11 +81,11 @@ absl::StatusOr<Tools> MakeArxiv(const Field& options, const ToolEnvironment&) {
         const bool has_fields = query.find(':') != std::string::npos;
         ASSIGN_OR_RETURN(
             const HttpResponse response,
-            FetchForTool(
-                {.url = absl::StrCat(base_url, "/api/query?search_query=",
-                                     UrlEscape(has_fields ? query : absl::StrCat("all:", query)),
-                                     "&max_results=", count)},
-                context));
+            FetchForTool({.url = absl::StrCat(
+                              base_url, "/api/query?search_query=",
+                              PercentEncoded(has_fields ? query : absl::StrCat("all:", query)),
+                              "&max_results=", count)},
+                         context));
         return Written(response.body);
       })};
 }

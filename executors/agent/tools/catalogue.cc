@@ -1,11 +1,9 @@
 #include "executors/agent/tools/catalogue.h"
 
 #include <algorithm>
-#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "common/clock.h"
 #include "common/redact.h"
@@ -46,15 +44,6 @@ class FunctionTool : public Tool {
   const chat::ToolSpec spec_;
   const ToolFunction function_;
 };
-
-bool IsInsideCharacter(const std::string& text, size_t at) {
-  return at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80;
-}
-
-double Random() {
-  thread_local std::mt19937_64 generator(std::random_device{}());
-  return std::uniform_real_distribution<double>(0, 1)(generator);
-}
 
 }  // namespace
 
@@ -110,7 +99,7 @@ absl::StatusOr<HttpResponse> FetchForTool(HttpRequest request, const ToolContext
   request.timeout = std::min(request.timeout, left);
   request.max_response_bytes = kMaxAnswer;
   request.cancelled = context.is_stopped;
-  RetrySchedule schedule(std::min(kRetryTime, left), Random);
+  RetrySchedule schedule(std::min(kRetryTime, left));
   HttpClient client;
   while (true) {
     request.total_timeout = left - (clock.Monotonic() - begin);
@@ -134,25 +123,6 @@ absl::StatusOr<HttpResponse> FetchForTool(HttpRequest request, const ToolContext
   }
 }
 
-std::string UrlEscape(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    const bool is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                          (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == '~';
-    if (is_plain) {
-      out += c;
-    } else {
-      absl::StrAppendFormat(&out, "%%%02X", static_cast<unsigned char>(c));
-    }
-  }
-  return out;
-}
-
-// The JSON writer replaces them.
-std::string ValidUtf8(std::string text) {
-  return IsValidUtf8(text) ? text : ParseJson(DumpJson(text)).value().get<std::string>();
-}
-
 bool IsOver(const ToolContext& context) {
   return (context.is_stopped && context.is_stopped()) ||
          Clock::Real().Monotonic() >= context.deadline;
@@ -164,15 +134,14 @@ absl::StatusOr<std::string> TextOfDocument(std::string content, const std::strin
       const retrieval::Document document,
       retrieval::ReadDocument(std::move(content), ending, [&context] { return IsOver(context); }));
   const std::string title = document.metadata.value("title", "");
-  return ValidUtf8(title.empty() ? document.text : absl::StrCat(title, "\n\n", document.text));
+  return ToValidUtf8(title.empty() ? document.text : absl::StrCat(title, "\n\n", document.text));
 }
 
 std::string Excerpt(const std::string& text, int64_t start) {
   size_t begin = std::min(static_cast<size_t>(std::max<int64_t>(start, 0)), text.size());
-  while (IsInsideCharacter(text, begin)) ++begin;
-  size_t end = std::min(begin + kExcerpt, text.size());
-  while (IsInsideCharacter(text, end)) --end;
-  std::string excerpt = text.substr(begin, end - begin);
+  while (begin < text.size() && !StartsCharacter(text[begin])) ++begin;
+  std::string excerpt(CutUtf8(std::string_view(text).substr(begin), kExcerpt));
+  const size_t end = begin + excerpt.size();
   if (begin == 0 && end == text.size()) return excerpt;
   absl::StrAppend(&excerpt, "\n[bytes ", begin, " to ", end, " of ", text.size(),
                   end == text.size() ? "" : absl::StrCat("; read on with start ", end), "]");

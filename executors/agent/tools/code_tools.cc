@@ -20,7 +20,7 @@ struct Language {
 
 // What came out, and what became of the program.
 std::string Told(const ProgramEnd& end, const SandboxLimits& limits) {
-  std::string out = ValidUtf8(end.output);  // which may be cut inside a character
+  std::string out = ToValidUtf8(end.output);  // which may be cut inside a character
   if (!out.empty() && !out.ends_with('\n')) out += '\n';
   if (end.output_bytes > end.output.size()) {
     absl::StrAppend(&out, "[output cut: ", end.output_bytes - end.output.size(), " of ",

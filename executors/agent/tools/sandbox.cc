@@ -1,6 +1,5 @@
 #include "executors/agent/tools/sandbox.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -103,18 +102,6 @@ SubprocessOptions Options(std::vector<std::string> argv, const std::string& work
           .closes_other_fds = true};
 }
 
-struct Pipe {
-  UniqueFd read, write;
-};
-
-absl::StatusOr<Pipe> MakePipe() {
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) return ErrnoError("cannot make", "a pipe");
-  Pipe pipe{UniqueFd(ends[0]), UniqueFd(ends[1])};
-  ::fcntl(ends[0], F_SETFL, O_NONBLOCK);
-  return pipe;
-}
-
 // Takes what the pipe holds. False at its end.
 bool Take(int fd, const SandboxLimits& limits, ProgramEnd& end) {
   char buffer[64 << 10];
@@ -163,6 +150,7 @@ class Watch {
 
 absl::Status CheckBubblewrap() {
   ASSIGN_OR_RETURN(Pipe pipe, MakePipe());
+  RETURN_IF_ERROR(SetNonBlocking(pipe.read));
   std::vector<std::string> argv = BubblewrapArgv("");
   argv.emplace_back("true");
   ASSIGN_OR_RETURN(Subprocess process,
@@ -190,6 +178,7 @@ absl::StatusOr<ProgramEnd> RunProgram(const std::vector<std::string>& program,
   argv.insert(argv.end(), program.begin(), program.end());
 
   ASSIGN_OR_RETURN(Pipe pipe, MakePipe());
+  RETURN_IF_ERROR(SetNonBlocking(pipe.read));
   ASSIGN_OR_RETURN(Subprocess process,
                    Subprocess::Start(Options(std::move(argv), workspace, pipe.write.get())));
   pipe.write.Reset();

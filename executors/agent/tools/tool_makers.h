@@ -44,12 +44,6 @@ Json Parameters(std::initializer_list<Parameter> parameters);
 absl::StatusOr<HttpResponse> FetchForTool(HttpRequest request, const ToolContext& context,
                                           std::vector<std::string> secrets = {});
 
-// `text` in the percent form of a URL's query.
-std::string UrlEscape(std::string_view text);
-
-// `text` with U+FFFD for bytes that are no UTF-8.
-std::string ValidUtf8(std::string text);
-
 // What is written in a document, behind its title; `ending`: as of retrieval::ReadDocument, `.pdf`.
 absl::StatusOr<std::string> TextOfDocument(std::string content, const std::string& ending,
                                            const ToolContext& context);

@@ -13,12 +13,6 @@
 namespace flowmesh::agent {
 namespace {
 
-// Not inside a character.
-size_t CutAt(const std::string& text, size_t bytes) {
-  while (bytes > 0 && (static_cast<unsigned char>(text[bytes]) & 0xC0) == 0x80) --bytes;
-  return bytes;
-}
-
 // What the model wrote, as a map. Nothing at all is an empty one: some models write that for tools
 // without arguments.
 absl::StatusOr<Json> ParseArguments(const std::string& text) {
@@ -35,7 +29,7 @@ absl::StatusOr<Json> ParseArguments(const std::string& text) {
 
 std::string CutAnswer(std::string text, size_t max_bytes) {
   if (text.size() <= max_bytes) return text;
-  const size_t total = text.size(), kept = CutAt(text, max_bytes);
+  const size_t total = text.size(), kept = CutUtf8(text, max_bytes).size();
   text.resize(kept);
   return absl::StrCat(text, "\n[cut: ", total - kept, " of ", total, " bytes are left out]");
 }

@@ -2,6 +2,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "common/http.h"
 #include "common/strings.h"
 #include "executors/agent/tools/check_keys.h"
 #include "executors/agent/tools/tool_makers.h"
@@ -23,10 +24,10 @@ absl::StatusOr<Json> Query(const std::string& base_url, const std::string& query
 
 absl::StatusOr<std::string> Search(const std::string& base_url, const std::string& words,
                                    int64_t count, const ToolContext& context) {
-  ASSIGN_OR_RETURN(
-      const Json answer,
-      Query(base_url, absl::StrCat("list=search&srlimit=", count, "&srsearch=", UrlEscape(words)),
-            context));
+  ASSIGN_OR_RETURN(const Json answer, Query(base_url,
+                                            absl::StrCat("list=search&srlimit=", count,
+                                                         "&srsearch=", PercentEncoded(words)),
+                                            context));
   const Field found = Field(&answer, "")["query"]["search"];
   std::string out;
   for (size_t i = 0; i < found.size(); ++i) {
@@ -43,7 +44,7 @@ absl::StatusOr<std::string> Article(const std::string& base_url, const std::stri
   ASSIGN_OR_RETURN(
       const Json answer,
       Query(base_url,
-            absl::StrCat("prop=extracts&explaintext=1&redirects=1&titles=", UrlEscape(title)),
+            absl::StrCat("prop=extracts&explaintext=1&redirects=1&titles=", PercentEncoded(title)),
             context));
   const Field page = Field(&answer, "")["query"]["pages"][0];
   const std::string text = page["extract"].StringOr("").value_or("");
