@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/types/span.h"
 #include "common/strings.h"
 
 namespace flowmesh::retrieval {
@@ -14,6 +15,38 @@ constexpr std::string_view kBlank = " \t\r\n\v\f";
 // which is a whole document: Chinese, minified JSON.
 constexpr size_t kBytesOfAToken = 16;
 constexpr size_t kLeastBytes = 4096;
+
+// What ends a sentence, and what may close behind it. Those of the second list have no blank behind
+// them: a paragraph of Chinese or Japanese is one word.
+constexpr std::string_view kFullStops[] = {".", "!", "?", "\u2026", "\u0964", "\u061f", "\u06d4"};
+constexpr std::string_view kWideFullStops[] = {"\u3002", "\uff01", "\uff1f", "\uff61"};
+constexpr std::string_view kClosing[] = {"\"",     "'",      ")",      "]",      "\u201d", "\u2019",
+                                         "\u00bb", "\u300d", "\u300f", "\uff09", "\u3011"};
+
+// How many bytes of the text's beginning, or end, are one of `marks`.
+size_t MarkAt(std::string_view text, size_t at, absl::Span<const std::string_view> marks) {
+  for (const std::string_view mark : marks) {
+    if (text.substr(at).starts_with(mark)) return mark.size();
+  }
+  return 0;
+}
+size_t MarkAtEnd(std::string_view text, absl::Span<const std::string_view> marks) {
+  for (const std::string_view mark : marks) {
+    if (text.ends_with(mark)) return mark.size();
+  }
+  return 0;
+}
+
+// Behind the first sentence of a word in which several may end.
+size_t FirstSentenceEnd(std::string_view word) {
+  for (size_t at = 0; at < word.size(); ++at) {
+    if (MarkAt(word, at, kWideFullStops) == 0) continue;
+    while (const size_t bytes = MarkAt(word, at, kWideFullStops)) at += bytes;
+    while (const size_t bytes = MarkAt(word, at, kClosing)) at += bytes;
+    return at;
+  }
+  return word.size();
+}
 
 // The greatest place of a character's first byte that is not behind `at`, but one behind `begin`.
 size_t CharacterEnd(std::string_view text, size_t begin, size_t at) {
@@ -60,6 +93,9 @@ std::optional<Chunker::Piece> Chunker::NextWord() {
   const size_t most = std::max(kLeastBytes, size * kBytesOfAToken);
   at_ = std::min(text.find_first_of(kBlank, begin), section_end_);
   if (at_ - begin > most) at_ = CharacterEnd(text, begin, begin + most);
+  if (options_.by == ChunkOptions::By::kSentences) {
+    at_ = begin + FirstSentenceEnd(text.substr(begin, at_ - begin));
+  }
   while (true) {
     const int64_t tokens = count_tokens_(text.substr(begin, at_ - begin));
     const size_t one = CharacterEnd(text, begin, begin);
@@ -79,10 +115,8 @@ bool Chunker::EndsSentence(const Piece& word) const {
   const std::string_view gap = rest.substr(0, next);
   if (gap.find('\n') != gap.rfind('\n')) return true;
   std::string_view text = TextOf(word);
-  while (!text.empty() && (text.back() == '"' || text.back() == '\'' || text.back() == ')')) {
-    text.remove_suffix(1);
-  }
-  return !text.empty() && (text.back() == '.' || text.back() == '!' || text.back() == '?');
+  while (const size_t bytes = MarkAtEnd(text, kClosing)) text.remove_suffix(bytes);
+  return MarkAtEnd(text, kFullStops) > 0 || MarkAtEnd(text, kWideFullStops) > 0;
 }
 
 void Chunker::FindPiece() {

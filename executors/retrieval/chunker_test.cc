@@ -81,6 +81,21 @@ TEST(ChunkerTest, SentencesStayWhole) {
               ElementsAre("aaa bbb", "ccc. dd."));
 }
 
+TEST(ChunkerTest, SentencesEndAsTheirScriptEndsThem) {
+  // Chinese and Japanese put no blank behind a sentence.
+  EXPECT_THAT(Cut("狐狸。「狗？！」和猫\n\n好", {.by = By::kSentences, .size = 21, .overlap = 0}),
+              ElementsAre("狐狸。", "「狗？！」", "和猫\n\n好"));
+  EXPECT_THAT(Cut("狐狸。狗", {.by = By::kSentences, .size = 21, .overlap = 0}),
+              ElementsAre("狐狸。狗"));
+  // Hindi, Arabic, Urdu; and quotes that are no ASCII.
+  EXPECT_THAT(Cut("एक। दो", {.by = By::kSentences, .size = 9, .overlap = 0}),
+              ElementsAre("एक।", "दो"));
+  EXPECT_THAT(Cut("من؟ هو۔ هي", {.by = By::kSentences, .size = 7, .overlap = 0}),
+              ElementsAre("من؟", "هو۔", "هي"));
+  EXPECT_THAT(Cut("“Aa.” bb… cc", {.by = By::kSentences, .size = 9, .overlap = 0}),
+              ElementsAre("“Aa.”", "bb… cc"));
+}
+
 TEST(ChunkerTest, NoPassageReachesIntoTheNextSection) {
   const std::string text = "intro\n# One\naa bb\n## Two\ncc";
   const std::vector<Heading> headings = Headings(text);
