@@ -83,7 +83,7 @@ TEST(ChunkerTest, SentencesStayWhole) {
 
 TEST(ChunkerTest, SentencesEndAsTheirScriptEndsThem) {
   // Chinese and Japanese put no blank behind a sentence.
-  EXPECT_THAT(Cut("狐狸。「狗？！」和猫\n\n好", {.by = By::kSentences, .size = 21, .overlap = 0}),
+  EXPECT_THAT(Cut("狐狸。「狗？！」和猫\n\n好", {.by = By::kSentences, .size = 20, .overlap = 0}),
               ElementsAre("狐狸。", "「狗？！」", "和猫\n\n好"));
   EXPECT_THAT(Cut("狐狸。狗", {.by = By::kSentences, .size = 21, .overlap = 0}),
               ElementsAre("狐狸。狗"));

@@ -140,6 +140,8 @@ class Worker {
     std::string cancel_reason;  // of the first who did; fixed once `cancelled`
 
     const std::string& id() const { return envelope.task_id; }
+    std::string type() const;  // in lower case
+    void SetTrace();           // of this attempt
     // With the worker's mutex held.
     void Cancel(const std::string& reason) {
       if (cancelled) return;
