@@ -57,7 +57,15 @@ class NcclCollectives : public Collectives {
 
  private:
   static Work Watched(const c10::intrusive_ptr<c10d::Work>& work) {
-    return {.wait = [work] { work->wait(); }, .done = [work] { return work->isCompleted(); }};
+    return {.wait = [work] { work->wait(); },
+            .done =
+                [work] {
+                  if (!work->isCompleted()) return false;
+                  // What NCCL itself found broken counts as completed.
+                  if (const std::exception_ptr error = work->exception())
+                    std::rethrow_exception(error);
+                  return true;
+                }};
   }
 
   const int64_t device_index_;

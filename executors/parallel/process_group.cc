@@ -1,5 +1,7 @@
 #include "executors/parallel/process_group.h"
 
+#include <ATen/ops/tensor.h>
+
 #include <chrono>
 #include <cstdlib>
 #include <exception>
@@ -259,6 +261,21 @@ Pending ProcessGroup::Broadcast(const at::Tensor& tensor, int root) {
   if (world_size() == 1 || tensor.numel() == 0) return {};
   return Begin("broadcast", Bytes(tensor),
                [&](uint64_t) { return collectives_->Broadcast(tensor, root); });
+}
+
+absl::Status ProcessGroup::SumNumbers(std::vector<double>& values) {
+  if (world_size() == 1 || values.empty()) return absl::OkStatus();
+  const at::Device device =
+      options_.use_cuda
+          ? at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(options_.device_index))
+          : at::Device(at::kCPU);
+  const at::Tensor sums = at::tensor(values, at::TensorOptions(at::kDouble)).to(device);
+  RETURN_IF_ERROR(Begin("all_reduce", Bytes(sums), [&](uint64_t) {
+                    return collectives_->AllReduceSum(sums);
+                  }).Wait());
+  const at::Tensor result = sums.to(at::kCPU);
+  values.assign(result.const_data_ptr<double>(), result.const_data_ptr<double>() + values.size());
+  return watch_->failure();  // an aborted GPU collective ends like any other
 }
 
 absl::Status ProcessGroup::Barrier() {

@@ -94,6 +94,9 @@ class ProcessGroup {
   Pending AllGather(const at::Tensor& out, const at::Tensor& in);
   // tensor = that of rank `root`.
   Pending Broadcast(const at::Tensor& tensor, int root);
+  // Each of `values` becomes its sum over ranks, in double precision. Blocks until it is there, so
+  // an error of any collective before it shows here, on GPUs too.
+  absl::Status SumNumbers(std::vector<double>& values);
   // Blocks until all ranks are here and their earlier collectives are done.
   absl::Status Barrier();
   // A barrier after what rank 0 does alone, which takes as long as it takes: the others wait for

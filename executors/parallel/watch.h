@@ -79,7 +79,8 @@ class Watch {
   uint64_t beat_ ABSL_GUARDED_BY(store_mutex_) = 0;
 
   mutable absl::Mutex mutex_;
-  std::deque<Collective> recent_ ABSL_GUARDED_BY(mutex_);  // the last ones, and all watched ones
+  // The last ones: before one falls out, many have begun behind it that are late with it.
+  std::deque<Collective> recent_ ABSL_GUARDED_BY(mutex_);
   uint64_t sequence_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
 

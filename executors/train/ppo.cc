@@ -252,7 +252,7 @@ absl::Status PpoTrainer::Describe(const Rollout& rollout, Report& report) {
     sums[2] += numbers.scores[i];
     sums[3] += EndsWithEos(rollout.responses[i]) ? 1 : 0;
   }
-  RETURN_IF_ERROR(SumOverRanks(sums));
+  RETURN_IF_ERROR(group_->SumNumbers(sums));
   const auto rows = static_cast<double>(plan_.global_batch());
   report.kl = sums[0] / rows;
   report.entropy = sums[1] / rows;
@@ -291,7 +291,7 @@ absl::Status PpoTrainer::Step(const Rollout& rollout, const Estimates& estimates
     RETURN_IF_ERROR(models_.weights->EndPass());
     for (size_t i = 0; i < sums.size(); ++i) sums[i] += of_pass[i];
   }
-  RETURN_IF_ERROR(SumOverRanks(sums));
+  RETURN_IF_ERROR(group_->SumNumbers(sums));
   const bool is_loss_finite = std::isfinite(sums[0]) && std::isfinite(sums[1]);
   ASSIGN_OR_RETURN(
       const StepReport step,
@@ -403,16 +403,6 @@ std::vector<int64_t> PpoTrainer::Order(int64_t update, int64_t pass) const {
 bool PpoTrainer::EndsWithEos(const Ids& response) const {
   return std::find(options_.eos_ids.begin(), options_.eos_ids.end(), response.back()) !=
          options_.eos_ids.end();
-}
-
-absl::Status PpoTrainer::SumOverRanks(std::vector<double>& values) {
-  if (group_->world_size() == 1) return absl::OkStatus();
-  const at::Tensor sums =
-      at::tensor(values, at::TensorOptions(at::kDouble)).to(models_.policy->device(), at::kFloat);
-  RETURN_IF_ERROR(group_->AllReduceSum(sums).Wait());
-  const at::Tensor result = sums.to(at::kCPU, at::kDouble);
-  values.assign(result.const_data_ptr<double>(), result.const_data_ptr<double>() + values.size());
-  return absl::OkStatus();
 }
 
 Json PpoTrainer::Line(const TrainerState& state, const Report& report,

@@ -111,7 +111,6 @@ class PpoTrainer : public TrainingLoop {
   std::vector<int64_t> Order(int64_t update, int64_t pass) const;
   bool EndsWithEos(const Ids& response) const;
   absl::Status Describe(const Rollout& rollout, Report& report);
-  absl::Status SumOverRanks(std::vector<double>& values);
   Json Line(const TrainerState& state, const Report& report, double tokens_per_second) const;
 
   const PpoOptions options_;

@@ -59,12 +59,9 @@ absl::Status SftRecipe::BeginStep(const StepBatches& batches, parallel::ProcessG
       labels += static_cast<int64_t>(document->size()) - (is_packed_ ? 1 : 0);
     }
   }
-  labels_ = static_cast<double>(labels);
-  if (group.world_size() == 1) return absl::OkStatus();
-  const at::Tensor sum =
-      at::scalar_tensor(labels_, at::TensorOptions(at::kFloat).device(model_->device()));
-  RETURN_IF_ERROR(group.AllReduceSum(sum).Wait());
-  labels_ = sum.item<double>();
+  std::vector<double> sum = {static_cast<double>(labels)};
+  RETURN_IF_ERROR(group.SumNumbers(sum));
+  labels_ = sum[0];
   return absl::OkStatus();
 }
 

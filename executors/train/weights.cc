@@ -5,7 +5,6 @@
 #include <ATen/native/Resize.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/DeviceGuard.h>
@@ -266,7 +265,14 @@ void TrainedWeights::ExchangeLookups(Unit& unit) {
     const at::Tensor all_rows = at::empty({world_ * most * width}, gradient.options());
     Note(options_.group->AllGather(all_ids, ids).Wait());
     Note(options_.group->AllGather(all_rows, rows).Wait());
-    if (status_.ok()) gradient.index_add_(0, all_ids, all_rows.view({-1, width}));
+    if (!status_.ok()) continue;
+    const at::Tensor looked_up = all_rows.view({-1, width});
+    if (gradient.is_cuda()) {
+      // index_add_ adds in another order each time there, and ranks would drift apart; this sorts.
+      gradient.index_put_({all_ids}, looked_up, /*accumulate=*/true);
+    } else {
+      gradient.index_add_(0, all_ids, looked_up);
+    }
   }
 }
 
@@ -340,11 +346,10 @@ void TrainedWeights::EndUse() {
 std::vector<WeightShard>& TrainedWeights::shards() { return shards_; }
 
 absl::StatusOr<double> TrainedWeights::SumOverShards(double value) {
-  if (options_.zero_stage == 0 || world_ == 1) return value;
-  const at::Tensor sum =
-      at::scalar_tensor(value, at::TensorOptions(at::kFloat).device(units_[0]->compute.device()));
-  RETURN_IF_ERROR(options_.group->AllReduceSum(sum).Wait());
-  return sum.item<double>();
+  if (options_.zero_stage == 0) return value;
+  std::vector<double> sum = {value};
+  RETURN_IF_ERROR(options_.group->SumNumbers(sum));
+  return sum[0];
 }
 
 int64_t TrainedWeights::numel() const {
