@@ -286,7 +286,7 @@ TEST(TokenSoftmaxTest, EqualsItsChainInDoublePrecision) {
 
       at::Tensor kept = logits.clone();
       for (const at::Tensor& factor : {at::Tensor(), factors}) {
-        const TokenSoftmaxRows rows = TokenSoftmax(kept, targets, temperature, factor);
+        const TokenSoftmaxRows rows = TokenSoftmax(kept, targets, temperature, factor, true);
         EXPECT_LE(MaxDifference(rows.log_probs, log_probs), 2e-5) << dtype;
         EXPECT_LE(MaxDifference(rows.entropy, entropy), 2e-5) << dtype;
         EXPECT_TRUE(rows.is_best[1].item<bool>());
@@ -303,12 +303,13 @@ TEST(TokenSoftmaxTest, EqualsItsChainInDoublePrecision) {
 TEST(TokenSoftmaxTest, FarLogitsVanishAndWhatIsNotFiniteShows) {
   at::Tensor logits = at::tensor({0.0f, -1e4f, 90.0f, -INFINITY}).unsqueeze(0);
   const at::Tensor target = at::tensor({2}, at::kLong);
-  EXPECT_EQ(TokenSoftmax(logits, target, 1.0, at::tensor({1.0f})).log_probs.item<float>(), 0.0f);
+  EXPECT_EQ(TokenSoftmax(logits, target, 1.0, at::tensor({1.0f}), false).log_probs.item<float>(),
+            0.0f);
   EXPECT_LE(logits.abs().max().item<float>(), 1e-37f);
   for (const float bad : {NAN, INFINITY}) {
     at::Tensor row = at::tensor({0.0f, bad, 1.0f}).unsqueeze(0);
     EXPECT_FALSE(std::isfinite(
-        TokenSoftmax(row, at::tensor({0}, at::kLong), 1.0, {}).log_probs.item<float>()));
+        TokenSoftmax(row, at::tensor({0}, at::kLong), 1.0, {}, false).log_probs.item<float>()));
   }
 }
 

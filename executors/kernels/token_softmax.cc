@@ -84,13 +84,16 @@ FLOWMESH_EVERY_CPU void VisitRows(uint16_t* x, const Rows& rows, int64_t begin, 
 
 // The same in libtorch's operators, for any device and type.
 TokenSoftmaxRows OfOperators(at::Tensor& logits, const at::Tensor& targets, double temperature,
-                             const at::Tensor& factors) {
+                             const at::Tensor& factors, bool with_entropy) {
   const at::Tensor wanted = targets.unsqueeze(1);
   TokenSoftmaxRows rows;
   rows.is_best = (logits.gather(1, wanted) >= logits.amax(-1, /*keepdim=*/true)).squeeze(1);
-  at::Tensor log_probs = at::log_softmax(logits.to(at::kFloat) / temperature, -1);
+  at::Tensor scaled = logits.to(at::kFloat);
+  if (temperature != 1) scaled = scaled / temperature;
+  at::Tensor log_probs = at::log_softmax(scaled, -1);
+  scaled = at::Tensor();
   rows.log_probs = log_probs.gather(1, wanted).squeeze(1);
-  rows.entropy = (log_probs.exp() * log_probs).sum(-1).neg_();
+  if (with_entropy) rows.entropy = (log_probs.exp() * log_probs).sum(-1).neg_();
   if (!factors.defined()) return rows;
   const at::Tensor each = (factors / temperature).unsqueeze(1);
   at::Tensor gradient = log_probs.exp_().mul_(each);
@@ -102,10 +105,10 @@ TokenSoftmaxRows OfOperators(at::Tensor& logits, const at::Tensor& targets, doub
 }  // namespace
 
 TokenSoftmaxRows TokenSoftmax(at::Tensor& logits, const at::Tensor& targets, double temperature,
-                              const at::Tensor& factors) {
+                              const at::Tensor& factors, bool with_entropy) {
   const at::ScalarType dtype = logits.scalar_type();
   if (!logits.is_cpu() || (dtype != at::kFloat && dtype != at::kBFloat16)) {
-    return OfOperators(logits, targets, temperature, factors);
+    return OfOperators(logits, targets, temperature, factors, with_entropy);
   }
   const int64_t count = logits.size(0);
   const at::TensorOptions options(at::kFloat);

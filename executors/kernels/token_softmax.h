@@ -9,7 +9,7 @@ namespace flowmesh::kernels {
 
 struct TokenSoftmaxRows {
   at::Tensor log_probs;  // [rows] float32: of the targets
-  at::Tensor entropy;    // [rows] float32: of the whole rows
+  at::Tensor entropy;    // [rows] float32: of the whole rows; may be undefined if not wanted
   at::Tensor is_best;    // [rows] bool: no logit is above the target's
 };
 
@@ -18,6 +18,6 @@ struct TokenSoftmaxRows {
 // -factor * log p(target) by itself: factor * (p - onehot(target)) / temperature; without them it
 // stays what it was.
 TokenSoftmaxRows TokenSoftmax(at::Tensor& logits, const at::Tensor& targets, double temperature,
-                              const at::Tensor& factors);
+                              const at::Tensor& factors, bool with_entropy);
 
 }  // namespace flowmesh::kernels

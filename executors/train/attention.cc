@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/repeat_interleave.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/tensor.h>
 
@@ -26,11 +27,17 @@ at::Tensor Sequences(const at::Tensor& x, int64_t begin, int64_t count, int64_t 
 
 }  // namespace
 
-at::Tensor SequenceAttention::Run(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                  const model::AttentionParams& params) {
+at::Tensor SequenceAttention::Run(const at::Tensor& q, const at::Tensor& all_k,
+                                  const at::Tensor& all_v, const model::AttentionParams& params) {
   if (params.logit_soft_cap != 0) {  // no fused kernel caps scores
-    return model::DenseAttention(at::tensor(lengths_, at::kLong)).Run(q, k, v, params);
+    return model::DenseAttention(at::tensor(lengths_, at::kLong)).Run(q, all_k, all_v, params);
   }
+  // On GPUs the fused kernels that take float32 or a mask want as many heads of keys as of queries.
+  const int64_t group = q.size(1) / all_k.size(1);
+  const bool repeats =
+      q.is_cuda() && group > 1 && (q.scalar_type() == at::kFloat || params.sliding_window > 0);
+  const at::Tensor k = repeats ? all_k.repeat_interleave(group, 1) : all_k;
+  const at::Tensor v = repeats ? all_v.repeat_interleave(group, 1) : all_v;
   std::vector<at::Tensor> results;
   int64_t begin = 0;
   for (size_t first = 0; first < lengths_.size();) {

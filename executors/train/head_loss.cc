@@ -7,9 +7,11 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <tuple>
 #include <vector>
@@ -56,7 +58,8 @@ kernels::TokenSoftmaxRows ScoreAndDiffer(const at::Tensor& hidden, const Head& h
   at::Tensor gradient = Logits(hidden, head, space);
   at::Tensor slope;  // of the cap: d tanh = 1 - tanh²
   if (head.soft_cap != 0) slope = 1 - (gradient / head.soft_cap).square_();
-  const auto rows = kernels::TokenSoftmax(gradient, targets, head.temperature, factors);
+  const auto rows = kernels::TokenSoftmax(gradient, targets, head.temperature, factors,
+                                          /*with_entropy=*/false);
   if (slope.defined()) gradient.mul_(slope);
   gradient = gradient.to(head.weight.scalar_type());
   if (hidden_gradient.defined()) hidden_gradient.copy_(at::mm(gradient, head.weight));
@@ -65,9 +68,10 @@ kernels::TokenSoftmaxRows ScoreAndDiffer(const at::Tensor& hidden, const Head& h
 }
 
 kernels::TokenSoftmaxRows Score(const at::Tensor& hidden, const Head& head,
-                                const at::Tensor& targets, const at::Tensor& space) {
+                                const at::Tensor& targets, const at::Tensor& space,
+                                bool with_entropy) {
   at::Tensor logits = Logits(hidden, head, space);
-  return kernels::TokenSoftmax(logits, targets, head.temperature, at::Tensor());
+  return kernels::TokenSoftmax(logits, targets, head.temperature, at::Tensor(), with_entropy);
 }
 
 // Rows begin..begin+count-1, or nothing of nothing.
@@ -86,19 +90,22 @@ class CrossEntropyFunction : public Function<CrossEntropyFunction> {
         hidden.requires_grad() ? at::empty_like(hidden) : at::Tensor();
     const at::Tensor factors =
         at::full({hidden.size(0)}, scale, hidden.options().dtype(at::kFloat));
-    double sum = 0;
+    // On the device, which is waited for once: of the targets' log-probabilities, and of the best.
+    const at::Tensor sums = at::zeros({2}, hidden.options().dtype(at::kDouble));
     ForChunks(hidden, weight, [&](int64_t begin, const at::Tensor& space) {
       const int64_t count = space.size(0);
       const at::Tensor rows = Piece(hidden, begin, count), wanted = Piece(targets, begin, count);
       const auto scores = wants_gradient
                               ? ScoreAndDiffer(rows, head, wanted, Piece(factors, begin, count),
                                                Piece(hidden_gradient, begin, count), space)
-                              : Score(rows, head, wanted, space);
-      *correct += scores.is_best.sum().item<int64_t>();
-      sum -= scores.log_probs.sum(at::kDouble).item<double>();
+                              : Score(rows, head, wanted, space, /*with_entropy=*/false);
+      sums[0].add_(scores.log_probs.sum(at::kDouble));
+      sums[1].add_(scores.is_best.sum(at::kDouble));
     });
     ctx->save_for_backward({hidden_gradient});
-    return at::scalar_tensor(sum * scale, hidden.options().dtype(at::kFloat));
+    const at::Tensor read = sums.cpu();
+    *correct = std::llround(read[1].item<double>());
+    return at::scalar_tensor(-read[0].item<double>() * scale, hidden.options().dtype(at::kFloat));
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list&) {
@@ -119,10 +126,10 @@ class LogProbsFunction : public Function<LogProbsFunction> {
     std::vector<at::Tensor> picked, entropies;
     ForChunks(hidden, weight, [&](int64_t begin, const at::Tensor& space) {
       const int64_t count = space.size(0);
-      const auto scores =
-          Score(Piece(hidden, begin, count), head, Piece(targets, begin, count), space);
+      const auto scores = Score(Piece(hidden, begin, count), head, Piece(targets, begin, count),
+                                space, entropy != nullptr);
       picked.push_back(scores.log_probs);
-      entropies.push_back(scores.entropy);
+      if (entropy != nullptr) entropies.push_back(scores.entropy);
     });
     if (entropy != nullptr) *entropy = at::cat(entropies);
     return at::cat(picked);
