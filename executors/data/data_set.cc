@@ -207,6 +207,8 @@ absl::StatusOr<fs::path> DownloadInput(const std::string& url, const Headers& he
                           .to = folder / FileNameOf(url, fallback_name),
                           .timeout = timeout,
                           .no_link_local = true};
+  std::error_code ignored;
+  if (context.may_reuse && fs::is_regular_file(request.to, ignored)) return request.to;
   RETURN_IF_ERROR(downloader.Download(request, context.is_cancelled).status());
   return request.to;
 }

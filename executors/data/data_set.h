@@ -27,6 +27,9 @@ struct DataContext {
   std::function<void(const std::string&)> warn;
   std::function<bool()> is_cancelled;
   absl::Duration retry_limit = absl::Seconds(300);  // of a download that brings nothing new
+  // A file that is in inputs/ already was downloaded for this run, by the job's first rank: it is
+  // taken as it is.
+  bool may_reuse = false;
 };
 
 using Headers = std::vector<std::pair<std::string, std::string>>;

@@ -135,6 +135,19 @@ TEST_F(DataSetTest, AUrlOfMachineCredentialsIsRefused) {
   }
 }
 
+TEST_F(DataSetTest, WhatTheFirstRankDownloadedIsNotFetchedAgain) {
+  TestHttpServer server(
+      [](const httplib::Request&, httplib::Response& reply) { reply.body = "a"; });
+  const Json data = {{"url", server.url("/a.txt")}};
+  context_.may_reuse = true;
+  EXPECT_EQ(Rows(data), "a");  // it is not there yet: another machine's
+  EXPECT_EQ(Rows(data), "a");
+  EXPECT_EQ(server.requests().size(), 1u);
+  context_.may_reuse = false;
+  EXPECT_EQ(Rows(data), "a");
+  EXPECT_EQ(server.requests().size(), 2u);
+}
+
 TEST_F(DataSetTest, SeveralRanksMayLoadTheSameUrl) {
   TestHttpServer server([](const httplib::Request&, httplib::Response& reply) {
     reply.body = std::string(1 << 20, 'a');
