@@ -41,7 +41,8 @@ struct Setup {
   const char* family = "llama";
   at::ScalarType compute = at::kFloat;
   int64_t overflow_at = -1;  // of the steps, from 0; fp16
-  bool short_rows = false;   // three of four have one token, and with it nothing to predict
+  int64_t logging_steps = 1;
+  bool short_rows = false;  // three of four have one token, and with it nothing to predict
 };
 
 // SFT, but in one step the last rank's gradients overflow, as with a loss scale far too large.
@@ -87,6 +88,7 @@ struct Training {
     options.batches.batch_size = kGlobalBatch / group.world_size() / setup.accumulation;
     options.batches.accumulation = setup.accumulation;
     options.batches.max_steps = kSteps;
+    options.logging_steps = setup.logging_steps;
     options.scale_loss = setup.compute == at::kHalf;
     options.first_loss_scale = kHalfLossScale;
     trainer = std::make_unique<Trainer>(options, &recipe, &weights, &group);
@@ -227,7 +229,12 @@ template <int kStage>
 std::string Resume(parallel::ProcessGroup& group) {
   const at::ScalarType compute = kStage == 1 ? at::kBFloat16 : kStage == 2 ? at::kHalf : at::kFloat;
   // In fp16 a step of the first half overflows: the loss scale has to go on as well.
-  const Setup setup = {kStage, true, 1, "gpt2", compute, compute == at::kHalf ? 1 : -1};
+  // And the line that the middle of the training is in is one of both halves.
+  const Setup setup = {.zero_stage = kStage,
+                       .family = "gpt2",
+                       .compute = compute,
+                       .overflow_at = compute == at::kHalf ? 1 : -1,
+                       .logging_steps = 2};
   // Dropout on: the random numbers have to go on too.
   const auto seed = [&] { at::manual_seed(42 + group.rank()); };
   seed();

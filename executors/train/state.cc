@@ -75,6 +75,16 @@ absl::StatusOr<TrainerState> ParseState(const Field& root, AdamW& optimizer) {
   ASSIGN_OR_RETURN(state.good_steps, root["good_steps"].Int(0));
   ASSIGN_OR_RETURN(const int64_t steps, root["optimizer_steps"].Int(0));
   optimizer.set_steps(steps);
+  const Field window = root["window"];
+  ASSIGN_OR_RETURN(state.window.loss, window["loss"].Number());
+  ASSIGN_OR_RETURN(state.window.steps, window["steps"].Int(0));
+  ASSIGN_OR_RETURN(state.window.passes, window["passes"].Int(0));
+  ASSIGN_OR_RETURN(state.window.learning_rate, window["learning_rate"].Number());
+  ASSIGN_OR_RETURN(state.window.grad_norm, window["grad_norm"].Number());
+  RETURN_IF_ERROR(window["metrics"].CheckMap());
+  for (const auto& [name, sum] : window["metrics"].json().items()) {
+    ASSIGN_OR_RETURN(state.window.metrics[name], window["metrics"][name].Number());
+  }
   RETURN_IF_ERROR(root["log_history"].CheckList());
   for (const Json& line : root["log_history"].json()) state.log.push_back(line);
   return state;
@@ -97,11 +107,23 @@ absl::Status WriteState(const std::filesystem::path& folder, const TrainerState&
   if (group.rank() != 0) return absl::OkStatus();
   tensors.push_back({kRandom, std::move(random)});
   RETURN_IF_ERROR(model::WriteSafetensors(folder / kTensorsFile, tensors));
-  const Json document = {{"global_step", state.step},      {"epoch", state.epoch},
-                         {"num_tokens", state.tokens},     {"loss_sum", state.loss_sum},
-                         {"last_loss", state.last_loss},   {"loss_scale", state.loss_scale},
-                         {"good_steps", state.good_steps}, {"optimizer_steps", optimizer.steps()},
-                         {"log_history", state.log}};
+  const MetricsWindow& window = state.window;
+  const Json document = {{"global_step", state.step},
+                         {"epoch", state.epoch},
+                         {"num_tokens", state.tokens},
+                         {"loss_sum", state.loss_sum},
+                         {"last_loss", state.last_loss},
+                         {"loss_scale", state.loss_scale},
+                         {"good_steps", state.good_steps},
+                         {"optimizer_steps", optimizer.steps()},
+                         {"log_history", state.log},
+                         {"window",
+                          {{"loss", window.loss},
+                           {"steps", window.steps},
+                           {"passes", window.passes},
+                           {"metrics", Json(window.metrics)},
+                           {"learning_rate", window.learning_rate},
+                           {"grad_norm", window.grad_norm}}}};
   return WriteFileAtomically(folder / kStateFile, DumpJson(document, 2) + "\n");
 }
 

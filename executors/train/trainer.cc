@@ -1,8 +1,6 @@
 #include "executors/train/trainer.h"
 
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/tensor.h>
-
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -52,21 +50,6 @@ absl::StatusOr<StepReport> StepUnlessOverflowed(bool is_loss_finite, double lear
   return report;
 }
 
-struct Trainer::Window {
-  double begin = MonotonicSeconds();
-  double loss = 0;  // sum over steps
-  int64_t steps = 0;
-  int64_t tokens = 0;
-  int64_t passes = 0;
-  std::map<std::string, double> metrics;  // sums over passes of the means over ranks
-  double learning_rate = 0;               // of the last step
-  double grad_norm = 0;
-
-  double TokensPerSecond() const {
-    return static_cast<double>(tokens) / std::max(MonotonicSeconds() - begin, 1e-9);
-  }
-};
-
 Trainer::Trainer(const TrainerOptions& options, Recipe* recipe, TrainedWeights* weights,
                  parallel::ProcessGroup* group)
     : options_(options),
@@ -79,40 +62,31 @@ Trainer::Trainer(const TrainerOptions& options, Recipe* recipe, TrainedWeights* 
   schedule_.SetTotalSteps(plan_.total_steps());
 }
 
-absl::StatusOr<double> Trainer::Merge(const std::vector<PassReport>& reports, TrainerState& state,
-                                      Window& window) {
+absl::StatusOr<double> Trainer::Merge(const std::vector<PassReport>& reports, TrainerState& state) {
   // One exchange: loss, tokens, and for each pass the sums and counts of its metrics.
-  std::vector<float> values = {0, 0};
+  std::vector<double> sums = {0, 0};
   for (const PassReport& report : reports) {
-    values[0] += static_cast<float>(report.loss);
-    values[1] += static_cast<float>(report.tokens);
+    sums[0] += report.loss;
+    sums[1] += static_cast<double>(report.tokens);
     for (const auto& [name, ratio] : report.metrics) {
-      values.push_back(static_cast<float>(ratio.sum));
-      values.push_back(static_cast<float>(ratio.count));
+      sums.push_back(ratio.sum);
+      sums.push_back(ratio.count);
     }
   }
-  const at::Tensor sums = at::tensor(values);
-  if (group_->world_size() > 1) {
-    const at::Tensor shared = sums.to(weights_->shards()[0].master.device());
-    RETURN_IF_ERROR(group_->AllReduceSum(shared).Wait());
-    sums.copy_(shared);
-  }
-  const float* sum = sums.const_data_ptr<float>();
-  const double loss = *sum++;
-  const auto tokens = static_cast<int64_t>(*sum++);
+  RETURN_IF_ERROR(group_->SumNumbers(sums));
+  size_t next = 2;
   for (const PassReport& report : reports) {
     for (const auto& entry : report.metrics) {
-      window.metrics[entry.first] += sum[1] > 0 ? sum[0] / sum[1] : 0.0;
-      sum += 2;
+      const double sum = sums[next++], count = sums[next++];
+      state.window.metrics[entry.first] += count > 0 ? sum / count : 0.0;
     }
   }
-  window.passes += static_cast<int64_t>(reports.size());
-  window.tokens += tokens;
-  state.tokens += tokens;
-  return loss;
+  state.window.passes += static_cast<int64_t>(reports.size());
+  state.tokens += std::llround(sums[1]);
+  return sums[0];
 }
 
-absl::Status Trainer::Step(TrainerState& state, Window& window) {
+absl::Status Trainer::Step(TrainerState& state) {
   const StepBatches batches = plan_.Step(state.step);
   RETURN_IF_ERROR(recipe_->BeginStep(batches, *group_));
   weights_->BeginStep();
@@ -123,7 +97,7 @@ absl::Status Trainer::Step(TrainerState& state, Window& window) {
     reports.push_back(std::move(report));
     RETURN_IF_ERROR(weights_->EndPass());
   }
-  ASSIGN_OR_RETURN(double loss, Merge(reports, state, window));
+  ASSIGN_OR_RETURN(double loss, Merge(reports, state));
   const double rate = schedule_.At(optimizer_.steps());  // a step left out does not advance it
   ASSIGN_OR_RETURN(const StepReport report,
                    StepUnlessOverflowed(std::isfinite(loss), rate, options_.scale_loss,
@@ -136,20 +110,21 @@ absl::Status Trainer::Step(TrainerState& state, Window& window) {
   state.epoch = batches.epoch;
   state.loss_sum += loss;
   state.last_loss = loss;
-  window.loss += loss;
-  ++window.steps;
-  window.learning_rate = rate;
-  if (report.is_finite) window.grad_norm = report.grad_norm;
+  state.window.loss += loss;
+  ++state.window.steps;
+  state.window.learning_rate = rate;
+  if (report.is_finite) state.window.grad_norm = report.grad_norm;
   return absl::OkStatus();
 }
 
-Json Trainer::Line(const TrainerState& state, const Window& window) const {
+Json Trainer::Line(const TrainerState& state, double tokens_per_second) const {
+  const MetricsWindow& window = state.window;
   Json line = {{"step", state.step},
                {"epoch", state.epoch},
                {"loss", window.loss / static_cast<double>(window.steps)},
                {"learning_rate", window.learning_rate},
                {"grad_norm", window.grad_norm},
-               {"tokens_per_second", window.TokensPerSecond()}};
+               {"tokens_per_second", tokens_per_second}};
   for (const auto& [name, sum] : window.metrics) {
     line[name] = sum / static_cast<double>(window.passes);
   }
@@ -159,15 +134,20 @@ Json Trainer::Line(const TrainerState& state, const Window& window) const {
 
 absl::StatusOr<TrainerState> Trainer::Run(TrainerState state, const TrainerCallbacks& callbacks) {
   if (options_.scale_loss && state.step == 0) state.loss_scale = options_.first_loss_scale;
-  Window window;
+  double begin = MonotonicSeconds();  // of what this process has done of the window
+  int64_t tokens = state.tokens;
   while (state.step < total_steps()) {
     if (callbacks.is_stopped()) return absl::CancelledError("stopped");
-    RETURN_IF_ERROR(Step(state, window));
-    if (group_->rank() == 0) callbacks.on_step(state, total_steps(), window.TokensPerSecond());
+    RETURN_IF_ERROR(Step(state));
+    const double speed =
+        static_cast<double>(state.tokens - tokens) / std::max(MonotonicSeconds() - begin, 1e-9);
+    if (group_->rank() == 0) callbacks.on_step(state, total_steps(), speed);
     if (state.step % options_.logging_steps == 0 || state.step == total_steps()) {
-      state.log.push_back(Line(state, window));
+      state.log.push_back(Line(state, speed));
       if (group_->rank() == 0) RETURN_IF_ERROR(callbacks.on_line(state.log.back()));
-      window = Window();
+      state.window = {};
+      begin = MonotonicSeconds();
+      tokens = state.tokens;
     }
     if (callbacks.wants_checkpoint(state, total_steps())) {
       RETURN_IF_ERROR(callbacks.save_checkpoint(state));

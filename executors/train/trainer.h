@@ -55,6 +55,16 @@ struct TrainerOptions {
   std::string tokens_metric;  // name of the running count of tokens in metrics lines; may be empty
 };
 
+// What the next metrics line is made of: the steps since the last one.
+struct MetricsWindow {
+  double loss = 0;  // sum over steps
+  int64_t steps = 0;
+  int64_t passes = 0;
+  std::map<std::string, double> metrics;  // sums over passes of the means over ranks
+  double learning_rate = 0;               // of the last step
+  double grad_norm = 0;                   // of the last step that was not left out
+};
+
 // How far a training is; what a checkpoint keeps of the loop.
 struct TrainerState {
   int64_t step = 0;     // steps done
@@ -65,6 +75,7 @@ struct TrainerState {
   double loss_scale = 1;
   int64_t good_steps = 0;  // since the loss scale changed
   std::vector<Json> log;   // the metrics lines
+  MetricsWindow window;    // of the trainer
 };
 
 // What the loss scale becomes after a step whose gradients were finite or not: half at once when
@@ -118,13 +129,10 @@ class Trainer : public TrainingLoop {
   absl::StatusOr<TrainerState> Run(TrainerState state, const TrainerCallbacks& callbacks) override;
 
  private:
-  struct Window;  // what has been gathered since the last metrics line
-
-  absl::Status Step(TrainerState& state, Window& window);
+  absl::Status Step(TrainerState& state);
   // The reports of this rank's passes summed over ranks, into the window; gives the step's loss.
-  absl::StatusOr<double> Merge(const std::vector<PassReport>& reports, TrainerState& state,
-                               Window& window);
-  Json Line(const TrainerState& state, const Window& window) const;
+  absl::StatusOr<double> Merge(const std::vector<PassReport>& reports, TrainerState& state);
+  Json Line(const TrainerState& state, double tokens_per_second) const;
 
   const TrainerOptions options_;
   Recipe* const recipe_;
