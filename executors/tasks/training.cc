@@ -79,7 +79,11 @@ absl::Status TrainingJob::InTurn(const std::function<absl::Status()>& load) {
   return is_first() ? group_->WaitForFirst(context_.is_stopped) : absl::OkStatus();
 }
 
-data::DataContext TrainingJob::data_context() const { return DataContextOf(context_, env_); }
+data::DataContext TrainingJob::data_context() const {
+  data::DataContext context = DataContextOf(context_, env_);
+  context.may_reuse = !is_first();
+  return context;
+}
 
 absl::Status TrainingJob::Open(bool continues_adapter) {
   continues_adapter_ = continues_adapter;
@@ -179,6 +183,20 @@ absl::Status TrainingJob::Remove(const std::vector<CheckpointFolder>& checkpoint
   return absl::OkStatus();
 }
 
+absl::Status TrainingJob::CheckSameOnAllRanks(int64_t last_checkpoint) const {
+  std::vector<double> last(static_cast<size_t>(group_->world_size()));
+  last[static_cast<size_t>(group_->rank())] = static_cast<double>(last_checkpoint);
+  RETURN_IF_ERROR(group_->SumNumbers(last));
+  const auto differs =
+      std::find_if(last.begin(), last.end(), [&](double step) { return step != last[0]; });
+  if (differs == last.end()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrFormat(
+      "the last checkpoint of rank %d is that of step %d, and that of rank 0 of step %d: "
+      "checkpoints "
+      "must be on storage that all ranks see",
+      differs - last.begin(), static_cast<int64_t>(*differs), static_cast<int64_t>(last[0])));
+}
+
 // A restarted group goes on from its last checkpoint. A first one begins, and what an earlier
 // attempt at the task has left must not be taken for its own.
 absl::StatusOr<train::TrainerState> TrainingJob::StartState(train::TrainingLoop& loop,
@@ -186,6 +204,9 @@ absl::StatusOr<train::TrainerState> TrainingJob::StartState(train::TrainingLoop&
   int restarts = 0;
   if (!absl::SimpleAtoi(env_("TORCHELASTIC_RESTART_COUNT").value_or("0"), &restarts)) restarts = 0;
   const std::vector<CheckpointFolder> checkpoints = Checkpoints();
+  if (restarts > 0) {
+    RETURN_IF_ERROR(CheckSameOnAllRanks(checkpoints.empty() ? 0 : checkpoints.back().step));
+  }
   train::TrainerState state;
   if (restarts > 0 && !checkpoints.empty()) {
     ASSIGN_OR_RETURN(state,
@@ -210,10 +231,12 @@ absl::Status TrainingJob::SaveCheckpoint(const train::TrainerState& state,
     ASSIGN_OR_RETURN(auto created, model::FolderInTheMaking::Create(folder));
     making.emplace(std::move(created));
   }
-  ASSIGN_OR_RETURN(const Trained trained, CollectTrained(weights));
   // What is written takes its time, in which nobody may wait in a collective. A stop waits as well.
   const auto wait_for_first = [&] { return group_->WaitForFirst([] { return false; }); };
-  if (is_first()) RETURN_IF_ERROR(write_files_(making->path(), trained));
+  {
+    ASSIGN_OR_RETURN(const Trained trained, CollectTrained(weights));
+    if (is_first()) RETURN_IF_ERROR(write_files_(making->path(), trained));
+  }
   RETURN_IF_ERROR(wait_for_first());
   RETURN_IF_ERROR(train::WriteState(making ? making->path() : folder, state, loop.optimizer(),
                                     weights, *group_));

@@ -111,6 +111,7 @@ class TrainingJob {
   static absl::Status Remove(const std::vector<CheckpointFolder>& checkpoints);
   absl::StatusOr<train::TrainerState> StartState(train::TrainingLoop& loop,
                                                  train::TrainedWeights& weights);
+  absl::Status CheckSameOnAllRanks(int64_t last_checkpoint) const;  // its step; 0: there is none
   absl::Status SaveCheckpoint(const train::TrainerState& state, train::TrainingLoop& loop,
                               train::TrainedWeights& weights);
   Json ResumePath() const;
