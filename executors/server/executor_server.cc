@@ -151,6 +151,7 @@ void ServerImpl::Stop() {
   if (core_) core_->Stop();
   // The running task ends first, so that its stream carries the end to whoever reads it.
   if (runner_.joinable()) runner_.join();
+  metrics_.StopServing();
   if (server_) server_->Shutdown();
 }
 

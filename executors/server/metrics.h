@@ -34,9 +34,11 @@ class ExecutorMetrics {
 
   void CountTask(const std::string& type, const std::string& outcome, absl::Duration duration);
 
-  // Starts to serve; `sources` must stay callable until this is destroyed. Unavailable: the address
+  // Starts to serve; `sources` must stay callable until StopServing. Unavailable: the address
   // cannot be bound.
   absl::Status Serve(const Endpoint& endpoint, MetricSources sources);
+  // From when this returns, `sources` are no longer called.
+  void StopServing() { exposer_.reset(); }
 
   // What is served, for tests.
   std::string Text(const MetricSources& sources) const;
