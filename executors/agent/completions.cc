@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/field.h"
+#include "common/strings.h"
 #include "executors/agent/reply_reader.h"
 
 namespace flowmesh::agent {
@@ -32,7 +33,7 @@ Json MessageJson(const chat::Message& message) {
     json["tool_calls"].push_back(
         {{"id", call.id},
          {"type", "function"},
-         {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
+         {"function", {{"name", call.name}, {"arguments", ArgumentsOf(call)}}}});
   }
   return json;
 }
@@ -147,6 +148,13 @@ class CompletionsReader : public ReplyReader {
 
 }  // namespace
 
+std::string ArgumentsOf(const chat::ToolCall& call) {
+  const absl::StatusOr<Json> arguments = ParseJson(call.arguments);
+  if (arguments.ok() && arguments->is_object()) return call.arguments;
+  const bool is_nothing = Trim(call.arguments).empty() || (arguments.ok() && arguments->is_null());
+  return is_nothing ? "{}" : DumpJson({{"invalid", call.arguments}});
+}
+
 std::string TextOf(const Json& content) {
   if (content.is_string()) return content.get<std::string>();
   std::string text;
@@ -160,7 +168,7 @@ absl::Status ErrorOf(const Json& answer, absl::StatusCode code) {
   if (!error.present()) return absl::OkStatus();
   const std::string text = StringIn(error.json(), "message");
   return {code, absl::StrCat("the server failed: ",
-                             !text.empty() ? text : DumpJson(error.json()).substr(0, 200))};
+                             !text.empty() ? text : std::string(CutUtf8(DumpJson(error.json()), 200)))};
 }
 
 std::unique_ptr<ReplyReader> MakeCompletionsReader() {

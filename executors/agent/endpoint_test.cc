@@ -104,6 +104,27 @@ TEST_F(EndpointTest, ToolsGoOutAndCallsComeIn) {
             ParseJson(R"({"role": "tool", "content": "seen", "tool_call_id": "c1"})").value());
 }
 
+TEST_F(EndpointTest, ArgumentsInTheHistoryAreMaps) {
+  messages_.push_back({.role = "assistant",
+                       .tool_calls = {{.id = "1", .name = "x", .arguments = R"({"a": )"},
+                                      {.id = "2", .name = "x", .arguments = " "},
+                                      {.id = "3", .name = "x", .arguments = "null"},
+                                      {.id = "4", .name = "x", .arguments = "[1]"},
+                                      {.id = "5", .name = "x", .arguments = R"({"a":  1})"}}});
+  const std::vector<std::string> expected = {R"({"invalid":"{\"a\": "})", "{}", "{}",
+                                             R"({"invalid":"[1]"})", R"({"a":  1})"};
+  ScriptedEndpoint endpoint({Says("yes")});
+  ASSERT_TRUE(Chat(endpoint.Env()).ok());
+  retry_limit_ = absl::ZeroDuration();  // this endpoint speaks the other form
+  (void)Chat(endpoint.Env({{"UTU_LLM_TYPE", "responses"}}));
+  const Json completions = endpoint.body(0)["messages"][2]["tool_calls"];
+  const Json responses = endpoint.body(1)["input"];
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(completions[i]["function"]["arguments"], expected[i]);
+    EXPECT_EQ(responses[2 + i]["arguments"], expected[i]);
+  }
+}
+
 // Servers that send whole calls, without an index or an id, or a map as the arguments.
 TEST_F(EndpointTest, CallsOfServersThatAreNotQuiteLikeOpenAi) {
   ScriptedEndpoint endpoint({Stream(

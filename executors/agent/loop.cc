@@ -8,9 +8,13 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "common/clock.h"
+#include "common/strings.h"
 
 namespace flowmesh::agent {
 namespace {
+
+constexpr size_t kShownName = 100;   // bytes of a tool's name, which a model makes up
+constexpr size_t kShownError = 200;  // and of what it is told
 
 class Run {
  public:
@@ -42,6 +46,12 @@ class Run {
     messages_.push_back(std::move(message));
   }
 
+  // Cut after the secrets are out: a cut through one would leave its first half.
+  std::string NameOf(const chat::ToolCall& call) const {
+    const std::string name = ToValidUtf8(context_.transcript->WithoutSecrets(call.name));
+    return std::string(CutUtf8(name, kShownName));
+  }
+
   absl::Status CheckTime() const {
     if (context_.tools.is_stopped && context_.tools.is_stopped()) {
       return absl::CancelledError("cancelled");
@@ -71,7 +81,7 @@ class Run {
     }
     if (reply.finish_reason == "length") notes.emplace_back("cut at the model's limit");
     for (const chat::ToolCall& call : reply.message.tool_calls) {
-      notes.push_back(absl::StrCat("calls ", call.name.substr(0, 100)));
+      notes.push_back(absl::StrCat("calls ", NameOf(call)));
     }
     context_.transcript->Line(
         absl::StrCat(label_, name, notes.empty() ? "" : ": ", absl::StrJoin(notes, ", ")));
@@ -81,7 +91,7 @@ class Run {
 
   absl::StatusOr<ToolAnswer> Call(const chat::ToolCall& call) {
     RETURN_IF_ERROR(CheckTime());
-    const std::string name = call.name.substr(0, 100);
+    const std::string name = NameOf(call);
     if (context_.on_step) context_.on_step(label_ + name);
     const absl::Duration begin = Clock::Real().Monotonic();
     ASSIGN_OR_RETURN(ToolAnswer answer, agent_.tools->Call(call, context_.tools));
@@ -89,7 +99,8 @@ class Run {
     answer.text = context_.transcript->WithoutSecrets(answer.text);
     context_.transcript->Line(absl::StrFormat(
         "%s%s: %.2f s, %s", label_, name, seconds,
-        answer.failed ? answer.text.substr(0, 200) : absl::StrCat(answer.text.size(), " bytes")));
+        answer.failed ? std::string(CutUtf8(answer.text, kShownError))
+                      : absl::StrCat(answer.text.size(), " bytes")));
     Say({.role = "tool", .content = answer.text, .tool_call_id = call.id, .name = call.name});
     return answer;
   }

@@ -6,6 +6,7 @@
 #include "absl/strings/str_split.h"
 #include "common/clock.h"
 #include "common/files.h"
+#include "common/strings.h"
 #include "executors/agent/endpoint.h"
 #include "executors/agent/scripted_endpoint.h"
 #include "executors/agent/team.h"
@@ -84,7 +85,22 @@ TEST_F(LoopTest, AModelLearnsFromItsMistakes) {
   EXPECT_THAT(last(1), HasSubstr("error: the arguments are no JSON"));
   EXPECT_EQ(last(2), "error: no tool is named 'sum'; known are: add");
   EXPECT_EQ(last(3), "error: a: expected an integer, got \"two\"");
+  EXPECT_EQ(endpoint.body(1)["messages"][2]["tool_calls"][0]["function"]["arguments"],
+            R"({"invalid":"{\"a\": 2, "})")
+      << "servers refuse a history with arguments that are no map";
   EXPECT_THAT(transcript_.lines()[3], HasSubstr("no tool is named"));
+}
+
+TEST_F(LoopTest, NamesOfToolsAreCutBetweenCharacters) {
+  std::string umlauts = "x";
+  for (int i = 0; i < 80; ++i) umlauts += "\u00e4";
+  ScriptedEndpoint endpoint({Calls(umlauts, "{}"), Says("done")});
+  EXPECT_EQ(RunAgent(MakeAgent(endpoint), "x", context_).value(), "done");
+  ASSERT_THAT(steps_, SizeIs(3));
+  EXPECT_EQ(steps_[1], umlauts.substr(0, 99));
+  for (const std::string& line : transcript_.lines()) EXPECT_TRUE(IsValidUtf8(line)) << line;
+  const std::string told = endpoint.body(1)["messages"].back()["content"];
+  EXPECT_THAT(told, HasSubstr("named '" + umlauts.substr(0, 99) + "'; known"));
 }
 
 TEST_F(LoopTest, TriesThatFailAreTold) {

@@ -30,6 +30,10 @@ Json CompletionsRequest(const EndpointSettings& settings, const ChatRequest& req
 Json ResponsesRequest(const EndpointSettings& settings, const ChatRequest& request,
                       bool is_streamed);
 
+// A call's arguments for the history of a chat. Servers read them there and refuse every further
+// turn where they are no map: what a model wrote instead stands in one.
+std::string ArgumentsOf(const chat::ToolCall& call);
+
 // Text that stands as a string or as a list of parts with `text`; empty for anything else.
 std::string TextOf(const Json& content);
 

@@ -85,7 +85,7 @@ void AddItems(const chat::Message& message, Json& items) {
     items.push_back({{"type", "function_call"},
                      {"call_id", call.id},
                      {"name", call.name},
-                     {"arguments", call.arguments}});
+                     {"arguments", ArgumentsOf(call)}});
   }
 }
 

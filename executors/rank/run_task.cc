@@ -96,7 +96,7 @@ class ProgressFilter {
     last_ = now;
     v1::FromRank message;
     v1::TaskProgress& out = *message.mutable_progress();
-    out.set_stage(progress.stage);
+    out.set_stage(ToValidUtf8(progress.stage));
     out.set_done(progress.done);
     out.set_total(progress.total);
     out.set_unit(progress.unit);

@@ -165,6 +165,15 @@ TEST_F(RunTaskTest, ProgressIsThinnedOut) {
   EXPECT_EQ(sent_.back().progress().stage(), "writing");
 }
 
+TEST_F(RunTaskTest, AStageIsValidUtf8) {
+  Run([](const tasks::TaskContext& context) {
+    context.on_progress({.stage = "b\xff", .done = 1});
+    return tasks::TaskOutcome();
+  });
+  ASSERT_EQ(sent_.size(), 1u);
+  EXPECT_EQ(sent_[0].progress().stage(), "b\xEF\xBF\xBD");
+}
+
 TEST_F(RunTaskTest, WhatCannotRunIsAnAnswerToo) {
   request_.set_document_json("{");
   EXPECT_EQ(FailureOf([](const tasks::TaskContext&) { return tasks::TaskOutcome(); }).code(),

@@ -52,7 +52,7 @@ absl::StatusOr<std::string> Toolbox::Run(const chat::ToolCall& call,
     std::vector<std::string> names;
     for (const chat::ToolSpec& spec : specs_) names.push_back(spec.name);
     return absl::NotFoundError(
-        absl::StrCat("no tool is named '", call.name.substr(0, 100), "'; ",
+        absl::StrCat("no tool is named '", ToAbsl(CutUtf8(call.name, 100)), "'; ",
                      names.empty() ? "there are none"
                                    : absl::StrCat("known are: ", absl::StrJoin(names, ", "))));
   }
