@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/fetch/file_lock.h"
 #include "common/files.h"
 #include "common/redact.h"
 #include "common/strings.h"
@@ -101,7 +102,8 @@ std::string StampOf(const fs::path& path, const std::string& settings) {
                       fs::last_write_time(path, ignored).time_since_epoch().count(), " ", settings);
 }
 
-// Adds passages to a source, as many at a time as are embedded together.
+// Adds passages to a version of a source that has begun, as many at a time as are embedded
+// together.
 class Adding {
  public:
   // The first `present` passages are there already.
@@ -134,7 +136,7 @@ class Adding {
   // Returns how many passages were added.
   absl::StatusOr<int64_t> Finish() {
     if (!passages_.empty()) RETURN_IF_ERROR(Write());
-    RETURN_IF_ERROR(store_.Complete(source_.name, source_.stamp));
+    RETURN_IF_ERROR(store_.Complete(source_.version, source_.stamp));
     return added_;
   }
 
@@ -146,7 +148,7 @@ class Adding {
       return on_progress_("embedding passages", static_cast<size_t>(added_) + done, 0);
     }));
     for (size_t i = 0; i < passages_.size(); ++i) passages_[i].vector = std::move(vectors[i]);
-    RETURN_IF_ERROR(store_.Append(source_.name, passages_));
+    RETURN_IF_ERROR(store_.Append(source_.version, passages_));
     added_ += static_cast<int64_t>(passages_.size());
     passages_.clear();
     return absl::OkStatus();
@@ -176,11 +178,15 @@ absl::StatusOr<std::optional<int64_t>> Update(Source source, const std::string& 
   source.digest = absl::StrCat(digest, " ", Sha256Hex(SettingsOf(options)));
   const bool is_same = old && old->digest == source.digest;
   if (is_same && old->is_complete) {
-    RETURN_IF_ERROR(store.Complete(source.name, source.stamp));
+    RETURN_IF_ERROR(store.Restamp(source.name, source.stamp));
     return std::nullopt;
   }
   ASSIGN_OR_RETURN(const std::vector<Document> documents, read());
-  if (!is_same) RETURN_IF_ERROR(store.Begin(source));
+  if (is_same) {
+    source.version = old->version;
+  } else {
+    ASSIGN_OR_RETURN(source.version, store.Begin(source));
+  }
   // Cutting is deterministic: what an interrupted ingestion brought in are the first passages.
   Adding adding(source, is_same ? static_cast<size_t>(old->passages) : 0, options, embedder, store,
                 on_progress);
@@ -244,11 +250,23 @@ absl::StatusOr<int64_t> RemoveGone(const IngestOptions& options, Store& store) {
   return removed;
 }
 
+// Two that go on with the same version would both add to it: one at a time brings something in.
+absl::StatusOr<FileLock> TakeTurn(const Store& store, const OnIngest& on_progress) {
+  std::error_code error;
+  const fs::path file = fs::canonical(store.path(), error);  // by whatever name it was opened
+  if (error) {
+    return absl::UnavailableError(absl::StrCat(store.path().string(), ": ", error.message()));
+  }
+  return FileLock::Take(file.string() + ".lock",
+                        [&] { return !on_progress("waiting for another ingestion", 0, 1); });
+}
+
 }  // namespace
 
 absl::StatusOr<IngestCounts> Ingest(IngestOptions options, const Embedder& embedder, Store& store,
                                     const OnIngest& on_progress) {
   RETURN_IF_ERROR(FitChunking(options, embedder.max_tokens));
+  ASSIGN_OR_RETURN(const FileLock lock, TakeTurn(store, on_progress));
   ASSIGN_OR_RETURN(const std::vector<File> files, Files(options));
   IngestCounts counts;
   for (const File& file : files) {

@@ -44,14 +44,16 @@ struct IngestCounts {
   int64_t removed = 0;    // files that are no longer in their folder
 };
 
-// How far an ingestion is, `reading` of files or `embedding passages` of one, which are as many as
-// there will be (a total of 0); whether to go on. Also called while a file is fetched or read.
+// How far an ingestion is, `waiting for another ingestion`, `reading` of files or `embedding
+// passages` of one, which are as many as there will be (a total of 0); whether to go on. Also
+// called while a file is fetched or read.
 using OnIngest = std::function<bool(const std::string& stage, size_t done, size_t total)>;
 
 // A file comes in whole or goes on where an interruption left it; until then its older version is
 // what is found. One that is as it was does nothing; one that has gone from a folder among the
-// sources goes. InvalidArgument, NotFound: a source, by its field and path, or passages that the
-// model cannot read. Cancelled. Others: of the store.
+// sources goes. One ingestion at a time: others into the store, of any process, wait for their turn
+// at `<store>.lock`; searches go on. InvalidArgument, NotFound: a source, by its field and path, or
+// passages that the model cannot read. Cancelled. Others: of the store.
 absl::StatusOr<IngestCounts> Ingest(IngestOptions options, const Embedder& embedder, Store& store,
                                     const OnIngest& on_progress);
 

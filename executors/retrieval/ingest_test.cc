@@ -6,8 +6,12 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <future>
+#include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/fetch/file_lock.h"
 #include "common/files.h"
 #include "common/test_http_server.h"
 #include "executors/retrieval/documents.h"
@@ -57,7 +61,7 @@ class IngestTest : public testing::Test {
     return Ingest(options_, embedder, *store_,
                   [this](const std::string& stage, size_t done, size_t total) {
                     progress_.push_back(absl::StrCat(stage, " ", done, "/", total));
-                    return true;
+                    return goes_on_;
                   });
   }
   Json Payloads(const Json& filter) {
@@ -75,6 +79,7 @@ class IngestTest : public testing::Test {
   std::unique_ptr<Store> store_;
   int budget_ = 1000;  // calls of the model
   size_t embedded_ = 0;
+  bool goes_on_ = true;
   std::vector<std::string> progress_;
 };
 
@@ -169,6 +174,64 @@ TEST_F(IngestTest, GoesOnWhereItWasInterrupted) {
   EXPECT_EQ(embedded_, static_cast<size_t>(500 - present));
   EXPECT_EQ(*store_->Count(), 500);
   EXPECT_EQ(Run()->unchanged, 1);
+}
+
+TEST_F(IngestTest, ASecondIngestionWaitsAndFindsNothingToDo) {
+  std::string text;
+  for (int i = 0; i < 2000; ++i) absl::StrAppend(&text, "word", i, " ");
+  Write("a.txt", text);
+  fs::create_symlink(dir_ / "store.db", dir_ / "link.db");
+  const auto other = Store::Open(dir_ / "link.db", "m", 2);
+  ASSERT_TRUE(other.ok()) << other.status();
+  std::promise<void> waits;
+  absl::StatusOr<IngestCounts> second = absl::UnknownError("not run");
+  std::thread thread;
+  int calls = 0;
+  const auto embedder = [&](const std::function<void()>& look) {
+    return Embedder{.embed =
+                        [look](const std::vector<std::string>& texts, const auto&) {
+                          look();
+                          return std::vector<std::vector<float>>(texts.size(), {1, 0});
+                        },
+                    .count_tokens = [](std::string_view) { return int64_t{1}; },
+                    .dimension = 2,
+                    .max_tokens = 50};
+  };
+  const auto run_second = [&] {
+    bool is_told = false;
+    const auto tell = [&] {
+      if (!std::exchange(is_told, true)) waits.set_value();
+    };
+    second =
+        Ingest(options_, embedder([] {}), **other, [&](const std::string& stage, size_t, size_t) {
+          if (stage == "waiting for another ingestion") tell();
+          return true;
+        });
+    tell();
+  };
+  // The first has written some when the second comes.
+  const auto first = Ingest(options_, embedder([&] {
+                              if (++calls != 2) return;
+                              thread = std::thread(run_second);
+                              waits.get_future().wait();
+                              EXPECT_EQ(*(*other)->Count(), 0);  // others may search
+                            }),
+                            *store_, [](const std::string&, size_t, size_t) { return true; });
+  thread.join();
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(first->passages, 500);
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->unchanged, 1);
+  EXPECT_EQ(*store_->Count(), 500);
+}
+
+TEST_F(IngestTest, StopsWhileItWaitsForAnother) {
+  Write("a.txt", "one");
+  const auto held = FileLock::Take(dir_ / "store.db.lock", nullptr);
+  ASSERT_TRUE(held.ok()) << held.status();
+  goes_on_ = false;
+  EXPECT_TRUE(absl::IsCancelled(Run().status()));
+  EXPECT_THAT(progress_, testing::ElementsAre("waiting for another ingestion 0/1"));
 }
 
 TEST_F(IngestTest, AnOlderVersionStaysUntilTheNewOneIsWhole) {

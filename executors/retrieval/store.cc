@@ -200,6 +200,12 @@ struct Store::Database {
     return Run("DELETE FROM coming_sources WHERE name = ?1", nullptr, name);
   }
 
+  // Of a version that has begun.
+  absl::Status IsGone() const {
+    return absl::UnavailableError(absl::StrCat(
+        path.string(), ": another ingestion of this source has taken the place of this one"));
+  }
+
   absl::Status ForgetPassages(const std::string& name) const {
     RETURN_IF_ERROR(CountChange());
     return Run("DELETE FROM passages WHERE source = (SELECT id FROM sources WHERE name = ?1)",
@@ -216,7 +222,8 @@ struct Store::Database {
                     .stamp = Text(s, 0),
                     .digest = Text(s, 1),
                     .is_complete = is_complete,
-                    .passages = sqlite3_column_int64(s, 2)};
+                    .passages = sqlite3_column_int64(s, 2),
+                    .version = sqlite3_column_int64(s, 3)};
         },
         name));
     return source;
@@ -260,6 +267,8 @@ Store::Store(std::unique_ptr<Database> database, int64_t dimension)
     : database_(std::move(database)), dimension_(dimension) {}
 Store::~Store() = default;
 
+const fs::path& Store::path() const { return database_->path; }
+
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(const fs::path& path, const std::string& model,
                                                    int64_t dimension) {
   auto database = std::make_unique<Database>();
@@ -299,11 +308,11 @@ absl::StatusOr<std::optional<Source>> Store::Find(const std::string& name) {
   ASSIGN_OR_RETURN(
       const std::optional<Source> coming,
       database_->FindIn("SELECT stamp, digest, (SELECT count(*) FROM coming_passages WHERE source "
-                        "= coming_sources.id) FROM coming_sources WHERE name = ?1",
+                        "= coming_sources.id), id FROM coming_sources WHERE name = ?1",
                         name, false));
   if (coming) return coming;
   return database_->FindIn(
-      "SELECT stamp, digest, (SELECT count(*) FROM passages WHERE source = sources.id) "
+      "SELECT stamp, digest, (SELECT count(*) FROM passages WHERE source = sources.id), 0 "
       "FROM sources WHERE name = ?1 AND complete = 1",
       name, true);
 }
@@ -316,15 +325,18 @@ absl::StatusOr<std::vector<std::string>> Store::SourcesBelow(const fs::path& fol
   return names;
 }
 
-absl::Status Store::Begin(const Source& source) {
-  return database_->InTransaction([&]() -> absl::Status {
+absl::StatusOr<int64_t> Store::Begin(const Source& source) {
+  RETURN_IF_ERROR(database_->InTransaction([&]() -> absl::Status {
     RETURN_IF_ERROR(database_->ForgetComing(source.name));
-    return database_->Run("INSERT INTO coming_sources (name, stamp, digest) VALUES (?1, ?2, ?3)",
-                          nullptr, source.name, source.stamp, source.digest);
-  });
+    // Under an id that nobody had before, so that whoever still adds to an older version fails.
+    return database_->Run(
+        "INSERT INTO coming_sources (id, name, stamp, digest) VALUES (random(), ?1, ?2, ?3)",
+        nullptr, source.name, source.stamp, source.digest);
+  }));
+  return sqlite3_last_insert_rowid(database_->db.get());
 }
 
-absl::Status Store::Append(const std::string& source, const std::vector<Passage>& passages) {
+absl::Status Store::Append(int64_t version, const std::vector<Passage>& passages) {
   return database_->InTransaction([&]() -> absl::Status {
     for (const Passage& passage : passages) {
       if (static_cast<int64_t>(passage.vector.size()) != dimension_) {
@@ -332,37 +344,38 @@ absl::Status Store::Append(const std::string& source, const std::vector<Passage>
       }
       RETURN_IF_ERROR(database_->Run(
           "INSERT INTO coming_passages (source, vector, metadata, text) "
-          "SELECT id, ?2, ?3, ?4 FROM coming_sources WHERE name = ?1",
-          nullptr, source, Unit(passage.vector), DumpJson(passage.metadata), passage.text));
+          "SELECT id, ?2, ?3, ?4 FROM coming_sources WHERE id = ?1",
+          nullptr, version, Unit(passage.vector), DumpJson(passage.metadata), passage.text));
+      if (sqlite3_changes(database_->db.get()) == 0) return database_->IsGone();
     }
     return absl::OkStatus();
   });
 }
 
-absl::Status Store::Complete(const std::string& source, const std::string& stamp) {
+absl::Status Store::Complete(int64_t version, const std::string& stamp) {
   return database_->InTransaction([&]() -> absl::Status {
-    bool has_begun = false;
+    std::optional<std::string> name;
     RETURN_IF_ERROR(database_->Run(
-        "SELECT 1 FROM coming_sources WHERE name = ?1", [&](sqlite3_stmt*) { has_begun = true; },
-        source));
-    if (!has_begun) {
-      return database_->Run("UPDATE sources SET stamp = ?2 WHERE name = ?1", nullptr, source,
-                            stamp);
-    }
-    RETURN_IF_ERROR(database_->ForgetPassages(source));
+        "SELECT name FROM coming_sources WHERE id = ?1",
+        [&](sqlite3_stmt* s) { name = Database::Text(s, 0); }, version));
+    if (!name) return database_->IsGone();
+    RETURN_IF_ERROR(database_->ForgetPassages(*name));
     RETURN_IF_ERROR(database_->Run(
         "INSERT INTO sources (name, stamp, digest, complete) "
-        "SELECT name, ?2, digest, 1 FROM coming_sources WHERE name = ?1 ON CONFLICT (name) "
+        "SELECT name, ?2, digest, 1 FROM coming_sources WHERE id = ?1 ON CONFLICT (name) "
         "DO UPDATE SET stamp = excluded.stamp, digest = excluded.digest, complete = 1",
-        nullptr, source, stamp));
+        nullptr, version, stamp));
     RETURN_IF_ERROR(database_->Run(
         "INSERT INTO passages (source, vector, metadata, text) "
         "SELECT (SELECT id FROM sources WHERE name = ?1), vector, metadata, text FROM "
-        "coming_passages WHERE source = (SELECT id FROM coming_sources WHERE name = ?1) ORDER BY "
-        "id",
-        nullptr, source));
-    return database_->ForgetComing(source);
+        "coming_passages WHERE source = ?2 ORDER BY id",
+        nullptr, *name, version));
+    return database_->ForgetComing(*name);
   });
+}
+
+absl::Status Store::Restamp(const std::string& source, const std::string& stamp) {
+  return database_->Run("UPDATE sources SET stamp = ?2 WHERE name = ?1", nullptr, source, stamp);
 }
 
 absl::Status Store::Remove(const std::string& source) {

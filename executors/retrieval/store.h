@@ -29,6 +29,7 @@ struct Source {
   std::string digest;       // of the content, and of how it was cut
   bool is_complete = true;  // all passages are in
   int64_t passages = 0;
+  int64_t version = 0;  // of what has begun: its id
 };
 
 struct StoreQuery {
@@ -66,14 +67,16 @@ class Store {
   absl::StatusOr<std::optional<Source>> Find(const std::string& name);
   // The names of complete sources below a folder.
   absl::StatusOr<std::vector<std::string>> SourcesBelow(const std::filesystem::path& folder);
-  // From here on a new version of `source` is there, incomplete, without passages. It is not
-  // searched, an older complete one is.
-  absl::Status Begin(const Source& source);
-  // More passages of a source that has begun, behind those that it has.
-  absl::Status Append(const std::string& source, const std::vector<Passage>& passages);
-  // The version that has begun is complete and takes the older one's place. Without one, the
-  // content of the complete one is the same under a new stamp.
-  absl::Status Complete(const std::string& source, const std::string& stamp);
+  // From here on a new version of `source` is there, incomplete, without passages, in place of one
+  // that had begun. It is not searched, an older complete one is. Returns its id.
+  absl::StatusOr<int64_t> Begin(const Source& source);
+  // More passages of a version that has begun, behind those that it has. Unavailable: it is not
+  // there any more.
+  absl::Status Append(int64_t version, const std::vector<Passage>& passages);
+  // The version that has begun is complete and takes the older one's place. Unavailable: as above.
+  absl::Status Complete(int64_t version, const std::string& stamp);
+  // The content of the complete version is the same under a new stamp.
+  absl::Status Restamp(const std::string& source, const std::string& stamp);
   absl::Status Remove(const std::string& source);
 
   // The best passages, best first: a list of {id, score, payload: {text, metadata...}}. The score
@@ -81,6 +84,7 @@ class Store {
   // it is at one moment. Cancelled: `is_stopped`.
   absl::StatusOr<Json> Search(const StoreQuery& query);
   absl::StatusOr<int64_t> Count();  // of all passages
+  const std::filesystem::path& path() const;
 
  private:
   struct Database;

@@ -42,9 +42,13 @@ class StoreTest : public testing::Test {
     store_ = *std::move(store);
   }
   void Add(const std::string& source, const std::vector<Passage>& passages) {
-    ASSERT_TRUE(store_->Begin({.name = source, .stamp = "s", .digest = "d"}).ok());
-    ASSERT_TRUE(store_->Append(source, passages).ok());
-    ASSERT_TRUE(store_->Complete(source, "s").ok());
+    AddTo(*store_, source, passages);
+  }
+  static void AddTo(Store& store, const std::string& source, const std::vector<Passage>& passages) {
+    const auto version = store.Begin({.name = source, .stamp = "s", .digest = "d"});
+    ASSERT_TRUE(version.ok()) << version.status();
+    ASSERT_TRUE(store.Append(*version, passages).ok());
+    ASSERT_TRUE(store.Complete(*version, "s").ok());
   }
   // Three passages about animals and one about ships.
   void Fill() {
@@ -204,18 +208,20 @@ TEST_F(StoreTest, SourcesOutliveTheProcessAndAreReplaced) {
   EXPECT_TRUE((*source)->is_complete);
   EXPECT_FALSE(store_->Find("plants")->has_value());
   // One that was not finished says so, with what it has.
-  ASSERT_TRUE(store_->Begin({.name = "animals", .stamp = "t", .digest = "e"}).ok());
-  ASSERT_TRUE(store_->Append("animals", {{"A cat", Json::object(), {1, 0, 0}}}).ok());
+  const auto version = store_->Begin({.name = "animals", .stamp = "t", .digest = "e"});
+  ASSERT_TRUE(version.ok()) << version.status();
+  ASSERT_TRUE(store_->Append(*version, {{"A cat", Json::object(), {1, 0, 0}}}).ok());
   Open();
   source = store_->Find("animals");
   EXPECT_EQ((*source)->stamp, "t");
   EXPECT_FALSE((*source)->is_complete);
   EXPECT_EQ((*source)->passages, 1);
+  EXPECT_EQ((*source)->version, *version);
   // Until it is, the older version is what is found.
   const StoreQuery query = {.vector = {1, 0, 0}, .text = "fox cat", .hybrid = true};
   EXPECT_THAT(Texts(query), ElementsAre("The red fox sleeps", "A dog's \"house\"", "Dogs and foxes",
                                         "A red ship"));
-  ASSERT_TRUE(store_->Complete("animals", "u").ok());
+  ASSERT_TRUE(store_->Complete(*version, "u").ok());
   source = store_->Find("animals");
   EXPECT_EQ((*source)->stamp, "u");
   EXPECT_EQ((*source)->digest, "e");
@@ -223,6 +229,24 @@ TEST_F(StoreTest, SourcesOutliveTheProcessAndAreReplaced) {
   // Now its passages are gone, their words too.
   EXPECT_THAT(Texts(query), ElementsAre("A cat", "A red ship"));
   EXPECT_EQ(*store_->Count(), 2);
+}
+
+TEST_F(StoreTest, AVersionThatAnotherHasReplacedTakesNothing) {
+  Fill();
+  const Passage cat = {"A cat", Json::object(), {1, 0, 0}};
+  const auto replaced = store_->Begin({.name = "animals"});
+  ASSERT_TRUE(replaced.ok()) << replaced.status();
+  const auto other = Store::Open(path(), "m", 3);
+  ASSERT_TRUE(other.ok()) << other.status();
+  const auto version = (*other)->Begin({.name = "animals"});
+  ASSERT_TRUE(version.ok()) << version.status();
+  EXPECT_TRUE(absl::IsUnavailable(store_->Append(*replaced, {cat})));
+  EXPECT_TRUE(absl::IsUnavailable(store_->Complete(*replaced, "t")));
+  ASSERT_TRUE((*other)->Append(*version, {cat}).ok());
+  ASSERT_TRUE((*other)->Complete(*version, "t").ok());
+  EXPECT_TRUE(absl::IsUnavailable(store_->Append(*version, {cat})));
+  EXPECT_TRUE(absl::IsUnavailable(store_->Complete(*version, "t")));
+  EXPECT_THAT(Texts({.vector = {1, 0, 0}}), ElementsAre("A cat", "A red ship"));
 }
 
 TEST_F(StoreTest, SourcesBelowAFolderAndTheirEnd) {
@@ -247,12 +271,7 @@ TEST_F(StoreTest, ASearchSeesOneMoment) {
   query.is_stopped = [&] {
     ++looks;
     EXPECT_TRUE((*other)->Remove("ships").ok());
-    EXPECT_TRUE((*other)->Begin({.name = "animals"}).ok());
-    EXPECT_TRUE(
-        (*other)
-            ->Append("animals", std::vector<Passage>(50, {"A cat", Json::object(), {0, 1, 0}}))
-            .ok());
-    EXPECT_TRUE((*other)->Complete("animals", "t").ok());
+    AddTo(**other, "animals", std::vector<Passage>(50, {"A cat", Json::object(), {0, 1, 0}}));
     return false;
   };
   EXPECT_THAT(Texts(query), ElementsAre("The red fox sleeps", "A dog's \"house\"", "Dogs and foxes",
@@ -306,9 +325,7 @@ TEST_F(StoreTest, WhatAnotherProcessChangesIsFound) {
   EXPECT_EQ(Texts({.vector = {1, 0, 0}, .limit = 100}).size(), 4u);
   const auto other = Store::Open(path(), "m", 3);
   ASSERT_TRUE(other.ok()) << other.status();
-  ASSERT_TRUE((*other)->Begin({.name = "animals"}).ok());
-  ASSERT_TRUE((*other)->Append("animals", {{"A heron", Json::object(), {1, 0, 0}}}).ok());
-  ASSERT_TRUE((*other)->Complete("animals", "t").ok());
+  AddTo(**other, "animals", {{"A heron", Json::object(), {1, 0, 0}}});
   EXPECT_THAT(Texts({.vector = {1, 0, 0}, .limit = 100}), ElementsAre("A heron", "A red ship"));
 }
 
