@@ -244,6 +244,13 @@ TEST_F(LocalToolsTest, WhatAProgramHasInAllIsBounded) {
                      "time.sleep(60)",
                      {.folder_bytes = 10u << 20}),
             "files");
+  // Also where whole paths are too long for the system.
+  EXPECT_EQ(too_much("import os, time\n"
+                     "for i in range(30): os.mkdir('n' * 200); os.chdir('n' * 200)\n"
+                     "for i in range(20): open(str(i), 'w').write('x' * (1 << 20))\n"
+                     "time.sleep(60)",
+                     {.time = absl::Seconds(10), .folder_bytes = 30u << 20}),
+            "files");
   EXPECT_EQ(too_much("print(1)", {}), "");
 }
 

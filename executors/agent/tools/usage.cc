@@ -1,22 +1,33 @@
 #include "executors/agent/tools/usage.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <fstream>
+#include <limits>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 #include <system_error>
+#include <utility>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/files.h"
 
 namespace flowmesh::agent {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr int kDeepest = 100;  // folder in a folder that is counted; each takes a descriptor
 
 struct Process {
   pid_t parent = 0, group = 0;
@@ -40,6 +51,50 @@ uint64_t ReadMemory(const fs::path& folder) {
   uint64_t size = 0, resident = 0, shared = 0;
   file >> size >> resident >> shared;
   return (resident - std::min(shared, resident)) * page;
+}
+
+// Whether what the last call found is there no longer, or is something else by now.
+bool HasGone() { return errno == ENOENT || errno == ENOTDIR || errno == ELOOP; }
+
+// One that its mode closes is opened to its owner, for whom it can be listed from then on.
+UniqueFd OpenFolder(int at, const char* name, int flags) {
+  const UniqueFd handle(::openat(at, name, O_PATH | O_DIRECTORY | O_CLOEXEC | flags));
+  struct stat info;
+  if (!handle.valid() || ::fstat(handle.get(), &info) != 0) return UniqueFd();
+  constexpr mode_t kListed = S_IRUSR | S_IXUSR;
+  if ((info.st_mode & kListed) != kListed) {
+    // Not by its name, which may be that of a link by now. Where it fails, so does the next line.
+    const std::string self = absl::StrCat("/proc/self/fd/", handle.get());
+    (void)::chmod(self.c_str(), (info.st_mode & 07777) | kListed);
+  }
+  return UniqueFd(::openat(handle.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+}
+
+// Step by step: a whole path may be too long for the system. False: not all can be counted.
+bool AddBelow(UniqueFd folder, int depth, uint64_t most, uint64_t& bytes) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::fdopendir(folder.get()), ::closedir);
+  if (dir == nullptr) return false;
+  const int fd = folder.Release();  // which is the stream's
+  while (bytes <= most) {
+    errno = 0;
+    const dirent* entry = ::readdir(dir.get());
+    if (entry == nullptr) return errno == 0 || HasGone();
+    const std::string_view name = entry->d_name;
+    if (name == "." || name == "..") continue;
+    struct stat info;
+    if (::fstatat(fd, entry->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0) {
+      if (HasGone()) continue;
+      return false;
+    }
+    bytes += static_cast<uint64_t>(info.st_blocks) * 512;
+    if (!S_ISDIR(info.st_mode)) continue;
+    if (depth == kDeepest) return false;
+    UniqueFd inner = OpenFolder(fd, entry->d_name, O_NOFOLLOW);
+    if (inner.valid() ? !AddBelow(std::move(inner), depth + 1, most, bytes) : !HasGone()) {
+      return false;
+    }
+  }
+  return true;
 }
 
 }  // namespace
@@ -71,14 +126,9 @@ ProcessUse UseOf(pid_t root) {
 
 uint64_t DiskUse(const fs::path& folder, uint64_t most) {
   uint64_t bytes = 0;
-  std::error_code error;
-  for (fs::recursive_directory_iterator it(folder, error), end;
-       !error && it != end && bytes <= most; it.increment(error)) {
-    struct stat info;
-    if (::lstat(it->path().c_str(), &info) == 0)
-      bytes += static_cast<uint64_t>(info.st_blocks) * 512;
-  }
-  return bytes;
+  UniqueFd fd = OpenFolder(AT_FDCWD, folder.c_str(), 0);
+  const bool is_counted = fd.valid() ? AddBelow(std::move(fd), 0, most, bytes) : HasGone();
+  return is_counted ? bytes : std::numeric_limits<uint64_t>::max();
 }
 
 }  // namespace flowmesh::agent

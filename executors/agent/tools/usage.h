@@ -16,7 +16,9 @@ struct ProcessUse {
 // Of the process `root`, all that it has started and its process group, as /proc tells it now.
 ProcessUse UseOf(pid_t root);
 
-// What the files below a folder take on the disk. Stops counting above `most`.
+// What the files below a folder take on the disk. Stops counting above `most`. Folders that their
+// owner may not read become readable to it. The greatest number: not all can be counted, because it
+// lies too deep or is another's.
 uint64_t DiskUse(const std::filesystem::path& folder, uint64_t most);
 
 }  // namespace flowmesh::agent
