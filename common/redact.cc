@@ -1,10 +1,12 @@
 #include "common/redact.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <set>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "common/strings.h"
@@ -27,6 +29,24 @@ std::pair<size_t, size_t> UserInfo(const std::string& url) {
   const size_t end = std::min(url.find_first_of("/?#", begin), url.size());
   const size_t at = url.substr(0, end).rfind('@');
   return {begin, at == std::string::npos || at < begin ? std::string::npos : at - begin};
+}
+
+// Whether what has that name is secret: `--api-key`, `PGPASSWORD`, `Authorization`.
+bool NamesSecret(std::string_view name) {
+  const std::string lower = ToLower(name);
+  const auto ends_name = [&](const char* end) { return lower.ends_with(end); };
+  static constexpr std::array kEnds = {"key",           "token",       "secret", "password",
+                                       "passwd",        "pwd",         "pass",   "auth",
+                                       "authorization", "credentials", "cookie"};
+  return std::any_of(kEnds.begin(), kEnds.end(), ends_name);
+}
+
+// The name that ends where `text` does.
+std::string_view LastName(std::string_view text) {
+  const auto is_part = [](char c) { return absl::ascii_isalnum(c) || c == '_' || c == '-'; };
+  size_t begin = text.size();
+  while (begin > 0 && is_part(text[begin - 1])) --begin;
+  return text.substr(begin);
 }
 
 }  // namespace
@@ -62,6 +82,29 @@ std::vector<std::string> SecretsIn(const std::string& value) {
   const bool has_scheme =
       blank != std::string::npos && schemes.contains(ToLower(value.substr(0, blank)));
   return {has_scheme ? value.substr(blank + 1) : value};
+}
+
+std::vector<std::string> SecretsInArguments(const std::vector<std::string>& arguments) {
+  std::vector<std::string> secrets;
+  const auto add = [&](const std::vector<std::string>& more) {
+    secrets.insert(secrets.end(), more.begin(), more.end());
+  };
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    if (argument.find("://") != std::string::npos) add(UrlSecrets(argument));
+    if (argument.starts_with('-') && NamesSecret(argument) && i + 1 < arguments.size()) {
+      add(SecretsIn(arguments[i + 1]));
+    }
+    for (size_t at = argument.find_first_of("=:"); at != std::string::npos;
+         at = argument.find_first_of("=:", at + 1)) {
+      if (!NamesSecret(LastName(std::string_view(argument).substr(0, at)))) continue;
+      const std::string value(Trim(std::string_view(argument).substr(at + 1)));
+      add(SecretsIn(value));
+      // It may be one of several.
+      if (argument[at] == '=') add(SecretsIn(value.substr(0, value.find_first_of("&; "))));
+    }
+  }
+  return secrets;
 }
 
 std::string WithoutSecrets(std::string text, const HttpRequest& request,

@@ -23,6 +23,11 @@ std::vector<std::string> UrlSecrets(const std::string& url);
 // path, which stand in ordinary text; else the value, without a scheme (`Bearer <token>`).
 std::vector<std::string> SecretsIn(const std::string& value);
 
+// What of a program's arguments or of other texts is secret: the user information of URLs, and what
+// stands under a name that says so (`--api-key=x`, `--token x`, `Authorization: Bearer x`,
+// `password=x` of a connection string, `?access_token=x` of a URL).
+std::vector<std::string> SecretsInArguments(const std::vector<std::string>& arguments);
+
 // `text` with `***` for each of `secrets`, each value of the request's headers and the password of
 // its URL.
 std::string WithoutSecrets(std::string text, const HttpRequest& request,

@@ -63,5 +63,20 @@ TEST(RedactTest, WhatOfAValueMayBeSecret) {
   EXPECT_EQ(UrlSecrets("https://host/a@b"), V{});
 }
 
+TEST(RedactTest, WhatOfArgumentsIsSecret) {
+  using V = std::vector<std::string>;
+  EXPECT_EQ(SecretsInArguments({"postgresql://u:canary@db/x"}), (V{"u:canary", "canary"}));
+  EXPECT_EQ(SecretsInArguments({"--api-key", "canary", "--token=canary2"}),
+            (V{"canary", "canary2", "canary2"}));
+  EXPECT_EQ(SecretsInArguments({"--header", "Authorization: Bearer canary"}), V{"canary"});
+  EXPECT_EQ(SecretsInArguments({"host=db password=canary port=5432"}),
+            (V{"canary port=5432", "canary"}));
+  EXPECT_EQ(SecretsInArguments({"https://host/a?access_token=canary&b=c"}),
+            (V{"canary&b=c", "canary"}));
+  EXPECT_EQ(SecretsInArguments({"-y", "@scope/server@1.0", "stdio", "--port=8080", "--tokenizer",
+                                "gpt2", "--max-tokens=10", "me@host", "https://host/a", "--key"}),
+            V{});
+}
+
 }  // namespace
 }  // namespace flowmesh

@@ -77,17 +77,22 @@ absl::StatusOr<std::unique_ptr<Assistant>> Assistant::Make(const AgentConfigurat
   for (std::string& secret : ToolSecrets(environment.env)) {
     assistant->secrets_.push_back(std::move(secret));
   }
+  // A server that did not start may have said what its settings were.
+  const auto failure = [&](const absl::Status& status) {
+    return absl::Status(status.code(),
+                        WithoutSecrets(Message(status), HttpRequest(), assistant->secrets_));
+  };
   const std::string where =
       absl::StrCat("agent configuration '", configuration.name, "' (", configuration.source, ")");
   environment.allow_private_addresses = configuration.allow_private_addresses;
   const Parts parts{configuration, environment, make_local};
   if (configuration.team) {
     absl::StatusOr<Team> team = assistant->MakeTeam(parts);
-    if (!team.ok()) return Annotate(team.status(), where);
+    if (!team.ok()) return Annotate(failure(team.status()), where);
     assistant->team_ = *std::move(team);
   } else {
     absl::StatusOr<Agent> agent = assistant->MakeAgent("", configuration.agent, parts);
-    if (!agent.ok()) return Annotate(agent.status(), where);
+    if (!agent.ok()) return Annotate(failure(agent.status()), where);
     assistant->agent_ = *std::move(agent);
   }
   return assistant;

@@ -10,7 +10,6 @@
 #include "common/field.h"
 #include "common/files.h"
 #include "common/http.h"
-#include "common/redact.h"
 #include "common/strings.h"
 #include "common/yaml.h"
 #include "executors/agent/tools/check_keys.h"
@@ -194,7 +193,7 @@ class Reader {
       return field["url"].Error("expected an http(s) URL");
     }
     if (field["args"].present()) {
-      ASSIGN_OR_RETURN(settings.args, field["args"].StringList());
+      ASSIGN_OR_RETURN(settings.args, ReadArguments(field["args"]));
     }
     if (field["tools"].present()) {
       ASSIGN_OR_RETURN(server.tools, field["tools"].StringList());
@@ -202,32 +201,36 @@ class Reader {
     ASSIGN_OR_RETURN(const auto env, ReadStrings(field["env"]));
     settings.env.insert(env.begin(), env.end());
     ASSIGN_OR_RETURN(settings.headers, ReadStrings(field["headers"]));
-    for (const auto& [name, value] : env) AddSecrets(SecretsIn(value));
-    for (const auto& [name, value] : settings.headers) {
-      if (!IsOrdinaryHeader(name)) AddSecrets(SecretsIn(value));
+    for (std::string& secret : settings.Secrets()) {
+      configuration_.secrets.push_back(std::move(secret));
     }
-    AddSecrets(UrlSecrets(settings.url));
     ASSIGN_OR_RETURN(const double seconds, field["timeout_sec"].NumberOr(60));
     if (seconds <= 0) return field["timeout_sec"].Expected("a number above 0");
     settings.timeout = absl::Seconds(seconds);
     return server;
   }
 
-  // A map of texts, in which variables of the environment are filled in.
+  // These may hold secrets: what was found is not shown.
+  static absl::StatusOr<std::vector<std::string>> ReadArguments(const Field& list) {
+    const auto is_string = [](const Json& item) { return item.is_string(); };
+    if (!list.json().is_array() ||
+        !std::all_of(list.json().begin(), list.json().end(), is_string)) {
+      return list.Error("expected a list of strings");
+    }
+    return list.StringList();
+  }
+
+  // A map of texts, in which variables of the environment are filled in. It may hold secrets.
   absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadStrings(const Field& map) {
-    RETURN_IF_ERROR(map.CheckMap());
     std::vector<std::pair<std::string, std::string>> values;
     if (!map.present()) return values;
+    if (!map.json().is_object()) return map.Error("expected a map");
     for (const auto& [key, value] : map.json().items()) {
-      ASSIGN_OR_RETURN(const std::string text, map[key].String());
-      ASSIGN_OR_RETURN(std::string filled, FillIn(map[key], text));
+      if (!value.is_string()) return map[key].Error("expected a string");
+      ASSIGN_OR_RETURN(std::string filled, FillIn(map[key], value.get<std::string>()));
       values.emplace_back(key, std::move(filled));
     }
     return values;
-  }
-
-  void AddSecrets(std::vector<std::string> secrets) {
-    for (std::string& secret : secrets) configuration_.secrets.push_back(std::move(secret));
   }
 
   absl::StatusOr<std::string> FillIn(const Field& field, const std::string& text) {

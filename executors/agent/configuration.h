@@ -41,7 +41,7 @@ struct AgentConfiguration {
   std::optional<TeamSettings> team;
   bool allow_private_addresses = false;  // in URLs that a model chooses
   size_t max_tool_answer = 32u << 10;    // bytes
-  // What came from the environment, and what of MCP servers' headers, environment and URLs may be.
+  // What came from the environment, and what of MCP servers' settings may be secret.
   std::vector<std::string> secrets;
 };
 

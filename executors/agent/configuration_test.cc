@@ -14,9 +14,12 @@ namespace flowmesh::agent {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::Pair;
 
 class ConfigurationTest : public ::testing::Test {
@@ -103,7 +106,7 @@ max_tool_answer: 2048
   EXPECT_THAT(agent.mcp_servers[1].settings.headers,
               ElementsAre(Pair("Authorization", "Bearer t0ken!")));
   EXPECT_THAT(agent.mcp_servers[0].tools, ElementsAre("look"));
-  EXPECT_THAT(loaded->secrets, ElementsAre("t0ken", "t0ken", "b", "t0ken", "t0ken!"));
+  EXPECT_THAT(loaded->secrets, AllOf(Contains("t0ken"), Contains("b"), Contains("t0ken!")));
   EXPECT_TRUE(loaded->allow_private_addresses);
   EXPECT_EQ(loaded->max_tool_answer, 2048u);
 }
@@ -165,6 +168,32 @@ TEST_F(ConfigurationTest, WrongFilesNameTheField) {
        "model, tools, mcp_servers"}};
   for (const auto& [yaml, expected] : cases) EXPECT_EQ(Error(yaml), expected) << yaml;
   EXPECT_THAT(Error("a: [b"), HasSubstr("line"));
+}
+
+TEST_F(ConfigurationTest, ErrorsShowNoValueThatMayBeSecret) {
+  const std::map<std::string, std::string> cases = {
+      {"env: {PIN: 4711}", "env.PIN: expected a string"},
+      {"env: pin-4711", "env: expected a map"},
+      {"headers: {X-Pin: 4711}", "headers.X-Pin: expected a string"},
+      {"args: [--pin, 4711]", "args: expected a list of strings"},
+      {"args: --pin 4711", "args: expected a list of strings"}};
+  for (const auto& [yaml, expected] : cases) {
+    EXPECT_EQ(Error(absl::StrCat("mcp_servers: {a: {command: x, ", yaml, "}}")),
+              absl::StrCat("mcp_servers.a.", expected));
+  }
+}
+
+TEST_F(ConfigurationTest, AServerThatDoesNotStartTellsNoSecret) {
+  env_["TOKEN"] = "canary-0";
+  const std::string error = Error(R"(
+mcp_servers:
+  a:
+    command: sh
+    args: [-c, 'read hello; echo $A $B ${B#Bearer } canary-0 canary-1 >&2', x, "postgresql://u:canary-1@db"]
+    env: {A: "<${TOKEN}>", B: "Bearer canary-2"}
+)");
+  EXPECT_THAT(error,
+              AllOf(HasSubstr("it said: *** Bearer *** *** *** ***"), Not(HasSubstr("canary"))));
 }
 
 }  // namespace

@@ -94,13 +94,15 @@ class Run {
     const std::string name = NameOf(call);
     if (context_.on_step) context_.on_step(label_ + name);
     const absl::Duration begin = Clock::Real().Monotonic();
-    ASSIGN_OR_RETURN(ToolAnswer answer, agent_.tools->Call(call, context_.tools));
+    const auto hide = [this](const std::string& text) {
+      return context_.transcript->WithoutSecrets(text);
+    };
+    ASSIGN_OR_RETURN(ToolAnswer answer, agent_.tools->Call(call, context_.tools, hide));
     const double seconds = absl::ToDoubleSeconds(Clock::Real().Monotonic() - begin);
-    answer.text = context_.transcript->WithoutSecrets(answer.text);
-    context_.transcript->Line(absl::StrFormat(
-        "%s%s: %.2f s, %s", label_, name, seconds,
-        answer.failed ? std::string(CutUtf8(answer.text, kShownError))
-                      : absl::StrCat(answer.text.size(), " bytes")));
+    context_.transcript->Line(absl::StrFormat("%s%s: %.2f s, %s", label_, name, seconds,
+                                              answer.failed
+                                                  ? std::string(CutUtf8(answer.text, kShownError))
+                                                  : absl::StrCat(answer.text.size(), " bytes")));
     Say({.role = "tool", .content = answer.text, .tool_call_id = call.id, .name = call.name});
     return answer;
   }

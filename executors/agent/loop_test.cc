@@ -144,6 +144,26 @@ TEST_F(LoopTest, SecretsAreBlankedForModelsAndPeople) {
   EXPECT_THAT(ReadFile(dir_ / "said.jsonl").value(), Not(HasSubstr("canary")));
 }
 
+TEST_F(LoopTest, SecretsInCallsAreBlankedForPeople) {
+  ScriptedEndpoint endpoint({Calls("the_canary", "{}", "canary_id"), Says("done")});
+  EXPECT_EQ(RunAgent(MakeAgent(endpoint), "x", context_).value(), "done");
+  EXPECT_EQ(steps_[1], "the_***");
+  EXPECT_THAT(ReadFile(dir_ / "said.jsonl").value(), Not(HasSubstr("canary")));
+}
+
+TEST_F(LoopTest, ASecretAtTheEndOfACutAnswerIsBlankedWhole) {
+  ASSERT_TRUE(tools_
+                  .Add(MakeTool({.name = "leak"},
+                                [](const Json&, const ToolContext&) {
+                                  return std::string(996, 'x') + "canary and so on";
+                                }))
+                  .ok());
+  ScriptedEndpoint endpoint({Calls("leak", "{}"), Says("done")});
+  EXPECT_EQ(RunAgent(MakeAgent(endpoint), "x", context_).value(), "done");
+  EXPECT_THAT(endpoint.body(1)["messages"].back()["content"].get<std::string>(),
+              Not(HasSubstr("cana")));
+}
+
 TEST_F(LoopTest, ATeamPlansWorksAndReports) {
   ScriptedEndpoint planner(
       {Calls("submit_plan", R"({"steps": [{"worker": "nobody", "task": "x"}]})"),

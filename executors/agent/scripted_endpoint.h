@@ -46,13 +46,14 @@ inline Reply Says(const std::string& text) {
 }
 
 // A call of a tool, its arguments in two pieces.
-inline Reply Calls(const std::string& tool, const std::string& arguments) {
+inline Reply Calls(const std::string& tool, const std::string& arguments,
+                   const std::string& id = "call_a") {
   const size_t half = arguments.size() / 2;
   const auto piece = [](const std::string& text) {
     return Json{{"tool_calls", {{{"index", 0}, {"function", {{"arguments", text}}}}}}};
   };
   Json first = piece(arguments.substr(0, half));
-  first["tool_calls"][0]["id"] = "call_a";
+  first["tool_calls"][0]["id"] = id;
   first["tool_calls"][0]["function"]["name"] = tool;
   return Stream({Chunk(first), Chunk(piece(arguments.substr(half))),
                  Chunk(Json::object(), "tool_calls"), UsageChunk(40, 7), "[DONE]"});

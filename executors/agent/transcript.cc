@@ -24,11 +24,12 @@ void Transcript::Message(const std::string& agent, const chat::Message& message)
   json["role"] = message.role;
   json["content"] = WithoutSecrets(message.content);
   for (const chat::ToolCall& call : message.tool_calls) {
-    json["tool_calls"].push_back(
-        {{"id", call.id}, {"name", call.name}, {"arguments", WithoutSecrets(call.arguments)}});
+    json["tool_calls"].push_back({{"id", WithoutSecrets(call.id)},
+                                  {"name", WithoutSecrets(call.name)},
+                                  {"arguments", WithoutSecrets(call.arguments)}});
   }
-  if (!message.tool_call_id.empty()) json["tool_call_id"] = message.tool_call_id;
-  if (!message.name.empty()) json["name"] = message.name;
+  if (!message.tool_call_id.empty()) json["tool_call_id"] = WithoutSecrets(message.tool_call_id);
+  if (!message.name.empty()) json["name"] = WithoutSecrets(message.name);
   absl::Status written = AppendFile(file_, DumpJson(json) + "\n");
   if (status_.ok()) status_ = std::move(written);
 }

@@ -17,17 +17,20 @@ namespace flowmesh::mcp {
 // Longest message of a server.
 inline constexpr size_t kMaxMessageBytes = 8u << 20;
 
-// A program to start, or a URL.
+// A program to start, or a URL, each of which may hold secrets.
 struct ServerSettings {
   std::string name;  // for errors
   std::string command;
   std::vector<std::string> args;
   // Of the program, which gets PATH, HOME, USER, LANG and TMPDIR of ours beside them and nothing
-  // else. May hold secrets.
+  // else.
   std::map<std::string, std::string> env;
   std::string url;
-  std::vector<std::pair<std::string, std::string>> headers;  // may hold secrets
-  absl::Duration timeout = absl::Seconds(60);                // of one call
+  std::vector<std::pair<std::string, std::string>> headers;
+  absl::Duration timeout = absl::Seconds(60);  // of one call
+
+  // What of all these may be secret.
+  std::vector<std::string> Secrets() const;
 };
 
 struct CallLimits {

@@ -68,10 +68,7 @@ class HttpConnection : public Connection {
 
   absl::Status Hidden(const absl::Status& status) const {
     if (status.ok()) return status;
-    HttpRequest request;
-    request.headers = settings_.headers;
-    request.url = settings_.url;
-    return absl::Status(status.code(), WithoutSecrets(Message(status), request, {}));
+    return absl::Status(status.code(), WithoutSecrets(Message(status), {}, settings_.Secrets()));
   }
 
   std::string SessionId() {

@@ -25,13 +25,21 @@ namespace {
 constexpr absl::Duration kPoll = absl::Milliseconds(50);  // between looks at is_stopped
 constexpr absl::Duration kGrace = absl::Seconds(2);       // after its stdin is closed
 constexpr absl::Duration kCancelTime = absl::Seconds(1);  // to tell it that nobody waits
-constexpr size_t kKeptStderr = 2000;                      // bytes: the end
+constexpr size_t kShownStderr = 2000;                     // bytes: the end
 constexpr int kMaxGarbage = 1000;                         // lines that are no messages
+
+size_t LongestOf(const std::vector<std::string>& texts) {
+  size_t longest = 0;
+  for (const std::string& text : texts) longest = std::max(longest, text.size());
+  return longest;
+}
 
 class StdioConnection : public Connection {
  public:
   StdioConnection(const ServerSettings& settings, OnNotification on_notification)
       : settings_(settings),
+        secrets_(settings.Secrets()),
+        longest_secret_(LongestOf(secrets_)),
         on_notification_(std::move(on_notification)),
         stop_(::eventfd(0, EFD_CLOEXEC)) {}
 
@@ -119,9 +127,7 @@ class StdioConnection : public Connection {
  private:
   absl::Status Hidden(const absl::Status& status) const {
     if (status.ok()) return status;
-    std::vector<std::string> secrets;
-    for (const auto& [name, value] : settings_.env) secrets.push_back(value);
-    return absl::Status(status.code(), WithoutSecrets(Message(status), {}, std::move(secrets)));
+    return absl::Status(status.code(), WithoutSecrets(Message(status), {}, secrets_));
   }
 
   static absl::Status CheckLimits(const CallLimits& limits) {
@@ -217,10 +223,21 @@ class StdioConnection : public Connection {
     const ssize_t n = ::read(stderr_.get(), buffer, sizeof buffer);
     if (n <= 0) return n < 0 && (errno == EAGAIN || errno == EINTR);
     stderr_tail_.append(buffer, static_cast<size_t>(n));
-    if (stderr_tail_.size() > kKeptStderr) {
-      stderr_tail_.erase(0, stderr_tail_.size() - kKeptStderr);
+    const size_t kept = kShownStderr + longest_secret_;
+    if (stderr_tail_.size() > kept) {
+      stderr_tail_.erase(0, stderr_tail_.size() - kept);
+      is_stderr_cut_ = true;
     }
     return true;
+  }
+
+  // The last that it said. What was cut may have left the end of a secret.
+  std::string ShownStderr() const {
+    std::string said = WithoutSecrets(stderr_tail_, {}, secrets_);
+    if (is_stderr_cut_) said.erase(0, longest_secret_);
+    if (said.size() > kShownStderr) said.erase(0, said.size() - kShownStderr);
+    while (!said.empty() && !StartsCharacter(said.front())) said.erase(0, 1);
+    return IsValidUtf8(said) ? std::string(Trim(said)) : "";
   }
 
   bool ReadStdout() {
@@ -276,12 +293,14 @@ class StdioConnection : public Connection {
     std::string text = status.has_value()
                            ? absl::StrCat("the server has ended with ", status->ToString())
                            : "the server has closed its output";
-    const std::string_view said = Trim(stderr_tail_);
-    if (!said.empty() && IsValidUtf8(said)) absl::StrAppend(&text, "; it said: ", ToAbsl(said));
+    const std::string said = ShownStderr();
+    if (!said.empty()) absl::StrAppend(&text, "; it said: ", said);
     return text;
   }
 
   const ServerSettings settings_;
+  const std::vector<std::string> secrets_;
+  const size_t longest_secret_;
   const OnNotification on_notification_;
   const UniqueFd stop_;  // an eventfd, readable once this ends
   std::optional<Subprocess> process_;
@@ -290,6 +309,7 @@ class StdioConnection : public Connection {
 
   // Of the reader.
   std::string line_, stderr_tail_;
+  bool is_stderr_cut_ = false;
   int garbage_ = 0;
 
   absl::Mutex write_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);

@@ -13,6 +13,7 @@
 namespace flowmesh::mcp {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -153,6 +154,26 @@ TEST_F(StdioTest, DeathInMidCallIsToldWithoutSecretsAndTheNextCallStartsItAgain)
     EXPECT_EQ(Call(client, "live", Json::object()), "canary-4711False");
   }
   ::unsetenv("UTU_LLM_API_KEY");
+}
+
+TEST_F(StdioTest, SecretsInArgumentsAndPartsOfThemAreToldNowhere) {
+  ServerSettings settings = ScriptedServer(folder_.path(), R"PY(
+    if message.get("method") == "tools/call":
+        secret = sys.argv[1].split(":")[2].split("@")[0]
+        token = os.environ["AUTH"].split()[1]
+        if message["params"]["name"] == "short":
+            sys.stderr.write(sys.argv[1] + " has " + secret + " and " + token)
+        else:  # of which what is kept begins in the secret
+            sys.stderr.write(secret + "\u00e4" * 993 + 2 * token)
+        sys.exit(3)
+)PY");
+  settings.args.push_back("postgresql://user:canary-4711@db/x");
+  settings.env["AUTH"] = "Bearer sparrow-4711";
+  Client client(std::move(settings));
+  EXPECT_THAT(Call(client, "short", Json::object()),
+              HasSubstr("it said: postgresql://***@db/x has *** and ***"));
+  const std::string died = Call(client, "long", Json::object());
+  EXPECT_THAT(died, AllOf(HasSubstr("\u00e4\u00e4***"), Not(HasSubstr("4711"))));
 }
 
 TEST_F(StdioTest, OneThatAlwaysDiesIsLeftInPeace) {

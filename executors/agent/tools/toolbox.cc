@@ -65,17 +65,17 @@ absl::StatusOr<std::string> Toolbox::Run(const chat::ToolCall& call,
   }
 }
 
-absl::StatusOr<ToolAnswer> Toolbox::Call(const chat::ToolCall& call,
-                                         const ToolContext& context) const {
+absl::StatusOr<ToolAnswer> Toolbox::Call(const chat::ToolCall& call, const ToolContext& context,
+                                         const Hide& hide) const {
   absl::StatusOr<std::string> answer = Run(call, context);
   if (context.is_stopped && context.is_stopped()) return absl::CancelledError("cancelled");
   if (Clock::Real().Monotonic() >= context.deadline) {
     return absl::DeadlineExceededError("the time limit was reached");
   }
   ToolAnswer result{.failed = !answer.ok()};
-  result.text = CutAnswer(
-      answer.ok() ? *std::move(answer) : absl::StrCat("error: ", Message(answer.status())),
-      max_answer_);
+  const std::string text =
+      answer.ok() ? *std::move(answer) : absl::StrCat("error: ", Message(answer.status()));
+  result.text = CutAnswer(hide ? hide(text) : text, max_answer_);
   return result;
 }
 

@@ -2,6 +2,7 @@
 // what it answers.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,9 +27,12 @@ class Toolbox {
 
   const std::vector<chat::ToolSpec>& specs() const { return specs_; }
 
-  // Whatever is wrong with the call or the tool is an answer. Fails only when the task must end:
-  // Cancelled (is_stopped), DeadlineExceeded (the context's deadline).
-  absl::StatusOr<ToolAnswer> Call(const chat::ToolCall& call, const ToolContext& context) const;
+  // Whatever is wrong with the call or the tool is an answer. `hide`, which may be null, takes the
+  // secrets out of it before it is cut: a cut through one would leave its first half. Fails only
+  // when the task must end: Cancelled (is_stopped), DeadlineExceeded (the context's deadline).
+  using Hide = std::function<std::string(const std::string& text)>;
+  absl::StatusOr<ToolAnswer> Call(const chat::ToolCall& call, const ToolContext& context,
+                                  const Hide& hide = nullptr) const;
 
  private:
   absl::StatusOr<std::string> Run(const chat::ToolCall& call, const ToolContext& context) const;

@@ -5,6 +5,7 @@
 
 #include <stdexcept>
 
+#include "absl/strings/str_replace.h"
 #include "common/clock.h"
 #include "executors/agent/tools/tool_makers.h"
 
@@ -79,6 +80,15 @@ TEST_F(ToolboxTest, ALongAnswerIsCutBetweenCharacters) {
       Call("repeat", DumpJson({{"text", std::string(99, 'a') + "\xC3\xA9" + "bcd"}}));
   EXPECT_EQ(answer.text, std::string(99, 'a') + "\n[cut: 5 of 104 bytes are left out]");
   EXPECT_EQ(CutAnswer("abc", 3), "abc");
+}
+
+TEST_F(ToolboxTest, SecretsAreTakenOutBeforeAnAnswerIsCut) {
+  const auto hide = [](const std::string& text) {
+    return absl::StrReplaceAll(text, {{"canary", "***"}});
+  };
+  const std::string arguments = DumpJson({{"text", std::string(97, 'a') + "canary"}});
+  EXPECT_EQ(box_.Call({.name = "repeat", .arguments = arguments}, {}, hide)->text,
+            std::string(97, 'a') + "***");
 }
 
 TEST_F(ToolboxTest, TheEndOfTheTaskIsNoAnswer) {
