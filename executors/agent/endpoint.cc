@@ -53,10 +53,12 @@ class Body {
       if (!json.ok()) return absl::UnavailableError("the answer is no whole JSON document");
       return reader_->ReadWhole(*json);
     }
-    if (parser_.is_inside_event()) {
+    absl::StatusOr<ChatReply> reply = reader_->FinishStream();
+    // A whole reply may be followed by an end mark without its empty line.
+    if (!reply.ok() && parser_.is_inside_event()) {
       return absl::UnavailableError("the stream stopped in the middle of an event");
     }
-    return reader_->FinishStream();
+    return reply;
   }
 
  private:
@@ -124,6 +126,7 @@ class Endpoint : public ChatModel {
     http.on_body = [body](const HttpResponse&, std::string_view piece) {
       return body->Feed(piece);
     };
+    http.stays_at_origin = true;  // what is said is not for others
     http.timeout = settings_.silence;
     http.total_timeout = request.deadline - Clock::Real().Monotonic();
     http.cancelled = request.is_stopped;
@@ -145,7 +148,11 @@ class Endpoint : public ChatModel {
       result.reply = response.status();
       result.is_worth_another = IsRetryable(response.status());
     } else if (response->status >= 300) {
-      const std::string shown = ShownBody(response->body, http, {settings_.api_key});
+      std::string shown = ShownBody(response->body, http, {settings_.api_key});
+      const std::string target = UrlOrigin(ResolveUrl(http.url, response->Header("location")));
+      if (response->status < 400 && !target.empty()) {
+        shown = absl::StrCat(": a redirect to ", target, ", which is not followed");
+      }
       result.reply = absl::FailedPreconditionError(absl::StrCat("HTTP ", response->status, shown));
       result.is_worth_another = IsRetryable(response->status) || response->status == 409;
       result.retry_after = ParseRetryAfter(response->Header("retry-after"), Clock::Real().Now());

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
+#include "common/http.h"
 #include "common/test_listener.h"
 #include "executors/agent/scripted_endpoint.h"
 
@@ -202,6 +203,32 @@ TEST_F(EndpointTest, WhatMayGoAwayIsTriedAgain) {
     EXPECT_EQ(reply->message.content, "at last") << "nothing of the half is left";
     EXPECT_EQ(endpoint.count(), 2u);
   }
+}
+
+TEST_F(EndpointTest, AWholeReplyIsTakenWithoutTheEndOfItsLastEvent) {
+  const std::string reply_bytes =
+      absl::StrCat("data: ", Chunk({{"content", "all"}}, "stop"), "\n\ndata: [DONE]\n");
+  ScriptedEndpoint endpoint({[&](const httplib::Request&, httplib::Response& reply) {
+    reply.set_content(reply_bytes, "text/event-stream");
+  }});
+  EXPECT_EQ(Chat(endpoint.Env())->message.content, "all");
+  EXPECT_EQ(endpoint.count(), 1u);
+}
+
+TEST_F(EndpointTest, TheConversationStaysAtTheEndpointsOrigin) {
+  const ScriptedEndpoint other({Says("for others")});
+  ScriptedEndpoint away({[&](const httplib::Request&, httplib::Response& reply) {
+    reply.set_redirect(other.base_url() + "/chat/completions", 307);
+  }});
+  EXPECT_EQ(Message(Chat(away.Env()).status()),
+            absl::StrCat("chat endpoint ", away.base_url(), ": HTTP 307: a redirect to ",
+                         UrlOrigin(other.base_url()), ", which is not followed"));
+  EXPECT_EQ(other.count(), 0u);
+  ScriptedEndpoint near({[](const httplib::Request&, httplib::Response& reply) {
+                           reply.set_redirect("/v2/chat/completions", 307);
+                         },
+                         Says("moved")});
+  EXPECT_EQ(Chat(near.Env())->message.content, "moved");
 }
 
 TEST_F(EndpointTest, ThePauseThatAServerAsksForIsKept) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/clock.h"
 #include "common/files.h"
@@ -16,6 +17,7 @@ namespace flowmesh::agent {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
@@ -192,6 +194,22 @@ TEST_F(LoopTest, ATeamPlansWorksAndReports) {
               AllOf(HasSubstr("## Step 1 (adder): add\n\nit is 5"), HasSubstr("Your step:\nrest")));
   EXPECT_THAT(reporter.body(0)["messages"][1]["content"].get<std::string>(),
               AllOf(HasSubstr("it is 5"), HasSubstr("This step failed: lazy: no answer after 2")));
+}
+
+TEST_F(LoopTest, APlanThatIsSaidIsBoundedToo) {
+  const std::string step = R"({"worker": "worker", "task": "work"})";
+  ScriptedEndpoint planner(
+      {Says(absl::StrCat(R"({"steps": [)", step, ",", step, ",", step, "]}"))});
+  ScriptedEndpoint worker({Says("done")});
+  ScriptedEndpoint reporter({Says("It is done.")});
+  const Team team{.planner = MakeAgent(planner, "planner"),
+                  .reporter = MakeAgent(reporter, "reporter"),
+                  .workers = {{MakeAgent(worker, "worker"), "works"}},
+                  .max_steps = 2};
+  EXPECT_EQ(RunTeam(team, "the task", context_).value(), "It is done.");
+  EXPECT_EQ(worker.count(), 2u);
+  EXPECT_THAT(transcript_.lines(),
+              Contains("planner: a plan of 3 steps, of which the first 2 are done"));
 }
 
 TEST_F(LoopTest, WithoutAPlanTheFirstWorkerGetsTheTask) {

@@ -1,5 +1,6 @@
 #include "executors/agent/team.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -60,7 +61,13 @@ absl::StatusOr<std::vector<Step>> Plan(const Team& team, const std::string& task
   std::vector<Step> steps;
   const absl::StatusOr<Json> json = ParseJson(said);
   const Field list = json.ok() ? Field(&*json, "")["steps"] : Field(nullptr, "");
-  for (size_t i = 0; i < list.size(); ++i) {
+  // A plan that was said and not handed in was not checked.
+  const size_t most = std::min(list.size(), static_cast<size_t>(team.max_steps));
+  if (most < list.size()) {
+    context.transcript->Line(absl::StrCat(planner.name, ": a plan of ", list.size(),
+                                          " steps, of which the first ", most, " are done"));
+  }
+  for (size_t i = 0; i < most; ++i) {
     for (const TeamWorker& worker : team.workers) {
       if (list[i]["worker"].json() != worker.agent.name) continue;
       steps.push_back({&worker, list[i]["task"].String().value_or(""), ""});

@@ -195,6 +195,36 @@ TEST_F(AgentTest, ATimeLimitIsTheItems) {
   EXPECT_EQ(failure_["metadata"]["error"], error);
 }
 
+// Of which every chat's time is over at once.
+class LateModels : public AgentModels {
+ public:
+  void BeginRun() override {}
+  absl::StatusOr<std::unique_ptr<agent::ChatModel>> MakeChat(const agent::ModelOverrides&,
+                                                             const TaskContext&) override {
+    return std::make_unique<LateChat>();
+  }
+  absl::StatusOr<retrieval::Embedder> MakeEmbedder(const std::string&,
+                                                   const TaskContext&) override {
+    return absl::UnimplementedError("none");
+  }
+
+ private:
+  class LateChat : public agent::ChatModel {
+   public:
+    absl::StatusOr<agent::ChatReply> Chat(const agent::ChatRequest&) override {
+      return absl::DeadlineExceededError("it said nothing for 5 minutes");
+    }
+  };
+};
+
+TEST_F(AgentTest, ATimeLimitOfTheModelIsNotTheItems) {
+  const ScriptedEndpoint endpoint({Says("never")});
+  const EnvLookup env = Configured(endpoint, "model: {local: x}");
+  spec_ = {{"task", "a"}, {"configName", "own"}};
+  const auto outcome = AgentRunner(env, std::make_shared<LateModels>()).Run(Context());
+  EXPECT_EQ(Message(outcome.status()), "it said nothing for 5 minutes");
+}
+
 TEST_F(AgentTest, ACancelledTaskEndsInTheMiddleOfAStep) {
   ScriptedEndpoint endpoint({Calls("bash", R"({"script": "sleep 60"})"), Says("never")});
   spec_ = {{"task", "a"}, {"configName", "own"}};
