@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <optional>
@@ -34,7 +35,21 @@ constexpr std::array<Range4, 14> kSpecial4 = {{{0x00000000, 8},    // this netwo
                                                {0xE0000000, 4},    // multicast
                                                {0xF0000000, 4}}};  // reserved, broadcast
 
+// Where clouds serve credentials and settings to their machines, apart from link-local addresses.
+constexpr std::array<uint32_t, 3> kMetadata4 = {0x646464C8,   // 100.100.100.200: Alibaba
+                                                0xA83F8110,   // 168.63.129.16: Azure
+                                                0xC00000C0};  // 192.0.0.192: Oracle
+constexpr std::array<std::array<uint8_t, 16>, 2> kMetadata6 = {
+    {{0xFD, 0x00, 0x0E, 0xC2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x54},    // fd00:ec2::254: Amazon
+     {0xFD, 0x20, 0x00, 0xCE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x54}}};  // fd20:ce::254: Google
+
+bool IsLinkLocal4(uint32_t address) {
+  return address >> 16 == 0xA9FE ||
+         std::find(kMetadata4.begin(), kMetadata4.end(), address) != kMetadata4.end();
+}
+
 bool IsPublic4(uint32_t address) {
+  if (IsLinkLocal4(address)) return false;  // Azure's is among the public ones
   for (const Range4& range : kSpecial4) {
     if ((address ^ range.begin) >> (32 - range.bits) == 0) return false;
   }
@@ -65,17 +80,12 @@ bool IsPublic6(const in6_addr& address) {
   return b[0] >> 5 == 1 && !is_teredo && !is_documentation;
 }
 
-bool IsLinkLocal4(uint32_t address) {
-  constexpr uint32_t kAlibaba = 0x646464C8;
-  return address >> 16 == 0xA9FE || address == kAlibaba;
-}
-
 bool IsLinkLocal6(const in6_addr& address) {
   if (const auto inner = Inner4(address)) return IsLinkLocal4(*inner);
-  constexpr uint8_t kAmazon[16] = {0xFD, 0x00, 0x0E, 0xC2, 0, 0, 0,    0,
-                                   0,    0,    0,    0,    0, 0, 0x02, 0x54};
   const uint8_t* b = address.s6_addr;
-  return (b[0] == 0xFE && (b[1] & 0xC0) == 0x80) || std::memcmp(b, kAmazon, 16) == 0;
+  return (b[0] == 0xFE && (b[1] & 0xC0) == 0x80) ||
+         std::any_of(kMetadata6.begin(), kMetadata6.end(),
+                     [&](const auto& known) { return std::memcmp(b, known.data(), 16) == 0; });
 }
 
 }  // namespace

@@ -21,12 +21,14 @@ bool IsPublic(const std::string& text) { return Ask(IsPublicAddress, text); }
 
 TEST(AddressGuardTest, LinkLocalAddressesAlsoInsideIpv6) {
   for (const char* address :
-       {"169.254.169.254", "169.254.0.1", "100.100.100.200", "fe80::1", "fd00:ec2::254",
+       {"169.254.169.254", "169.254.0.1", "100.100.100.200", "168.63.129.16", "192.0.0.192",
+        "fe80::1", "fd00:ec2::254", "fd20:ce::254", "::ffff:168.63.129.16",
         "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1"}) {
     EXPECT_TRUE(Ask(IsLinkLocal, address)) << address;
   }
-  for (const char* address : {"127.0.0.1", "10.0.0.1", "169.253.0.1", "100.100.100.201", "1.1.1.1",
-                              "::1", "fd00::1", "64:ff9b::808:808", "2002:7f00:1::1"}) {
+  for (const char* address :
+       {"127.0.0.1", "10.0.0.1", "169.253.0.1", "100.100.100.201", "168.63.129.17", "192.0.0.191",
+        "1.1.1.1", "::1", "fd00::1", "fd20:ce::253", "64:ff9b::808:808", "2002:7f00:1::1"}) {
     EXPECT_FALSE(Ask(IsLinkLocal, address)) << address;
   }
 }
@@ -34,9 +36,9 @@ TEST(AddressGuardTest, LinkLocalAddressesAlsoInsideIpv6) {
 TEST(AddressGuardTest, AddressesOfTheInternet) {
   for (const char* address :
        {"1.1.1.1", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255",
-        "169.253.255.255", "172.15.255.255", "172.32.0.0", "192.167.255.255", "198.17.255.255",
-        "198.20.0.0", "223.255.255.255", "2606:4700::1111", "2001:4860:4860::8888",
-        "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"}) {
+        "168.63.129.17", "169.253.255.255", "172.15.255.255", "172.32.0.0", "192.167.255.255",
+        "198.17.255.255", "198.20.0.0", "223.255.255.255", "2606:4700::1111",
+        "2001:4860:4860::8888", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"}) {
     EXPECT_TRUE(IsPublic(address)) << address;
   }
 }
@@ -47,10 +49,12 @@ TEST(AddressGuardTest, OtherAddresses) {
                               "100.64.0.1",
                               "127.0.0.1",
                               "127.255.255.254",
+                              "168.63.129.16",
                               "169.254.169.254",
                               "172.16.0.1",
                               "172.31.255.255",
                               "192.0.0.8",
+                              "192.0.0.192",
                               "192.0.2.1",
                               "192.168.1.1",
                               "198.18.0.1",
@@ -63,11 +67,13 @@ TEST(AddressGuardTest, OtherAddresses) {
                               "fe80::1",
                               "fc00::1",
                               "fd00:ec2::254",
+                              "fd20:ce::254",
                               "ff02::1",
                               "2001:db8::1",
                               "2001:0:1::1",
                               "::ffff:169.254.169.254",
                               "::ffff:127.0.0.1",
+                              "::ffff:168.63.129.16",
                               "64:ff9b::a9fe:a9fe",
                               "2002:7f00:1::1",
                               "::7f00:1"}) {
@@ -83,8 +89,9 @@ TEST(AddressGuardTest, HostsByName) {
   }
   for (const char* url :
        {"http://localhost/", "http://LOCALHOST:80", "http://a.localhost", "http://127.0.0.1",
-        "http://2130706433/", "http://0x7f.1/", "http://169.254.169.254/latest", "http://[::1]/",
-        "http://metadata.google.internal/", "http://localhost./", "ftp://example.org", "x"}) {
+        "http://2130706433/", "http://0x7f.1/", "http://169.254.169.254/latest",
+        "http://168.63.129.16/", "http://[::1]/", "http://metadata.google.internal/",
+        "http://localhost./", "ftp://example.org", "x"}) {
     EXPECT_FALSE(MayBePublicHost(url)) << url;
   }
 }

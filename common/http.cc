@@ -371,7 +371,7 @@ absl::StatusOr<HttpResponse> HttpClient::SendOnce(const HttpRequest& request, ab
   curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, OnOpenSocket);
   curl_easy_setopt(curl, CURLOPT_OPENSOCKETDATA, &transfer);
   if (request.may_connect) {
-    curl_easy_setopt(curl, CURLOPT_FRESH_CONNECT, 1L);
+    if (!request.may_reuse_connection) curl_easy_setopt(curl, CURLOPT_FRESH_CONNECT, 1L);
     if (!request.may_use_proxy) curl_easy_setopt(curl, CURLOPT_PROXY, "");
   }
 

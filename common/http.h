@@ -65,6 +65,7 @@ struct HttpRequest {
   // unless `may_use_proxy`: then it is asked for the proxy's address.
   std::function<bool(const sockaddr& address)> may_connect;
   bool may_use_proxy = false;
+  bool may_reuse_connection = false;  // all requests of the client have the same may_connect
 
   // `name` in lower case.
   bool HasHeader(std::string_view name) const;

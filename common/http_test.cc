@@ -401,6 +401,29 @@ TEST(HttpTest, AddressesMayBeRefusedAlsoAfterARedirectAndOnAKeptConnection) {
   EXPECT_EQ(client.Send(request)->body, "secret");
 }
 
+TEST(HttpTest, AConnectionThatWasAskedForMayBeUsedAgain) {
+  const TestListener listener;
+  std::thread server([&] {
+    const UniqueFd connection = listener.Accept();
+    const std::string_view answer = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx";
+    char request[4096];
+    while (::recv(connection.get(), request, sizeof(request), 0) > 0) {
+      ::send(connection.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
+    }
+  });
+  int asked = 0;
+  {
+    HttpRequest request = Request("GET", absl::StrCat("http://127.0.0.1:", listener.port(), "/"));
+    request.timeout = absl::Seconds(1);
+    request.may_connect = [&](const sockaddr&) { return ++asked > 0; };
+    HttpClient client;
+    request.may_reuse_connection = true;
+    for (int i = 0; i < 3; ++i) EXPECT_TRUE(client.Send(request).ok());
+  }  // hangs up
+  server.join();
+  EXPECT_EQ(asked, 1);
+}
+
 TEST(HttpTest, ConnectionsAreNotInherited) {
   TestHttpServer server(Text("x"));
   const int port = std::stoi(server.url().substr(server.url().rfind(':') + 1));

@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/address_guard.h"
 #include "common/field.h"
 #include "common/http.h"
 #include "common/redact.h"
@@ -72,7 +73,10 @@ HttpRequest QdrantClient::MakeRequest(const std::string& method, const std::stri
                       .timeout = options_.timeout,
                       .total_timeout = options_.timeout,
                       .max_redirects = 0,  // the key goes nowhere else
-                      .cancelled = options_.is_cancelled};
+                      .cancelled = options_.is_cancelled,
+                      .may_connect = [](const sockaddr& address) { return !IsLinkLocal(address); },
+                      .may_use_proxy = true,
+                      .may_reuse_connection = true};
   if (!body.is_null()) {
     request.headers.emplace_back("Content-Type", "application/json");
     request.body = DumpJson(body);

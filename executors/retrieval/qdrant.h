@@ -42,8 +42,9 @@ class QdrantClient {
   //
   // Errors say URL, scheme, host, collection, whether a key was set, and the server's answer, but
   // never the key. InvalidArgument: a vector of another size than the collection's (both are
-  // named), or what else the server finds wrong with the request. PermissionDenied: the key.
-  // NotFound: the collection. Unavailable, DeadlineExceeded: the last try's reason. Cancelled.
+  // named), or what else the server finds wrong with the request. PermissionDenied: the key, or an
+  // address that IsLinkLocal. NotFound: the collection. Unavailable, DeadlineExceeded: the last
+  // try's reason. Cancelled.
   absl::StatusOr<Json> Search(const QdrantQuery& query);
 
  private:

@@ -146,6 +146,17 @@ TEST_F(QdrantTest, NobodyListens) {
   EXPECT_THAT(Message(status), HasSubstr("Qdrant at http://127.0.0.1:"));
 }
 
+TEST_F(QdrantTest, AddressesThatServeCredentialsAreRefused) {
+  options_.timeout = absl::Milliseconds(200);
+  options_.retry_limit = absl::ZeroDuration();
+  for (const char* host : {"169.254.169.254", "168.63.129.16", "[fd00:ec2::254]"}) {
+    options_.url = absl::StrCat("http://", host, ":6333");
+    const absl::Status status = Error();
+    EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied) << status;
+    EXPECT_THAT(Message(status), HasSubstr("may not be connected to"));
+  }
+}
+
 TEST_F(QdrantTest, AServerThatSaysNothingIsGivenUp) {
   const TestListener silent;
   options_.url = absl::StrCat("http://127.0.0.1:", silent.port());
