@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <array>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/clock.h"
+#include "executors/mcp/jsonrpc.h"
 
 namespace flowmesh::mcp {
 namespace {
@@ -14,9 +16,15 @@ constexpr char kProtocolVersion[] = "2025-06-18";
 // Versions in which the messages that are used here are the same.
 constexpr std::array<const char*, 4> kKnownVersions = {"2024-11-05", "2025-03-26", "2025-06-18",
                                                        "2025-11-25"};
+constexpr absl::Duration kStartTime = absl::Seconds(60);  // some are fetched before they start
+constexpr absl::Duration kPoll = absl::Milliseconds(50);  // between looks at is_stopped
 constexpr int kMaxStarts = 5;   // in a row, without an answer to a request
 constexpr int kMaxPages = 100;  // of a list of tools
 constexpr size_t kMaxTools = 1000;
+
+CallLimits Bounded(const CallLimits& limits, absl::Duration most) {
+  return {std::min(limits.deadline, Clock::Real().Monotonic() + most), limits.is_stopped};
+}
 
 std::string StringOr(const Json& map, const char* key, const char* otherwise) {
   const auto found = map.find(key);
@@ -70,26 +78,18 @@ absl::StatusOr<ToolInfo> ReadTool(const Json& json) {
 
 }  // namespace
 
-CallLimits Client::WithTimeout(const CallLimits& limits) const {
-  return {std::min(limits.deadline, Clock::Real().Monotonic() + settings_.timeout),
-          limits.is_stopped};
-}
-
-absl::StatusOr<std::shared_ptr<Connection>> Client::Start(const CallLimits& limits) {
-  const auto on_notification = [this](const std::string& method) {
-    if (method == "notifications/tools/list_changed") tools_changed_ = true;
-  };
+absl::StatusOr<std::shared_ptr<Connection>> Client::Start(const CallLimits& limits) const {
   std::shared_ptr<Connection> connection;
   if (settings_.url.empty()) {
-    ASSIGN_OR_RETURN(connection, StartStdio(settings_, on_notification));
+    ASSIGN_OR_RETURN(connection, StartStdio(settings_));
   } else {
-    connection = MakeHttp(settings_, on_notification);
+    connection = MakeHttp(settings_);
   }
   const Json params = {{"protocolVersion", kProtocolVersion},
                        {"capabilities", Json::object()},
                        {"clientInfo", {{"name", "flowmesh-worker"}, {"version", "1"}}}};
-  absl::StatusOr<Json> hello = connection->Request("initialize", params, limits);
-  if (!hello.ok()) return Annotate(hello.status(), "initialize");
+  absl::StatusOr<Json> hello = connection->Request(kInitialize, params, limits);
+  if (!hello.ok()) return Annotate(hello.status(), kInitialize);
   const std::string version = hello->is_object() ? StringOr(*hello, "protocolVersion", "") : "";
   if (version.empty()) {
     return absl::DataLossError("initialize: the server names no version of the protocol");
@@ -105,26 +105,52 @@ absl::StatusOr<std::shared_ptr<Connection>> Client::Start(const CallLimits& limi
 }
 
 absl::StatusOr<std::shared_ptr<Connection>> Client::Connect(const CallLimits& limits) {
-  absl::MutexLock lock(&mutex_);
-  if (connection_ != nullptr && !connection_->is_closed()) return connection_;
-  connection_.reset();
-  if (starts_ >= kMaxStarts) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the server was started ", starts_, " times and answered nothing"));
+  std::shared_ptr<Connection> ended;  // may take its time, which is not for others to wait
+  {
+    absl::MutexLock lock(&mutex_);
+    RETURN_IF_ERROR(AwaitStart(limits));
+    if (connection_ != nullptr && !connection_->is_closed()) return connection_;
+    if (starts_ >= kMaxStarts) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the server was started ", starts_, " times and answered nothing"));
+    }
+    ended = std::move(connection_);
+    is_starting_ = true;
   }
-  ++starts_;
-  tools_changed_ = true;
-  ASSIGN_OR_RETURN(connection_, Start(limits));
-  return connection_;
+  const absl::Cleanup over = [this] {
+    absl::MutexLock lock(&mutex_);
+    is_starting_ = false;
+  };
+  ended.reset();
+  const CallLimits bounded = Bounded(limits, kStartTime);
+  absl::StatusOr<std::shared_ptr<Connection>> started = Start(bounded);
+  const bool is_callers_end =
+      absl::IsCancelled(started.status()) ||
+      (absl::IsDeadlineExceeded(started.status()) && bounded.deadline == limits.deadline);
+  absl::MutexLock lock(&mutex_);
+  if (!is_callers_end) ++starts_;
+  if (started.ok()) connection_ = *started;
+  return started;
+}
+
+absl::Status Client::AwaitStart(const CallLimits& limits) {
+  const auto is_over = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return !is_starting_; };
+  while (true) {
+    const absl::Duration left = limits.deadline - Clock::Real().Monotonic();
+    const absl::Duration wait = std::clamp(left, absl::ZeroDuration(), kPoll);
+    if (mutex_.AwaitWithTimeout(absl::Condition(&is_over), wait)) return absl::OkStatus();
+    RETURN_IF_ERROR(CheckLimits(limits));
+  }
 }
 
 absl::StatusOr<Json> Client::Request(const std::string& method, const Json& params,
                                      const CallLimits& limits) {
   ASSIGN_OR_RETURN(std::shared_ptr<Connection> connection, Connect(limits));
-  absl::StatusOr<Json> result = connection->Request(method, params, limits);
+  absl::StatusOr<Json> result =
+      connection->Request(method, params, Bounded(limits, settings_.timeout));
   if (absl::IsNotFound(result.status())) {  // a forgotten session: the server did nothing
     ASSIGN_OR_RETURN(connection, Connect(limits));
-    result = connection->Request(method, params, limits);
+    result = connection->Request(method, params, Bounded(limits, settings_.timeout));
   }
   if (result.ok() || absl::IsInvalidArgument(result.status())) {
     absl::MutexLock lock(&mutex_);
@@ -154,29 +180,17 @@ absl::StatusOr<std::vector<ToolInfo>> Client::ReadTools(const CallLimits& limits
 }
 
 absl::StatusOr<std::vector<ToolInfo>> Client::ListTools(const CallLimits& limits) {
-  {
-    absl::MutexLock lock(&mutex_);
-    if (!tools_changed_) return tools_;
-  }
-  // What changes while the list is read is read with the next one.
-  const CallLimits bounded = WithTimeout(limits);
-  const absl::Status connected = Connect(bounded).status();
+  const absl::Status connected = Connect(limits).status();
   if (!connected.ok()) return Annotate(connected, settings_.name);
-  tools_changed_ = false;
-  absl::StatusOr<std::vector<ToolInfo>> tools = ReadTools(bounded);
-  if (!tools.ok()) {
-    tools_changed_ = true;
-    return Annotate(tools.status(), settings_.name);
-  }
-  absl::MutexLock lock(&mutex_);
-  tools_ = *tools;
+  absl::StatusOr<std::vector<ToolInfo>> tools = ReadTools(Bounded(limits, settings_.timeout));
+  if (!tools.ok()) return Annotate(tools.status(), settings_.name);
   return tools;
 }
 
 absl::StatusOr<ToolResult> Client::CallTool(const std::string& name, const Json& arguments,
                                             const CallLimits& limits) {
   absl::StatusOr<Json> result =
-      Request("tools/call", {{"name", name}, {"arguments", arguments}}, WithTimeout(limits));
+      Request("tools/call", {{"name", name}, {"arguments", arguments}}, limits);
   if (!result.ok()) return Annotate(result.status(), settings_.name);
   absl::StatusOr<ToolResult> read = ReadToolResult(*result);
   if (!read.ok()) return Annotate(read.status(), settings_.name);

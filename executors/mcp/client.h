@@ -1,7 +1,6 @@
 // A client of one MCP server: connects when first needed, and again when the server has died.
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -29,13 +28,14 @@ class Client {
  public:
   explicit Client(ServerSettings settings) : settings_(std::move(settings)) {}
 
-  // The tools, kept until the server says that they have changed. Errors as of CallTool.
+  // The tools, which are asked for each time. Errors as of CallTool.
   absl::StatusOr<std::vector<ToolInfo>> ListTools(const CallLimits& limits)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Not tried again by itself when the server dies meanwhile, for the call may have had an effect;
   // the next one starts it anew. ResourceExhausted: it has died too often in a row. Others as of
-  // Connection::Request; also DeadlineExceeded by the settings' timeout.
+  // Connection::Request; also DeadlineExceeded by the settings' timeout, in
+  // which a start does not count.
   absl::StatusOr<ToolResult> CallTool(const std::string& name, const Json& arguments,
                                       const CallLimits& limits) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -45,16 +45,17 @@ class Client {
                                const CallLimits& limits);
   absl::StatusOr<std::shared_ptr<Connection>> Connect(const CallLimits& limits)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::StatusOr<std::shared_ptr<Connection>> Start(const CallLimits& limits);
+  absl::StatusOr<std::shared_ptr<Connection>> Start(const CallLimits& limits) const;
+  // Until no other thread starts the server.
+  absl::Status AwaitStart(const CallLimits& limits) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<std::vector<ToolInfo>> ReadTools(const CallLimits& limits);
-  CallLimits WithTimeout(const CallLimits& limits) const;
 
   const ServerSettings settings_;
-  std::atomic<bool> tools_changed_ = true;
-  absl::Mutex mutex_;  // held while connecting
+  absl::Mutex mutex_;
+  bool is_starting_ ABSL_GUARDED_BY(mutex_) = false;
   std::shared_ptr<Connection> connection_ ABSL_GUARDED_BY(mutex_);
-  int starts_ ABSL_GUARDED_BY(mutex_) = 0;  // since an answer came
-  std::vector<ToolInfo> tools_ ABSL_GUARDED_BY(mutex_);
+  // Since an answer came, without those that a caller's limits ended.
+  int starts_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace flowmesh::mcp

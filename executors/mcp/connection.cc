@@ -1,9 +1,16 @@
 #include "executors/mcp/connection.h"
 
+#include "common/clock.h"
 #include "common/http.h"
 #include "common/redact.h"
 
 namespace flowmesh::mcp {
+
+absl::Status CheckLimits(const CallLimits& limits) {
+  if (limits.is_stopped && limits.is_stopped()) return absl::CancelledError("stopped");
+  if (Clock::Real().Monotonic() < limits.deadline) return absl::OkStatus();
+  return absl::DeadlineExceededError("no answer in time");
+}
 
 std::vector<std::string> ServerSettings::Secrets() const {
   std::vector<std::string> texts = args, secrets;

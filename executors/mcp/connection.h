@@ -38,13 +38,17 @@ struct CallLimits {
   std::function<bool()> is_stopped;                    // polled while waiting
 };
 
+// Cancelled or DeadlineExceeded once a limit is reached.
+absl::Status CheckLimits(const CallLimits& limits);
+
 // Several threads may use one at once. No error holds a secret of the settings.
 class Connection {
  public:
   virtual ~Connection() = default;
 
   // The `result` that the server answers. InvalidArgument: the server's error, in its words.
-  // DeadlineExceeded, Cancelled: by the limits; the server was told. Unavailable, DataLoss: the
+  // DeadlineExceeded, Cancelled: by the limits; the server was told, unless of its start, which
+  // the protocol has no cancel for. Unavailable, DataLoss: the
   // server is gone or says what is no answer. NotFound: it has forgotten the session.
   virtual absl::StatusOr<Json> Request(const std::string& method, const Json& params,
                                        const CallLimits& limits) = 0;
@@ -58,12 +62,8 @@ class Connection {
   virtual bool is_closed() = 0;
 };
 
-using OnNotification = std::function<void(const std::string& method)>;
-
-// Starts the program. NotFound: there is none.
-absl::StatusOr<std::unique_ptr<Connection>> StartStdio(const ServerSettings& settings,
-                                                       OnNotification on_notification);
-std::unique_ptr<Connection> MakeHttp(const ServerSettings& settings,
-                                     OnNotification on_notification);
+// Starts the program. The process must ignore SIGPIPE. NotFound: there is none.
+absl::StatusOr<std::unique_ptr<Connection>> StartStdio(const ServerSettings& settings);
+std::unique_ptr<Connection> MakeHttp(const ServerSettings& settings);
 
 }  // namespace flowmesh::mcp

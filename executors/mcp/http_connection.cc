@@ -22,8 +22,7 @@ constexpr int kMaxServerRequests = 100;                   // in one answer's str
 
 class HttpConnection : public Connection {
  public:
-  HttpConnection(const ServerSettings& settings, OnNotification on_notification)
-      : settings_(settings), on_notification_(std::move(on_notification)) {}
+  explicit HttpConnection(const ServerSettings& settings) : settings_(settings) {}
 
   ~HttpConnection() override {
     if (SessionId().empty()) return;
@@ -38,7 +37,9 @@ class HttpConnection : public Connection {
     absl::StatusOr<Json> answer = Post(RequestMessage(id, method, params), id, limits);
     if (answer.ok()) answer = ResultOf(*answer);
     if (answer.ok()) return answer;
-    if (absl::IsCancelled(answer.status()) || absl::IsDeadlineExceeded(answer.status())) {
+    const bool is_late =
+        absl::IsCancelled(answer.status()) || absl::IsDeadlineExceeded(answer.status());
+    if (is_late && method != kInitialize) {
       (void)Post(CancelledMessage(id), 0, {Clock::Real().Monotonic() + kCancelTime, nullptr});
     }
     return Hidden(answer.status());
@@ -126,6 +127,13 @@ class HttpConnection : public Connection {
            (response.status == 400 && ToLower(response.body).find("session") != std::string::npos);
   }
 
+  // What an error of JSON-RPC in a refusal says; empty when it is none.
+  static std::string ErrorIn(const std::string& body) {
+    const absl::StatusOr<Json> json = ParseJson(body);
+    if (!json.ok() || !json->is_object() || !json->contains("error")) return "";
+    return Message(ResultOf(*json).status());
+  }
+
   absl::Status OnPiece(const HttpResponse& head, std::string_view piece, SseParser& stream,
                        Answer& answer) {
     KeepSession(head);
@@ -151,7 +159,8 @@ class HttpConnection : public Connection {
     }
     if (response.status / 100 != 2) {
       return absl::UnavailableError(
-          absl::StrCat("the server answers with status ", response.status));
+          absl::StrCat("the server answers with status ", response.status,
+                       ShownBody(ErrorIn(response.body), {}, settings_.Secrets())));
     }
     KeepSession(response);
     if (answer.id == 0) return Json();
@@ -182,8 +191,6 @@ class HttpConnection : public Connection {
       case MessageKind::kRequest:  // the server may wait for it before it goes on
         return AnswerServer(message, answer, limits);
       case MessageKind::kNotification:
-        if (on_notification_) on_notification_(message["method"].get<std::string>());
-        break;
       case MessageKind::kNone:
         break;
     }
@@ -197,16 +204,14 @@ class HttpConnection : public Connection {
       return absl::DataLossError(absl::StrCat("the server asks more than ", kMaxServerRequests,
                                               " times before it answers"));
     }
-    const absl::Duration now = Clock::Real().Monotonic();
-    if (limits.is_stopped && limits.is_stopped()) return absl::CancelledError("stopped");
-    if (now >= limits.deadline) return absl::DeadlineExceededError("no answer in time");
-    (void)Post(AnswerTo(message), 0,
-               {std::min(limits.deadline, now + kCancelTime), limits.is_stopped});
+    RETURN_IF_ERROR(CheckLimits(limits));
+    (void)Post(
+        AnswerTo(message), 0,
+        {std::min(limits.deadline, Clock::Real().Monotonic() + kCancelTime), limits.is_stopped});
     return absl::OkStatus();
   }
 
   const ServerSettings settings_;
-  const OnNotification on_notification_;
   std::atomic<int64_t> next_id_ = 1;
   std::atomic<bool> is_forgotten_ = false;
 
@@ -217,9 +222,8 @@ class HttpConnection : public Connection {
 
 }  // namespace
 
-std::unique_ptr<Connection> MakeHttp(const ServerSettings& settings,
-                                     OnNotification on_notification) {
-  return std::make_unique<HttpConnection>(settings, std::move(on_notification));
+std::unique_ptr<Connection> MakeHttp(const ServerSettings& settings) {
+  return std::make_unique<HttpConnection>(settings);
 }
 
 }  // namespace flowmesh::mcp

@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "common/clock.h"
 #include "common/test_http_server.h"
 #include "executors/mcp/client.h"
@@ -178,6 +179,9 @@ TEST(HttpConnectionTest, WrongAnswersAreErrorsWithoutSecrets) {
   expect("the server's stream ends without an answer");
   status = 401;
   expect("the server answers with status 401");
+  type = "application/json";
+  body = R"({"jsonrpc": "2.0", "id": null, "error": {"code": 1, "message": "not canary-4711"}})";
+  expect("the server answers with status 401: not ***");
 }
 
 TEST(HttpConnectionTest, ALateCallIsCancelledAtTheServer) {
@@ -201,6 +205,21 @@ TEST(HttpConnectionTest, ALateCallIsCancelledAtTheServer) {
   EXPECT_TRUE(absl::IsDeadlineExceeded(late.status())) << late.status();
   absl::MutexLock lock(&mutex);
   EXPECT_TRUE(mutex.AwaitWithTimeout(absl::Condition(&is_cancelled), absl::Seconds(10)));
+}
+
+TEST(HttpConnectionTest, ALateStartIsNotCancelledAtTheServer) {
+  absl::Notification is_over;
+  TestHttpServer server([&](const httplib::Request& request, httplib::Response&) {
+    if (request.body.find("initialize") != std::string::npos) is_over.WaitForNotification();
+  });
+  Client client(At(server));
+  const auto late = client.CallTool("t", Json::object(),
+                                    {Clock::Real().Monotonic() + absl::Milliseconds(300), nullptr});
+  EXPECT_TRUE(absl::IsDeadlineExceeded(late.status())) << late.status();
+  is_over.Notify();
+  for (const auto& request : server.requests()) {
+    EXPECT_THAT(request.body, Not(HasSubstr("notifications/cancelled")));
+  }
 }
 
 TEST(HttpConnectionTest, NobodyListens) {

@@ -10,6 +10,9 @@
 
 namespace flowmesh::mcp {
 
+// The first request of a connection, which may not be cancelled.
+inline constexpr char kInitialize[] = "initialize";
+
 Json RequestMessage(int64_t id, const std::string& method, const Json& params);
 Json NotificationMessage(const std::string& method, const Json& params);
 // Of the request `id`, which will not be waited for any longer.

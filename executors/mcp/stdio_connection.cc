@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <thread>
 
@@ -24,8 +25,8 @@ namespace {
 
 constexpr absl::Duration kPoll = absl::Milliseconds(50);  // between looks at is_stopped
 constexpr absl::Duration kGrace = absl::Seconds(2);       // after its stdin is closed
-constexpr absl::Duration kCancelTime = absl::Seconds(1);  // to tell it that nobody waits
 constexpr size_t kShownStderr = 2000;                     // bytes: the end
+constexpr size_t kMaxUnread = 100;                        // messages that it does not read
 constexpr int kMaxGarbage = 1000;                         // lines that are no messages
 
 size_t LongestOf(const std::vector<std::string>& texts) {
@@ -36,21 +37,16 @@ size_t LongestOf(const std::vector<std::string>& texts) {
 
 class StdioConnection : public Connection {
  public:
-  StdioConnection(const ServerSettings& settings, OnNotification on_notification)
+  explicit StdioConnection(const ServerSettings& settings)
       : settings_(settings),
         secrets_(settings.Secrets()),
         longest_secret_(LongestOf(secrets_)),
-        on_notification_(std::move(on_notification)),
-        stop_(::eventfd(0, EFD_CLOEXEC)) {}
+        wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
   ~StdioConnection() override {
-    {
-      absl::MutexLock lock(&write_mutex_);
-      stdin_.Reset();  // which is how a server is asked to end
-    }
-    const uint64_t one = 1;
-    (void)!::write(stop_.get(), &one, sizeof one);
-    if (reader_.joinable()) reader_.join();
+    Close(absl::UnavailableError("the connection is closed"));
+    if (pump_.joinable()) pump_.join();
+    stdin_.Reset();  // which is how a server is asked to end
     if (process_.has_value() && !process_->Wait(kGrace).has_value()) {
       (void)process_->Terminate(kGrace);
     }
@@ -81,7 +77,7 @@ class StdioConnection : public Connection {
     absl::StatusOr<Subprocess> process = Subprocess::Start(options);
     if (!process.ok()) return Hidden(process.status());
     process_ = *std::move(process);
-    reader_ = std::thread([this] { Read(); });
+    pump_ = std::thread([this] { Pump(); });
     return absl::OkStatus();
   }
 
@@ -92,29 +88,26 @@ class StdioConnection : public Connection {
       absl::MutexLock lock(&mutex_);
       id = next_id_++;
       waiting_[id] = Json();
+      Send(RequestMessage(id, method, params), id);
     }
-    absl::Status status = Write(RequestMessage(id, method, params), limits);
-    if (status.ok()) status = AwaitAnswer(id, limits);
+    const absl::Status status = AwaitAnswer(id, limits);
     Json answer;
     {
       absl::MutexLock lock(&mutex_);
       answer = std::move(waiting_[id]);
       waiting_.erase(id);
+      if (answer.is_null()) Withdraw(id, method != kInitialize);
     }
-    if (answer.is_null()) {
-      if (absl::IsCancelled(status) || absl::IsDeadlineExceeded(status)) {
-        (void)Write(CancelledMessage(id), {Clock::Real().Monotonic() + kCancelTime, nullptr});
-      }
-      return Hidden(status);
-    }
+    if (answer.is_null()) return Hidden(status);
     absl::StatusOr<Json> result = ResultOf(answer);
     if (!result.ok()) return Hidden(result.status());
     return result;
   }
 
-  absl::Status Notify(const std::string& method, const Json& params,
-                      const CallLimits& limits) override {
-    return Hidden(Write(NotificationMessage(method, params), limits));
+  absl::Status Notify(const std::string& method, const Json& params, const CallLimits&) override {
+    absl::MutexLock lock(&mutex_);
+    Send(NotificationMessage(method, params));
+    return Hidden(closed_);
   }
 
   void SetProtocolVersion(const std::string&) override {}
@@ -125,17 +118,15 @@ class StdioConnection : public Connection {
   }
 
  private:
+  struct Outgoing {
+    std::string line;
+    int64_t id;  // of our request; 0: it is none
+    size_t written = 0;
+  };
+
   absl::Status Hidden(const absl::Status& status) const {
     if (status.ok()) return status;
     return absl::Status(status.code(), WithoutSecrets(Message(status), {}, secrets_));
-  }
-
-  static absl::Status CheckLimits(const CallLimits& limits) {
-    if (limits.is_stopped && limits.is_stopped()) return absl::CancelledError("stopped");
-    if (Clock::Real().Monotonic() >= limits.deadline) {
-      return absl::DeadlineExceededError("no answer in time");
-    }
-    return absl::OkStatus();
   }
 
   // Waits for an answer, the end of the connection, or a limit.
@@ -154,67 +145,96 @@ class StdioConnection : public Connection {
     }
   }
 
-  // Whole lines only: a message that was cut by a limit ends the connection.
-  absl::Status Write(const Json& message, const CallLimits& limits) {
-    const std::string line = DumpJson(message) + "\n";
-    absl::MutexLock lock(&write_mutex_);
-    size_t written = 0;
-    while (written < line.size()) {
-      if (!stdin_.valid()) return absl::UnavailableError("the server's input is closed");
-      const ssize_t n = ::write(stdin_.get(), line.data() + written, line.size() - written);
-      if (n > 0) {
-        written += static_cast<size_t>(n);
-        continue;
-      }
-      if (n < 0 && errno != EAGAIN && errno != EINTR) {
-        return WaitForEnd();
-      }
-      const absl::Status status = CheckLimits(limits);
-      if (!status.ok()) {
-        if (written > 0) Close(absl::UnavailableError("the server does not read its input"));
-        return status;
-      }
-      pollfd fd{stdin_.get(), POLLOUT, 0};
-      ::poll(&fd, 1, static_cast<int>(absl::ToInt64Milliseconds(kPoll)));
-    }
-    return absl::OkStatus();
+  // The pump's thread writes it.
+  void Send(const Json& message, int64_t id = 0) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!closed_.ok()) return;
+    outgoing_.push_back({DumpJson(message) + "\n", id});
+    Wake();
   }
 
-  // It reads no more: the reader soon knows why.
-  absl::Status WaitForEnd() {
-    absl::MutexLock lock(&mutex_);
-    const auto is_closed = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return !closed_.ok(); };
-    mutex_.AwaitWithTimeout(absl::Condition(&is_closed), kGrace);
-    return closed_.ok() ? absl::UnavailableError("the server has closed its input") : closed_;
+  // The request will not be waited for any longer. Whole lines only: one that is half written ends
+  // the connection.
+  void Withdraw(int64_t id, bool may_cancel) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const auto found = std::find_if(outgoing_.begin(), outgoing_.end(),
+                                    [id](const Outgoing& one) { return one.id == id; });
+    if (found == outgoing_.end()) {
+      if (may_cancel) Send(CancelledMessage(id));
+    } else if (found->written == 0) {
+      outgoing_.erase(found);
+    } else {
+      CloseLocked(absl::UnavailableError("the server does not read its input"));
+    }
   }
 
   void Close(const absl::Status& why) {
     absl::MutexLock lock(&mutex_);
+    CloseLocked(why);
+  }
+  void CloseLocked(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (closed_.ok()) closed_ = why;
+    Wake();
   }
 
-  // The reader's thread, until the server's end or ours.
-  void Read() {
+  void Wake() const {
+    const uint64_t one = 1;
+    (void)!::write(wake_.get(), &one, sizeof one);
+  }
+
+  // A thread of its own, until the server's end or ours. It alone reads and writes, so that a
+  // server whose output is full is read while it is written to.
+  void Pump() {
     bool err_is_open = true;
     while (true) {
-      pollfd fds[3] = {{stop_.get(), POLLIN, 0},
+      bool has_more = false;
+      {
+        absl::MutexLock lock(&mutex_);
+        if (!closed_.ok()) return;
+        has_more = !outgoing_.empty();
+      }
+      pollfd fds[4] = {{wake_.get(), POLLIN, 0},
                        {stdout_.get(), POLLIN, 0},
-                       {err_is_open ? stderr_.get() : -1, POLLIN, 0}};
-      if (::poll(fds, 3, -1) < 0 && errno != EINTR) break;
-      if (fds[0].revents != 0) break;
+                       {err_is_open ? stderr_.get() : -1, POLLIN, 0},
+                       {has_more ? stdin_.get() : -1, POLLOUT, 0}};
+      const absl::Duration left = input_ended_ + kGrace - Clock::Real().Monotonic();
+      const int timeout =
+          stdin_.valid()
+              ? -1
+              : static_cast<int>(absl::ToInt64Milliseconds(std::max(left, absl::ZeroDuration())));
+      const int ready = ::poll(fds, 4, timeout);
+      if (ready < 0 && errno != EINTR) return Close(absl::ErrnoToStatus(errno, "poll"));
+      if (ready == 0) return Close(absl::UnavailableError("the server has closed its input"));
+      if (ready < 0) continue;
+      uint64_t count = 0;
+      if (fds[0].revents != 0) (void)!::read(wake_.get(), &count, sizeof count);
       if (fds[2].revents != 0) err_is_open = ReadStderr();
       if (fds[1].revents != 0 && !ReadStdout()) {
         while (err_is_open && ReadStderr()) {  // what it said last
           pollfd err{stderr_.get(), POLLIN, 0};
           if (::poll(&err, 1, 100) <= 0) break;
         }
-        Close(absl::UnavailableError(DescribeEnd()));
+        return Close(absl::UnavailableError(DescribeEnd()));
+      }
+      if (fds[3].revents != 0) WriteStdin();
+    }
+  }
+
+  // As much as it takes.
+  void WriteStdin() {
+    absl::MutexLock lock(&mutex_);
+    while (!outgoing_.empty()) {
+      Outgoing& next = outgoing_.front();
+      const ssize_t n =
+          ::write(stdin_.get(), next.line.data() + next.written, next.line.size() - next.written);
+      if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+      if (n < 0) {  // it reads no more: its output soon says why
+        stdin_.Reset();
+        input_ended_ = Clock::Real().Monotonic();
+        outgoing_.clear();
         return;
       }
-      absl::MutexLock lock(&mutex_);
-      if (!closed_.ok()) return;
+      next.written += static_cast<size_t>(n);
+      if (next.written == next.line.size()) outgoing_.pop_front();
     }
-    Close(absl::UnavailableError("the connection is closed"));
   }
 
   // False at the end of it.
@@ -273,12 +293,17 @@ class StdioConnection : public Connection {
         OnAnswer(*message);
         return;
       case MessageKind::kRequest:
-        (void)Write(AnswerTo(*message), {Clock::Real().Monotonic() + kCancelTime, nullptr});
+        Answer(*message);
         return;
       case MessageKind::kNotification:
-        if (on_notification_) on_notification_((*message)["method"].get<std::string>());
         return;
     }
+  }
+
+  void Answer(const Json& request) {
+    absl::MutexLock lock(&mutex_);
+    if (outgoing_.size() < kMaxUnread) return Send(AnswerTo(request));
+    CloseLocked(absl::DataLossError("the server asks and does not read what it is answered"));
   }
 
   void OnAnswer(const Json& message) {
@@ -301,31 +326,29 @@ class StdioConnection : public Connection {
   const ServerSettings settings_;
   const std::vector<std::string> secrets_;
   const size_t longest_secret_;
-  const OnNotification on_notification_;
-  const UniqueFd stop_;  // an eventfd, readable once this ends
+  const UniqueFd wake_;  // an eventfd
   std::optional<Subprocess> process_;
   UniqueFd stdout_, stderr_;
-  std::thread reader_;
+  std::thread pump_;
 
-  // Of the reader.
+  // Of the pump.
+  UniqueFd stdin_;
+  absl::Duration input_ended_;  // when it was, once stdin_ is not valid
   std::string line_, stderr_tail_;
   bool is_stderr_cut_ = false;
   int garbage_ = 0;
 
-  absl::Mutex write_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
-  UniqueFd stdin_ ABSL_GUARDED_BY(write_mutex_);
-
   absl::Mutex mutex_;
   int64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::deque<Outgoing> outgoing_ ABSL_GUARDED_BY(mutex_);
   std::map<int64_t, Json> waiting_ ABSL_GUARDED_BY(mutex_);  // null until it is answered
   absl::Status closed_ ABSL_GUARDED_BY(mutex_);              // why, once it is
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Connection>> StartStdio(const ServerSettings& settings,
-                                                       OnNotification on_notification) {
-  auto connection = std::make_unique<StdioConnection>(settings, std::move(on_notification));
+absl::StatusOr<std::unique_ptr<Connection>> StartStdio(const ServerSettings& settings) {
+  auto connection = std::make_unique<StdioConnection>(settings);
   RETURN_IF_ERROR(connection->Start());
   return connection;
 }

@@ -2,10 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "common/clock.h"
 #include "executors/mcp/client.h"
 #include "executors/mcp/test_server.h"
@@ -17,8 +20,16 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
+// A server that reads and never answers, not even `initialize`; `on_line` looks at what it reads.
+std::string Mute(const std::string& on_line) {
+  return absl::StrCat("    pass\nfor line in sys.stdin:\n    ", on_line);
+}
+
 class StdioTest : public ::testing::Test {
  protected:
+  void SetUp() override { previous_ = ::signal(SIGPIPE, SIG_IGN); }
+  void TearDown() override { ::signal(SIGPIPE, previous_); }
+
   // The text that `tool` answers, or the error.
   static std::string Call(Client& client, const std::string& tool, const Json& arguments,
                           const CallLimits& limits = {}) {
@@ -27,31 +38,26 @@ class StdioTest : public ::testing::Test {
   }
 
   TempDir folder_;
+
+ private:
+  sighandler_t previous_ = SIG_DFL;
 };
 
-TEST_F(StdioTest, ListsPagesOfToolsAgainWhenTheyHaveChanged) {
+TEST_F(StdioTest, ListsPagesOfTools) {
   Client client(ScriptedServer(folder_.path(), R"PY(
     if message.get("method") == "tools/list":
         if "cursor" not in message.get("params", {}):
             answer(message, {"tools": [{"name": "a", "description": "first",
                                         "inputSchema": {"type": "object"}}], "nextCursor": "2"})
         else:
-            answer(message, {"tools": [{"name": os.environ.get("SECOND", "b")}]})
-    elif message.get("method") == "tools/call":
-        os.environ["SECOND"] = "c"
-        send({"method": "notifications/tools/list_changed"})
-        text(message, "changed")
+            answer(message, {"tools": [{"name": "b"}]})
 )PY"));
-  auto tools = client.ListTools({});
+  const auto tools = client.ListTools({});
   ASSERT_TRUE(tools.ok()) << tools.status();
   ASSERT_EQ(tools->size(), 2u);
   EXPECT_EQ((*tools)[0].description, "first");
   EXPECT_EQ((*tools)[0].input_schema, (Json{{"type", "object"}}));
   EXPECT_EQ((*tools)[1].name, "b");
-  EXPECT_EQ(Call(client, "a", Json::object()), "changed");
-  tools = client.ListTools({});
-  ASSERT_TRUE(tools.ok()) << tools.status();
-  EXPECT_EQ(tools->at(1).name, "c");
 }
 
 TEST_F(StdioTest, PartsOfAnswersAndErrors) {
@@ -203,6 +209,79 @@ TEST_F(StdioTest, GarbageAndFloods) {
             sys.stdout.write("x" * 65536)
 )PY"));
   EXPECT_THAT(Call(flood, "t", Json::object()), HasSubstr("more than 8388608 bytes"));
+}
+
+// A call is half written when the server asks and then says more than a pipe holds.
+TEST_F(StdioTest, OneThatIsToBeReadBeforeItReadsOn) {
+  Client client(ScriptedServer(folder_.path(), R"PY(
+    if message.get("method") == "notifications/initialized":
+        begin = sys.stdin.read(1)
+        send({"id": "p", "method": "ping"})
+        for _ in range(100):
+            send({"method": "notifications/message", "params": {"data": "x" * 10000}})
+        call = json.loads(begin + sys.stdin.readline())
+        pong = json.loads(sys.stdin.readline())
+        text(call, str(len(call["params"]["arguments"]["x"])) + json.dumps(pong["result"]))
+)PY"));
+  EXPECT_EQ(Call(client, "t", {{"x", std::string(1 << 20, 'x')}},
+                 {Clock::Real().Monotonic() + absl::Seconds(10), nullptr}),
+            "1048576{}");
+}
+
+TEST_F(StdioTest, OneThatAsksAndNeverReads) {
+  Client client(ScriptedServer(folder_.path(), R"PY(
+    if message.get("method") == "notifications/initialized":
+        while True:
+            send({"id": "p" * 10000, "method": "ping"})
+)PY"));
+  EXPECT_THAT(Call(client, "t", {{"x", std::string(1 << 20, 'x')}}),
+              HasSubstr("asks and does not read what it is answered"));
+}
+
+TEST_F(StdioTest, AStartMayTakeLongerThanACall) {
+  ServerSettings settings = ScriptedServer(folder_.path(), R"PY(
+    if message.get("method") == "tools/call":
+        text(message, "ready")
+time.sleep(2)
+)PY");
+  settings.timeout = absl::Seconds(1);
+  Client client(std::move(settings));
+  EXPECT_EQ(Call(client, "t", Json::object()), "ready");
+}
+
+TEST_F(StdioTest, WhoWaitsForAnothersStartKeepsItsOwnLimits) {
+  Client client(ScriptedServer(folder_.path(), Mute("pass")));
+  absl::Notification is_starting;
+  std::atomic<bool> is_over = false;
+  std::thread starter([&] {
+    const CallLimits limits{.is_stopped = [&] {
+      if (!is_starting.HasBeenNotified()) is_starting.Notify();
+      return is_over.load();
+    }};
+    EXPECT_TRUE(absl::IsCancelled(client.CallTool("t", Json::object(), limits).status()));
+  });
+  is_starting.WaitForNotification();
+  const absl::Duration begin = Clock::Real().Monotonic();
+  const auto late =
+      client.CallTool("t", Json::object(), {begin + absl::Milliseconds(100), nullptr});
+  EXPECT_TRUE(absl::IsDeadlineExceeded(late.status())) << late.status();
+  EXPECT_LT(Clock::Real().Monotonic() - begin, absl::Seconds(10));
+  is_over = true;
+  starter.join();
+}
+
+TEST_F(StdioTest, AStartThatItsCallerEndsIsNoFailureAndNotCancelled) {
+  const std::string seen = folder_ / "cancelled";
+  {
+    Client client(ScriptedServer(
+        folder_.path(), Mute(absl::StrCat("if 'cancelled' in line: open('", seen, "', 'w')"))));
+    for (int i = 0; i < 7; ++i) {
+      const auto late = client.CallTool(
+          "t", Json::object(), {Clock::Real().Monotonic() + absl::Milliseconds(100), nullptr});
+      EXPECT_TRUE(absl::IsDeadlineExceeded(late.status())) << late.status();
+    }
+  }
+  EXPECT_FALSE(std::filesystem::exists(seen)) << "the protocol forbids it";
 }
 
 TEST_F(StdioTest, OneThatDoesNotReadItsInput) {

@@ -6,14 +6,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "common/clock.h"
 #include "executors/agent/tools/tool_makers.h"
 #include "executors/mcp/client.h"
 
 namespace flowmesh::agent {
 namespace {
-
-constexpr absl::Duration kStartTime = absl::Seconds(60);  // some are fetched before they start
 
 // With what endpoints take in names.
 std::string NameOf(const std::string& server, const std::string& tool) {
@@ -65,7 +62,7 @@ absl::StatusOr<Tools> MakeMcpTools(const McpServer& server,
                                    const std::function<bool()>& is_stopped) {
   const auto client = std::make_shared<mcp::Client>(server.settings);
   const absl::StatusOr<std::vector<mcp::ToolInfo>> infos =
-      client->ListTools({Clock::Real().Monotonic() + kStartTime, is_stopped});
+      client->ListTools({.is_stopped = is_stopped});
   if (!infos.ok()) return Annotate(infos.status(), "mcp_servers");
   RETURN_IF_ERROR(CheckWanted(server, *infos));
   Tools tools;
