@@ -167,8 +167,9 @@ absl::Status ErrorOf(const Json& answer, absl::StatusCode code) {
   const Field error = Field(&answer, "")["error"];
   if (!error.present()) return absl::OkStatus();
   const std::string text = StringIn(error.json(), "message");
-  return {code, absl::StrCat("the server failed: ",
-                             !text.empty() ? text : std::string(CutUtf8(DumpJson(error.json()), 200)))};
+  return {code,
+          absl::StrCat("the server failed: ",
+                       !text.empty() ? text : std::string(CutUtf8(DumpJson(error.json()), 200)))};
 }
 
 std::unique_ptr<ReplyReader> MakeCompletionsReader() {
