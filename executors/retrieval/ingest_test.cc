@@ -261,6 +261,24 @@ TEST_F(IngestTest, FilesThatHaveGoneFromAFolderGo) {
   EXPECT_EQ(Run()->removed, 0);
 }
 
+TEST_F(IngestTest, AFileThatWentBeforeAllOfItCameInLeavesNothing) {
+  Write("a.txt", "one");
+  Write("b.txt", "two");
+  ASSERT_TRUE(Run().ok());
+  std::string text;
+  for (int i = 0; i < 2000; ++i) absl::StrAppend(&text, "word", i, " ");
+  Write("c.txt", text);
+  budget_ = 2;
+  EXPECT_FALSE(Run().ok());
+  const std::string name = (dir_ / "docs/c.txt").string();
+  ASSERT_GT((*store_->Find(name))->passages, 0);
+  fs::remove(name);
+  budget_ = 1000;
+  EXPECT_EQ(Run()->removed, 1);
+  EXPECT_FALSE(store_->Find(name)->has_value());
+  EXPECT_EQ(*store_->Count(), 2);
+}
+
 TEST_F(IngestTest, ColumnsDoNotHideTextAndSource) {
   Write("a.jsonl", R"({"body": "the words", "text": 5, "source": "elsewhere", "year": 1990})");
   options_.text_column = "body";

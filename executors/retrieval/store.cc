@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/clock.h"
 #include "common/files.h"
 #include "common/log.h"
 #include "common/sqlite.h"
@@ -24,6 +25,7 @@ constexpr char kVersion[] = "1";
 constexpr double kFusion = 60;        // of reciprocal rank fusion
 constexpr size_t kLeastOfAList = 50;  // candidates that each list gives to the fusion
 constexpr int kPatienceMs = 10000;    // for another process' write
+constexpr int kPauseMs = 10;          // between tries
 // The least cosine of one text's vectors by the same weights, on whatever device.
 constexpr double kSameEncoder = 0.999;
 
@@ -234,20 +236,43 @@ struct Store::Database {
                        static_cast<size_t>(sqlite3_column_bytes(s, column)));
   }
 
-  // A new store's tables, or what an old one says of itself compared with what is wanted.
-  absl::Status Initialise(const std::string& model, int64_t dimension) const {
-    std::map<std::string, std::string> meta;
-    bool has_tables = false;
-    RETURN_IF_ERROR(
-        Run("SELECT 1 FROM sqlite_master LIMIT 1", [&](sqlite3_stmt*) { has_tables = true; }));
-    if (!has_tables) {
-      RETURN_IF_ERROR(Execute(kSchema));
-      RETURN_IF_ERROR(Execute(kComingSchema));
-      return Run(
-          "INSERT INTO meta VALUES ('version', ?1), ('model', ?2), ('dimension', ?3), ('revision', "
-          "'0')",
-          nullptr, std::string(kVersion), model, std::to_string(dimension));
+  // SQLite itself does not always wait for another process that makes the log.
+  absl::Status UseLog() const {
+    const absl::Duration until = Clock::Real().Monotonic() + absl::Milliseconds(kPatienceMs);
+    while (true) {
+      const absl::Status status = Execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL");
+      if (!absl::IsUnavailable(status) || Clock::Real().Monotonic() >= until) return status;
+      sqlite3_sleep(kPauseMs);
     }
+  }
+
+  absl::StatusOr<bool> HasTable(const std::string& name) const {
+    bool has_it = false;
+    RETURN_IF_ERROR(Run(
+        "SELECT 1 FROM sqlite_master WHERE name = ?1", [&](sqlite3_stmt*) { has_it = true; },
+        name));
+    return has_it;
+  }
+
+  // Makes the tables that are missing.
+  absl::Status Initialise(const std::string& model, int64_t dimension) const {
+    bool is_empty = true;
+    RETURN_IF_ERROR(
+        Run("SELECT 1 FROM sqlite_master LIMIT 1", [&](sqlite3_stmt*) { is_empty = false; }));
+    if (is_empty) {
+      RETURN_IF_ERROR(Execute(kSchema));
+      RETURN_IF_ERROR(
+          Run("INSERT INTO meta VALUES ('version', ?1), ('model', ?2), ('dimension', ?3), "
+              "('revision', '0')",
+              nullptr, std::string(kVersion), model, std::to_string(dimension)));
+    }
+    RETURN_IF_ERROR(CheckMade(model, dimension));
+    return Execute(kComingSchema);
+  }
+
+  // Compares what the store says of itself with what is wanted.
+  absl::Status CheckMade(const std::string& model, int64_t dimension) const {
+    std::map<std::string, std::string> meta;
     const absl::Status read =
         Run("SELECT key, value FROM meta", [&](sqlite3_stmt* s) { meta[Text(s, 0)] = Text(s, 1); });
     if (!read.ok() || meta["version"] != kVersion) {
@@ -255,11 +280,26 @@ struct Store::Database {
           absl::StrCat(path.string(), ": expected a store of this version, got another database"));
     }
     if (meta["model"] == model && meta["dimension"] == std::to_string(dimension)) {
-      return Execute(kComingSchema);
+      return absl::OkStatus();
     }
     return absl::FailedPreconditionError(absl::StrCat(
         path.string(), ": the store was made with the model ", meta["model"], " (dimension ",
         meta["dimension"], "), not with ", model, " (dimension ", dimension, ")"));
+  }
+
+  // `known`: what CheckEncoder was given when the store was made.
+  absl::Status CompareEncoder(const std::string& known, const std::vector<float>& unit) const {
+    const absl::StatusOr<Json> json = ParseJson(known);
+    if (!json.ok() || !json->is_array() || json->size() != unit.size()) {
+      return absl::DataLossError(
+          absl::StrCat(path.string(), ": the store does not say what made it"));
+    }
+    const auto wanted = json->get<std::vector<float>>();
+    if (Dot(wanted.data(), unit.data(), unit.size()) >= kSameEncoder) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const std::string model, Meta("model"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(path.string(), ": the store was made with other weights of ", model,
+                     ": use those, or make the store anew"));
   }
 };
 
@@ -280,27 +320,23 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const fs::path& path, const s
   database->db.reset(raw);
   if (code != SQLITE_OK) return database->Error();
   sqlite3_busy_timeout(raw, kPatienceMs);
-  RETURN_IF_ERROR(database->Execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"));
-  RETURN_IF_ERROR(database->InTransaction([&] { return database->Initialise(model, dimension); }));
+  RETURN_IF_ERROR(database->UseLog());
+  // What is there is only read: another process may be writing for longer than one would wait.
+  ASSIGN_OR_RETURN(const bool is_made, database->HasTable("coming_passages"));
+  RETURN_IF_ERROR(is_made ? database->CheckMade(model, dimension) : database->InTransaction([&] {
+    return database->Initialise(model, dimension);
+  }));
   return std::unique_ptr<Store>(new Store(std::move(database), dimension));
 }
 
 absl::Status Store::CheckEncoder(const std::vector<float>& vector) {
   const std::vector<float> unit = Unit(vector);
+  ASSIGN_OR_RETURN(const std::string known, database_->Meta("encoder"));
+  if (!known.empty()) return database_->CompareEncoder(known, unit);
   return database_->InTransaction([&]() -> absl::Status {
-    ASSIGN_OR_RETURN(const std::string known, database_->Meta("encoder"));
-    if (known.empty()) return database_->SetMeta("encoder", DumpJson(Json(unit)));
-    const absl::StatusOr<Json> json = ParseJson(known);
-    if (!json.ok() || !json->is_array() || json->size() != unit.size()) {
-      return absl::DataLossError(
-          absl::StrCat(database_->path.string(), ": the store does not say what made it"));
-    }
-    const auto wanted = json->get<std::vector<float>>();
-    if (Dot(wanted.data(), unit.data(), unit.size()) >= kSameEncoder) return absl::OkStatus();
-    ASSIGN_OR_RETURN(const std::string model, database_->Meta("model"));
-    return absl::FailedPreconditionError(
-        absl::StrCat(database_->path.string(), ": the store was made with other weights of ", model,
-                     ": use those, or make the store anew"));
+    ASSIGN_OR_RETURN(const std::string first, database_->Meta("encoder"));
+    if (!first.empty()) return database_->CompareEncoder(first, unit);
+    return database_->SetMeta("encoder", DumpJson(Json(unit)));
   });
 }
 
@@ -320,7 +356,8 @@ absl::StatusOr<std::optional<Source>> Store::Find(const std::string& name) {
 absl::StatusOr<std::vector<std::string>> Store::SourcesBelow(const fs::path& folder) {
   std::vector<std::string> names;
   RETURN_IF_ERROR(database_->Run(
-      "SELECT name FROM sources WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name",
+      "SELECT name FROM (SELECT name FROM sources UNION SELECT name FROM coming_sources) "
+      "WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name",
       [&](sqlite3_stmt* s) { names.push_back(Database::Text(s, 0)); }, (folder / "").string()));
   return names;
 }

@@ -52,7 +52,8 @@ struct StoreQuery {
 class Store {
  public:
   // Opens or creates it. FailedPrecondition: made with another model or dimension. DataLoss: no
-  // store, or a damaged one. Others: the disk. All name the file.
+  // store, or a damaged one. Others: the disk. All name the file. Waits for no other process that
+  // writes, unless tables are missing.
   static absl::StatusOr<std::unique_ptr<Store>> Open(const std::filesystem::path& path,
                                                      const std::string& model, int64_t dimension);
   ~Store();
@@ -65,7 +66,7 @@ class Store {
 
   // The newest version of it: one that has begun, else the complete one.
   absl::StatusOr<std::optional<Source>> Find(const std::string& name);
-  // The names of complete sources below a folder.
+  // The names of the sources below a folder, complete or begun.
   absl::StatusOr<std::vector<std::string>> SourcesBelow(const std::filesystem::path& folder);
   // From here on a new version of `source` is there, incomplete, without passages, in place of one
   // that had begun. It is not searched, an older complete one is. Returns its id.

@@ -8,9 +8,12 @@
 #include <fstream>
 #include <functional>
 #include <random>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/barrier.h"
 #include "common/files.h"
+#include "common/sqlite.h"
 #include "executors/retrieval/filter.h"
 
 namespace flowmesh::retrieval {
@@ -255,6 +258,8 @@ TEST_F(StoreTest, SourcesBelowAFolderAndTheirEnd) {
     Add(name, {{name, Json::object(), {1, 0, 0}}});
   }
   EXPECT_THAT(*store_->SourcesBelow("/docs"), ElementsAre("/docs/a", "/docs/sub/b"));
+  ASSERT_TRUE(store_->Begin({.name = "/docs/begun"}).ok());
+  EXPECT_THAT(*store_->SourcesBelow("/docs"), ElementsAre("/docs/a", "/docs/begun", "/docs/sub/b"));
   ASSERT_TRUE(store_->Remove("/docs/a").ok());
   EXPECT_THAT(Texts({.vector = {1, 0, 0}}), ElementsAre("/docs/sub/b", "/docs_too/c"));
   EXPECT_FALSE(store_->Find("/docs/a")->has_value());
@@ -327,6 +332,51 @@ TEST_F(StoreTest, WhatAnotherProcessChangesIsFound) {
   ASSERT_TRUE(other.ok()) << other.status();
   AddTo(**other, "animals", {{"A heron", Json::object(), {1, 0, 0}}});
   EXPECT_THAT(Texts({.vector = {1, 0, 0}, .limit = 100}), ElementsAre("A heron", "A red ship"));
+}
+
+TEST_F(StoreTest, OpensAndSearchesWhileAnotherProcessWrites) {
+  Fill();
+  ASSERT_TRUE(store_->CheckEncoder({1, 2, 3}).ok());
+  store_.reset();
+  sqlite3* raw = nullptr;
+  ASSERT_EQ(sqlite3_open(path().c_str(), &raw), SQLITE_OK);
+  const SqliteDatabase writer(raw);
+  ASSERT_EQ(sqlite3_exec(raw, "BEGIN IMMEDIATE; DELETE FROM passages", nullptr, nullptr, nullptr),
+            SQLITE_OK);
+  Open();
+  ASSERT_NE(store_, nullptr);
+  EXPECT_TRUE(store_->CheckEncoder({1, 2, 3}).ok());
+  EXPECT_EQ(Texts({.vector = {1, 0, 0}}).size(), 4u);
+}
+
+TEST_F(StoreTest, ManyMayMakeItAtOnce) {
+  for (int round = 0; round < 20; ++round) {
+    const auto path = dir_ / absl::StrCat(round, ".db");
+    absl::Barrier* start = new absl::Barrier(4);
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; ++i) {
+      threads.emplace_back([&] {
+        if (start->Block()) delete start;
+        const auto store = Store::Open(path, "m", 3);
+        EXPECT_TRUE(store.ok()) << store.status();
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+  }
+}
+
+TEST_F(StoreTest, AStoreWithoutTheTablesOfWhatComesGetsThem) {
+  Fill();
+  store_.reset();
+  sqlite3* raw = nullptr;
+  ASSERT_EQ(sqlite3_open(path().c_str(), &raw), SQLITE_OK);
+  const SqliteDatabase older(raw);
+  ASSERT_EQ(sqlite3_exec(raw, "DROP TABLE coming_passages; DROP TABLE coming_sources", nullptr,
+                         nullptr, nullptr),
+            SQLITE_OK);
+  Open();
+  Add("birds", {{"A heron", Json::object(), {1, 0, 0}}});
+  EXPECT_EQ(*store_->Count(), 5);
 }
 
 TEST_F(StoreTest, AnotherModelOrFileIsRefused) {
