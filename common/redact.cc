@@ -131,8 +131,9 @@ uint64_t TextsBlanked() { return blanked; }
 std::string ShownBody(const std::string& body, const HttpRequest& request,
                       std::vector<std::string> secrets) {
   // Cut after the secrets are out: a cut through one would leave its first half.
-  const std::string shown = WithoutSecrets(body, request, std::move(secrets)).substr(0, kShownBody);
-  return shown.empty() || !IsValidUtf8(shown) ? "" : absl::StrCat(": ", shown);
+  const std::string text = WithoutSecrets(body, request, std::move(secrets));
+  const std::string_view shown = CutUtf8(text, kShownBody);
+  return shown.empty() || !IsValidUtf8(shown) ? "" : absl::StrCat(": ", ToAbsl(shown));
 }
 
 }  // namespace flowmesh

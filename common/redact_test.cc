@@ -41,6 +41,7 @@ TEST(RedactTest, AShownBodyIsShortTextWithoutHalvesOfSecrets) {
   EXPECT_EQ(ShownBody("", request, {}), "");
   EXPECT_EQ(ShownBody("\xff", request, {}), "");
   EXPECT_EQ(ShownBody("no", request, {}), ": no");
+  EXPECT_EQ(ShownBody(std::string(199, 'x') + "\u00e4", request, {}), ": " + std::string(199, 'x'));
   const std::string long_body = std::string(195, 'x') + "canary-token";
   EXPECT_EQ(ShownBody(long_body, request, {"canary-token"}), ": " + std::string(195, 'x') + "***");
 }
