@@ -169,6 +169,8 @@ void Sidecar::MakeParts() {
     options.on_state = [this](redis::State state, const std::string& reason) {
       OnRedisState(state, reason);
     };
+    // The client tells of its state from its own thread, and may do so before it is stored here.
+    absl::MutexLock lock(&mutex_);
     redis_ = std::make_unique<redis::Client>(*config_.redis, std::move(options));
     publisher_ = std::make_unique<RedisPublisher>(*redis_);
   } else {
@@ -247,6 +249,11 @@ ExitCode Sidecar::Run() {
 bool Sidecar::IsSuperseded() const {
   absl::MutexLock lock(&mutex_);
   return superseded_;
+}
+
+bool Sidecar::IsCutShort() const {
+  absl::MutexLock lock(&mutex_);
+  return CutShortLocked();
 }
 
 void Sidecar::RequestDrain(int count) {
@@ -394,7 +401,10 @@ void Sidecar::OnRedisState(redis::State state, const std::string& reason) {
     absl::MutexLock lock(&mutex_);
     woken_ = true;
   } else {
-    publisher_->Hold();
+    {
+      absl::MutexLock lock(&mutex_);  // the publisher may be in the making
+      publisher_->Hold();
+    }
     LogWarning("Redis at {}: {}", config_.redis->ToString(), reason);
   }
 }
@@ -412,15 +422,11 @@ void Sidecar::Drain() {
   LogInfo("draining: running tasks get {} to end", absl::FormatDuration(config_.drain_timeout));
   for (const auto& worker : workers_) worker->StartDrain();
   const absl::Duration deadline = clock_.Monotonic() + config_.drain_timeout;
-  const auto cut_short = [this] {
-    absl::MutexLock lock(&mutex_);
-    return CutShortLocked();
-  };
   const auto all_drained = [&](absl::Duration until) {
     bool drained = true;
     for (const auto& worker : workers_) {
       while (!worker->WaitDrained(absl::Milliseconds(50))) {
-        if (clock_.Monotonic() >= until || cut_short()) break;
+        if (clock_.Monotonic() >= until || IsCutShort()) break;
       }
       drained = drained && worker->WaitDrained(absl::ZeroDuration());
     }
@@ -433,13 +439,30 @@ void Sidecar::Drain() {
     all_drained(begin + kGiveUpTimeout);
   }
   if (redis_) {
-    // An UNREGISTER that overtakes the last terminal event would make a finished task run again.
+    // An UNREGISTER that overtakes a terminal event would make a finished task run again.
+    if (!AwaitReceipts(deadline)) return;
     absl::MutexLock lock(&mutex_);
     clock_.Await(mutex_, absl::Condition(this, &Sidecar::CutShortLocked),
                  std::max(announcer_->last_received() + kUnregisterPause - clock_.Monotonic(),
                           absl::ZeroDuration()));
   }
   Unregister();
+}
+
+// Terminal events are published again all the while. Those that nobody received until then stay in
+// the journal for the next start, which UNREGISTER would clear.
+bool Sidecar::AwaitReceipts(absl::Duration until) {
+  while (!announcer_->WaitEmpty(
+      std::clamp(until - clock_.Monotonic(), absl::ZeroDuration(), absl::Milliseconds(50)))) {
+    if (IsCutShort()) return true;
+    if (clock_.Monotonic() < until) continue;
+    LogWarning(
+        "{} terminal events were received by nobody in the drain time: the next start publishes "
+        "them, and nothing is unregistered",
+        announcer_->pending());
+    return false;
+  }
+  return true;
 }
 
 void Sidecar::GiveUp() {

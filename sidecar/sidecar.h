@@ -69,11 +69,14 @@ class Sidecar {
   bool WaitUntil(const std::function<bool()>& reached);
   // PROTOCOL.md 2.7; cut short when another process takes an id.
   void Drain();
+  // False: not all terminal events were received by then; true as well when the drain is cut short.
+  bool AwaitReceipts(absl::Duration until);
   // Of all workers at once, within a bound.
   void GiveUp();
   bool MayUnregister();
   void Unregister();
   bool IsSuperseded() const;
+  bool IsCutShort() const;
 
   void OnMessage(std::string_view channel, std::string_view payload);
   void OnTaskMessage(std::string_view payload);

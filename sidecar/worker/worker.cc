@@ -300,7 +300,9 @@ void Worker::StartDrain() {
 }
 
 bool Worker::DrainedLocked() const {
-  return running_ == nullptr && deliveries_.empty() && delivering_.empty() && untold_ == 0;
+  if (running_ != nullptr || !delivering_.empty()) return false;
+  // Before the registration nothing is delivered or told: it is left to the next life.
+  return !registered_ || (deliveries_.empty() && untold_ == 0);
 }
 
 bool Worker::WaitDrained(absl::Duration timeout) const {

@@ -80,15 +80,19 @@ std::map<std::string, std::string> ScriptedRank() {
            absl::StrCat(std::getenv("FLOWMESH_BIN_DIR"), "/../tests/scripted_rank")}};
 }
 
-// Waits until the journal holds so many tasks.
-bool WaitForJournal(Line& line, int tasks) {
+bool WaitForMetric(Line& line, const std::string& name, int value) {
   HttpRequest request;
   request.url = line.metrics_url() + "/metrics";
   return Eventually([&] {
     const absl::StatusOr<HttpResponse> response = HttpClient().Send(request);
     return response.ok() &&
-           absl::StrContains(response->body, absl::StrCat("flowmesh_journal_open_tasks ", tasks));
+           absl::StrContains(response->body, absl::StrCat("\n", name, " ", value, "\n"));
   });
+}
+
+// Waits until the journal holds so many tasks.
+bool WaitForJournal(Line& line, int tasks) {
+  return WaitForMetric(line, "flowmesh_journal_open_tasks", tasks);
 }
 
 // A fresh task succeeds; empty, or what is wrong.
@@ -327,6 +331,76 @@ TEST_F(Promises, P14_WithoutRedisNothingIsGivenBackAndTheNextLifeGoesOn) {
   const auto end = line.events().WaitForTerminal(id);
   ASSERT_TRUE(end) << line.sidecar().Output();
   EXPECT_EQ((*end)["type"], "TASK_SUCCEEDED");
+  ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
+  EXPECT_EQ(ProveRecovery(line), "");
+}
+
+// UNREGISTER makes the orchestrator run again what it believes to be running.
+TEST_F(Promises, P14_UnregisterDoesNotOvertakeAnEndThatNobodyHasReceived) {
+  Line line({.sidecar_env = {{"TERMINAL_EVENT_FLOOR_MS", "0"}}});
+  line.StopObserving();
+  const std::string id = line.Dispatch(kEcho);
+  // Tried, and in a pause that is longer than the end of a worker with nothing to tell.
+  ASSERT_TRUE(WaitForMetric(line, "flowmesh_terminal_event_retries_total", 3));
+  line.sidecar().process().Signal(SIGTERM);
+  ASSERT_TRUE(line.WaitForStatus("STOPPING", "w"));
+  line.ObserveAgain();
+  ASSERT_TRUE(line.events().WaitFor([](const Json& e) { return e["type"] == "UNREGISTER"; }))
+      << line.sidecar().Output();
+  const auto told = line.events().Timed(
+      [](const Json& e) { return e["type"] == "TASK_SUCCEEDED" || e["type"] == "UNREGISTER"; });
+  ASSERT_THAT(told, SizeIs(2)) << line.sidecar().Output();
+  EXPECT_EQ(told[0].second["task_id"], id);
+  EXPECT_GE(told[1].first - told[0].first, absl::Milliseconds(900));
+  const auto status = line.sidecar().process().Wait(absl::Seconds(10));
+  ASSERT_TRUE(status) << line.sidecar().Output();
+  EXPECT_TRUE(status->ok()) << status->ToString();
+  EXPECT_EQ(line.redis().Command({"EXISTS", "worker:w"}), 0);
+  RestartUntilIdle(line);
+  EXPECT_EQ(ProveRecovery(line), "");
+}
+
+TEST_F(Promises, P14_AnEndThatNobodyReceivesIsLeftToTheNextLife) {
+  Line line({.sidecar_env = {{"DRAIN_TIMEOUT_SEC", "1"}}});
+  line.StopObserving();
+  const std::string id = line.Dispatch(kEcho);
+  ASSERT_TRUE(WaitForMetric(line, "flowmesh_terminal_events_pending", 1));
+  line.sidecar().process().Signal(SIGTERM);
+  const auto status = line.sidecar().process().Wait(absl::Seconds(8));
+  ASSERT_TRUE(status) << line.sidecar().Output();
+  EXPECT_TRUE(status->ok()) << status->ToString();
+  // The orchestrator's watchdog finds the task, should there be no next life.
+  EXPECT_EQ(line.redis().Command({"SISMEMBER", "workers:ids", "w"}), 1);
+  line.ObserveAgain();
+  line.StartSidecar();
+  const auto end = line.events().WaitForTerminal(id);
+  ASSERT_TRUE(end) << line.sidecar().Output();
+  EXPECT_EQ((*end)["type"], "TASK_SUCCEEDED");
+  EXPECT_EQ(Runs(line, id), 1);
+  ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
+  EXPECT_EQ(ProveRecovery(line), "");
+}
+
+TEST_F(Promises, P14_ADrainBeforeRedisIsThereWaitsForNothing) {
+  Line line;
+  line.executor("e0").Freeze();
+  const std::string id = line.Dispatch(kEcho);
+  ASSERT_TRUE(line.events().WaitForStarted(id));
+  line.server().Kill();
+  line.executor("e0").process().Signal(SIGCONT);
+  ASSERT_TRUE(WaitForMetric(line, "flowmesh_terminal_events_pending", 1));
+  Kill(line);
+  line.StartSidecar();
+  ASSERT_TRUE(line.sidecar().WaitForOutput("its end is told")) << line.sidecar().Output();
+  ASSERT_TRUE(line.sidecar().WaitForOutput("listens on"));
+  line.sidecar().process().Signal(SIGTERM);
+  const auto status = line.sidecar().process().Wait(absl::Seconds(8));
+  ASSERT_TRUE(status) << line.sidecar().Output();
+  EXPECT_TRUE(status->ok()) << status->ToString();
+  line.server().Start();
+  line.ObserveAgain();
+  line.StartSidecar();
+  EXPECT_TRUE(line.events().WaitForTerminal(id)) << line.sidecar().Output();
   ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
   EXPECT_EQ(ProveRecovery(line), "");
 }
