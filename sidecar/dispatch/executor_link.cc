@@ -67,6 +67,7 @@ struct ExecutorLink::Stream {
   const absl::Duration started;
   absl::Duration last_event = started;
   bool begun = false;   // the executor has sent an event: it knows the task
+  std::string sent_to;  // the first instance that got it for certain
   uint64_t next = 0;    // sequence to go on from
   grpc::Status broken;  // why the last stream ended without an end of the task
 };
@@ -251,6 +252,11 @@ std::optional<TaskEnd> ExecutorLink::CancelledEnd(bool is_gone) const {
   return Failure(v1::TaskFailed::CANCELLED, *cancelled_);
 }
 
+bool ExecutorLink::HasRestartedSince(const std::string& instance_id) const {
+  absl::MutexLock lock(&mutex_);
+  return !instance_id.empty() && description_->instance_id() != instance_id;
+}
+
 // Nobody answered a health check in vain: it is the task that makes no step.
 TaskEnd ExecutorLink::EndHung(const std::string& task_id) {
   const absl::StatusOr<bool> ended = Cancel(task_id, kHungGrace, "it hangs");
@@ -294,6 +300,11 @@ std::optional<TaskEnd> ExecutorLink::Follow(const v1::ExecuteRequest& request, S
     absl::MutexLock lock(&mutex_);
     if (stopping_) return Failure(v1::TaskFailed::INTERNAL, "the sidecar is stopping");
     task_call_ = &context;
+    // Without a connection the call may meet nobody, or an instance not yet described.
+    const bool connected = channel_->GetState(/*try_to_connect=*/false) == GRPC_CHANNEL_READY;
+    if (stream.sent_to.empty() && connected && description_) {
+      stream.sent_to = description_->instance_id();
+    }
   }
   std::unique_ptr<grpc::ClientReader<v1::TaskEvent>> reader;
   if (stream.begun) {
@@ -336,24 +347,27 @@ std::optional<TaskEnd> ExecutorLink::AfterBreak(const v1::ExecuteRequest& reques
         return EndHung(request.task_id());
       }
       break;
-    case grpc::StatusCode::INVALID_ARGUMENT:
-    case grpc::StatusCode::UNIMPLEMENTED:
-    case grpc::StatusCode::INTERNAL:
-      return Failure(v1::TaskFailed::INTERNAL,
-                     absl::StrCat("executor ", name_, ": ", status.error_message()));
+    case grpc::StatusCode::FAILED_PRECONDITION:
     case grpc::StatusCode::RESOURCE_EXHAUSTED:
       // Once the task runs this is gRPC's own word for an event beyond the message limit. Before,
-      // the executor is busy with a task that is not ours: that ends, or it is not for us alone.
+      // the executor drains, or is busy with a task that is not ours: that ends, or it is not for
+      // us alone.
       if (stream.begun) return Failure(v1::TaskFailed::TASK_ERROR, status.error_message());
       if (std::optional<TaskEnd> end = CancelledEnd(/*is_gone=*/true)) return end;
       if (clock_.Monotonic() - stream.started > options_.lost_limit) {
         return Failure(v1::TaskFailed::TASK_ERROR,
                        absl::StrCat("executor ", name_, " stays busy: ", status.error_message()));
       }
+      stream.sent_to.clear();  // it was not taken
       if (!Pause(kBusyPause)) return Lost("the sidecar stops");
       return std::nullopt;
-    default:
+    case grpc::StatusCode::UNAVAILABLE:
+    case grpc::StatusCode::CANCELLED:
       break;
+    default:
+      // The executor's own word, which it would say again.
+      return Failure(v1::TaskFailed::INTERNAL,
+                     absl::StrCat("executor ", name_, ": ", FromGrpc(status).ToString()));
   }
   if (status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) {
     LogWarning("task {}: the stream from executor {} broke: {}", request.task_id(), name_,
@@ -362,13 +376,16 @@ std::optional<TaskEnd> ExecutorLink::AfterBreak(const v1::ExecuteRequest& reques
   // The watcher may not have noticed yet; without a pause this would spin until it does.
   if (!Pause(kBusyPause)) return Lost("the sidecar stops");
   const bool is_back = WaitAvailable(options_.lost_limit);
-  if (std::optional<TaskEnd> end = CancelledEnd(/*is_gone=*/false)) return end;
+  // One that has not begun is not sent again once it is cancelled.
+  if (std::optional<TaskEnd> end = CancelledEnd(/*is_gone=*/!stream.begun)) return end;
   if (!is_back) {
     absl::MutexLock lock(&mutex_);
     owed_cancel_ = request.task_id();
     return Lost(status.error_code() == grpc::StatusCode::CANCELLED ? "it does not answer"
                                                                    : status.error_message());
   }
+  // Its first event may never have left an executor that the task has ended.
+  if (!stream.begun && HasRestartedSince(stream.sent_to)) return Lost("it restarted");
   return std::nullopt;
 }
 

@@ -96,6 +96,7 @@ class ExecutorLink {
   std::optional<TaskEnd> AfterBreak(const v1::ExecuteRequest& request, Stream& stream);
   TaskEnd EndHung(const std::string& task_id);
   TaskEnd Lost(const std::string& why) const;
+  bool HasRestartedSince(const std::string& instance_id) const;  // false when that is empty
   // The end of a task that was cancelled and for which nobody answers.
   std::optional<TaskEnd> CancelledEnd(bool is_gone) const;
   bool StoppingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_; }

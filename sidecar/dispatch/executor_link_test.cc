@@ -27,15 +27,18 @@ class ScriptedExecutor final : public v1::Executor::Service {
     Await(context, [this] { return !stuck_; });
     absl::MutexLock lock(&mutex_);
     response->set_running_task_id(running_);
+    response->set_instance_id(instance_id_);
     return grpc::Status::OK;
   }
   grpc::Status Execute(grpc::ServerContext* context, const v1::ExecuteRequest* request,
                        grpc::ServerWriter<v1::TaskEvent>* writer) override {
     {
       absl::MutexLock lock(&mutex_);
+      ++executes_;
+      if (!refusal_.ok()) return refusal_;
       running_ = request->task_id();
       events_.clear();
-      AddLocked().mutable_started();
+      if (!mute_) AddLocked().mutable_started();
     }
     return Follow(context, 0, writer);
   }
@@ -63,6 +66,21 @@ class ScriptedExecutor final : public v1::Executor::Service {
     absl::MutexLock lock(&mutex_);
     stuck_ = stuck;
   }
+  // Does not take tasks.
+  void Refuse(grpc::Status refusal) {
+    absl::MutexLock lock(&mutex_);
+    refusal_ = std::move(refusal);
+  }
+  // Says nothing of a task, not even that it has begun.
+  void SetMute() {
+    absl::MutexLock lock(&mutex_);
+    mute_ = true;
+  }
+  // What another process in its place is called.
+  void SetInstance(const std::string& id) {
+    absl::MutexLock lock(&mutex_);
+    instance_id_ = id;
+  }
   void Say(const std::string& text) {
     absl::MutexLock lock(&mutex_);
     AddLocked().mutable_log_line()->set_text(text);
@@ -75,6 +93,10 @@ class ScriptedExecutor final : public v1::Executor::Service {
   std::vector<std::string> cancels() const {
     absl::MutexLock lock(&mutex_);
     return cancels_;
+  }
+  int executes() const {
+    absl::MutexLock lock(&mutex_);
+    return executes_;
   }
   bool runs() const {
     absl::MutexLock lock(&mutex_);
@@ -112,6 +134,10 @@ class ScriptedExecutor final : public v1::Executor::Service {
 
   mutable absl::Mutex mutex_;
   bool stuck_ ABSL_GUARDED_BY(mutex_) = false;
+  bool mute_ ABSL_GUARDED_BY(mutex_) = false;
+  grpc::Status refusal_ ABSL_GUARDED_BY(mutex_);
+  std::string instance_id_ ABSL_GUARDED_BY(mutex_) = "first";
+  int executes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::string running_ ABSL_GUARDED_BY(mutex_);
   std::vector<v1::TaskEvent> events_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> cancels_ ABSL_GUARDED_BY(mutex_);
@@ -119,13 +145,16 @@ class ScriptedExecutor final : public v1::Executor::Service {
 
 class ExecutorLinkTest : public ::testing::Test {
  protected:
-  void Start(ExecutorLinkOptions options) {
+  void Serve() {
     server_ =
         RpcServer::Start({.variable = "EXECUTOR_LISTEN",
                           .listen = ParseEndpoint("unix:" + (dir_ / "e.sock").string()).value(),
                           .service_name = v1::Executor::service_full_name()},
                          executor_)
             .value();
+  }
+  void Start(ExecutorLinkOptions options) {
+    Serve();
     link_ = std::make_unique<ExecutorLink>("e0", server_->target(), options, Clock::Real(), [] {});
     link_->Start();
     ASSERT_TRUE(link_->WaitAvailable(absl::Seconds(20)));
@@ -145,7 +174,7 @@ class ExecutorLinkTest : public ::testing::Test {
         if (event.has_log_line()) lines_.push_back(event.log_line().text());
       });
     });
-    EXPECT_TRUE(Eventually([&] { return executor_.runs(); }));
+    EXPECT_TRUE(Eventually([&] { return executor_.executes() > 0; }));
     return run;
   }
   static v1::TaskFailed FailureOf(TaskEnd end) {
@@ -233,6 +262,57 @@ TEST_F(ExecutorLinkTest, ACancelledTaskDoesNotWaitForAnExecutorThatIsAway) {
   const v1::TaskFailed failed = FailureOf(run.get());
   EXPECT_EQ(failed.code(), v1::TaskFailed::CANCELLED);
   EXPECT_EQ(failed.message(), "no longer wanted");
+}
+
+// As that of a Python executor whose handler throws.
+TEST_F(ExecutorLinkTest, AnAnswerThatSaysNoFailsTheTaskAtOnce) {
+  Start({});
+  executor_.Refuse({grpc::StatusCode::UNKNOWN, "Exception calling application: no such model"});
+  std::future<TaskEnd> run = Run();
+  EXPECT_EQ(run.wait_for(std::chrono::seconds(10)), std::future_status::ready);
+  link_->Stop();
+  const v1::TaskFailed failed = FailureOf(run.get());
+  EXPECT_EQ(failed.code(), v1::TaskFailed::INTERNAL);
+  EXPECT_EQ(failed.message(), "executor e0: UNKNOWN: Exception calling application: no such model");
+  EXPECT_EQ(executor_.executes(), 1);
+}
+
+TEST_F(ExecutorLinkTest, ADrainingExecutorIsAskedAgain) {
+  Start({});
+  executor_.Refuse({grpc::StatusCode::FAILED_PRECONDITION, "the executor is stopping"});
+  std::future<TaskEnd> run = Run();
+  executor_.SetInstance("second");
+  executor_.Refuse(grpc::Status::OK);
+  ASSERT_TRUE(Eventually([&] { return executor_.runs(); }));
+  executor_.Finish();
+  EXPECT_TRUE(std::holds_alternative<v1::TaskFinished>(run.get()));
+}
+
+TEST_F(ExecutorLinkTest, ATaskThatEndsItsExecutorBeforeItsFirstEventIsNotSentToTheNext) {
+  Start(Watched());
+  executor_.SetMute();
+  std::future<TaskEnd> run = Run();
+  server_->Shutdown();
+  ASSERT_TRUE(WaitUntilAway());
+  server_.reset();
+  executor_.SetInstance("second");
+  Serve();
+  EXPECT_EQ(run.wait_for(std::chrono::seconds(10)), std::future_status::ready);
+  link_->Stop();
+  const v1::TaskFailed failed = FailureOf(run.get());
+  EXPECT_EQ(failed.code(), v1::TaskFailed::RANK_DIED);
+  EXPECT_EQ(failed.message(), "executor e0 was lost while the task ran: it restarted");
+  EXPECT_EQ(executor_.executes(), 1);
+}
+
+TEST_F(ExecutorLinkTest, ACancelledTaskIsNotSentAgain) {
+  Start({});
+  executor_.Refuse({grpc::StatusCode::UNAVAILABLE, "not now"});
+  std::future<TaskEnd> run = Run();
+  EXPECT_FALSE(link_->Cancel("t", absl::ZeroDuration(), "no longer wanted").value());
+  EXPECT_EQ(run.wait_for(std::chrono::seconds(10)), std::future_status::ready);
+  link_->Stop();
+  EXPECT_EQ(FailureOf(run.get()).code(), v1::TaskFailed::CANCELLED);
 }
 
 TEST_F(ExecutorLinkTest, ACancelThatNobodyAnswersCanBeAbandoned) {
