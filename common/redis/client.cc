@@ -38,6 +38,12 @@ void Client::Wake() const {
   [[maybe_unused]] const ssize_t written = ::write(wake_.get(), &one, sizeof(one));
 }
 
+// Unread, it would end each wait that follows.
+void Client::TakeWakeUp() const {
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t got = ::read(wake_.get(), &count, sizeof(count));
+}
+
 State Client::state() const {
   absl::MutexLock lock(&mutex_);
   return state_;
@@ -140,6 +146,7 @@ bool Client::Pause(absl::Duration duration) {
     if (left <= absl::ZeroDuration()) return true;
     pollfd wait{wake_.get(), POLLIN, 0};
     ::poll(&wait, 1, PollMilliseconds(left));
+    if (wait.revents != 0) TakeWakeUp();
   }
 }
 
@@ -187,10 +194,7 @@ absl::Status Client::Serve(Connection& connection, State& state) {
         {connection.fd(), static_cast<short>(unsent.empty() ? POLLIN : POLLIN | POLLOUT), 0},
         {wake_.get(), POLLIN, 0}};
     ::poll(waits, 2, PollMilliseconds(due - Now()));
-    if (waits[1].revents != 0) {
-      uint64_t count = 0;
-      [[maybe_unused]] const ssize_t got = ::read(wake_.get(), &count, sizeof(count));
-    }
+    if (waits[1].revents != 0) TakeWakeUp();
     const absl::Duration now = Now();
     if ((waits[0].revents & ~POLLOUT) != 0) {
       heard = now;

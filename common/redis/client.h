@@ -75,6 +75,7 @@ class Client {
   void FailAll(const absl::Status& why);
   void SetState(State state, const std::string& reason);
   void Wake() const;
+  void TakeWakeUp() const;
   void OnMoved();
   bool Pause(absl::Duration duration);  // false when stopping; short when the master moved
 

@@ -2,8 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/socket.h>
 
 #include <ctime>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
@@ -11,6 +13,7 @@
 #include "common/endpoint.h"
 #include "common/redis/client.h"
 #include "common/redis/state_log.h"
+#include "common/test_listener.h"
 #include "tests/integration/eventually.h"
 #include "tests/integration/redis_peer.h"
 
@@ -74,6 +77,38 @@ TEST(ClientFaultsTest, AConnectionThatTheServerKillsIsMadeAgain) {
   }
   ASSERT_TRUE(states.WaitFor(State::kReady, 4));
   EXPECT_TRUE(Answers(client));
+}
+
+// A command that comes in while the connection breaks wakes nobody any more.
+TEST(ClientFaultsTest, AWakeUpLeftOverFromAConnectionDoesNotSpinInThePauses) {
+  TestListener listener;
+  std::thread server([&] {
+    char command[256];
+    const auto answer = [&](std::string_view reply) {
+      const UniqueFd peer = listener.Accept();
+      for (const std::string_view part : {std::string_view("+PONG\r\n"), reply}) {
+        EXPECT_GT(::recv(peer.get(), command, sizeof(command), 0), 0);
+        EXPECT_EQ(::send(peer.get(), part.data(), part.size(), MSG_NOSIGNAL),
+                  static_cast<ssize_t>(part.size()));
+      }
+      // The client breaks it off.
+      while (::recv(peer.get(), command, sizeof(command), 0) > 0) {
+      }
+    };
+    answer("+x\r\nno Redis\r\n");
+    for (int i = 0; i < 4; ++i) (void)listener.Accept();  // tries that end in pauses
+  });
+  Address address;
+  address.host = "127.0.0.1";
+  address.port = listener.port();
+  StateLog states;
+  Client client(address, states.Listen());
+  ASSERT_TRUE(states.WaitFor(State::kReady));
+  const std::clock_t cpu = std::clock();
+  client.Post({{"ECHO", "x"}}, [&](const Replies&) { client.Post({{"PING"}}); });
+  server.join();
+  // Of pauses of 1.5 s in all, less the jitter.
+  EXPECT_LT(std::clock() - cpu, CLOCKS_PER_SEC / 5);
 }
 
 TEST(ClientFaultsTest, ARestartedServerIsFoundAgain) {
