@@ -273,6 +273,9 @@ bool Orchestrator::DispatchPass() {
         break;
       case Outcome::kRefused:
         return false;
+      case Outcome::kMoved:
+        Wake();  // for another pass
+        return true;
     }
   }
   if (candidates->empty()) CheckQueueFrom(place);
@@ -390,7 +393,7 @@ Orchestrator::Outcome Orchestrator::TryDispatch(const TaskRecord& record,
   dispatch.envelope =
       BuildEnvelope(record, *std::move(document), std::move(children), dispatch.worker);
   candidates.erase(candidates.begin() + static_cast<std::ptrdiff_t>(*choice));
-  return Publish(dispatch) ? Outcome::kLeft : Outcome::kRefused;
+  return Publish(dispatch);
 }
 
 void Orchestrator::MarkDispatched(const Dispatch& dispatch) {
@@ -398,10 +401,11 @@ void Orchestrator::MarkDispatched(const Dispatch& dispatch) {
   table_.MarkDispatched(dispatch.task_id, dispatch.worker, dispatch.children, clock_.Now());
 }
 
-bool Orchestrator::Publish(const Dispatch& dispatch) {
+Orchestrator::Outcome Orchestrator::Publish(const Dispatch& dispatch) {
   {
     absl::MutexLock lock(&mutex_);
-    table_.Take(dispatch.task_id, dispatch.children);
+    // A task that was believed lost may have been told done while it was rendered.
+    if (!table_.Take(dispatch.task_id, dispatch.children)) return Outcome::kMoved;
   }
   // The record is marked first, so that no event can find it unmarked; the reference marks it after
   // PUBLISH has returned, which `late_order_delay` reproduces.
@@ -414,7 +418,7 @@ bool Orchestrator::Publish(const Dispatch& dispatch) {
     LogWarning("task {} not dispatched: {}", dispatch.task_id, reason);
     absl::MutexLock lock(&mutex_);
     table_.AttemptFailed(dispatch.task_id, "", reason, clock_.Now());
-    return false;
+    return Outcome::kRefused;
   }
   if (config_.late_order_delay) {
     absl::SleepFor(*config_.late_order_delay);
@@ -427,7 +431,7 @@ bool Orchestrator::Publish(const Dispatch& dispatch) {
   if (const absl::Status status = workers_.SetStatus(dispatch.worker, "RUNNING"); !status.ok()) {
     LogWarning("worker {} not marked RUNNING: {}", dispatch.worker, Message(status));
   }
-  return true;
+  return Outcome::kLeft;
 }
 
 }  // namespace flowmesh::orchestrator

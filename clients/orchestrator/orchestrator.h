@@ -73,6 +73,7 @@ class Orchestrator {
     kStays,    // it waits for a worker or a result
     kLeft,     // dispatched, or failed for good
     kRefused,  // publishing failed: an attempt is gone, and the next needs a pause
+    kMoved,    // an event has changed the queue meanwhile
   };
 
   void DispatchLoop();
@@ -93,7 +94,7 @@ class Orchestrator {
                        std::vector<std::string>& ids) const;
   std::string BuildEnvelope(const TaskRecord& record, Json document, Json children,
                             const std::string& worker) const;
-  bool Publish(const Dispatch& dispatch);
+  Outcome Publish(const Dispatch& dispatch);
   void MarkDispatched(const Dispatch& dispatch);
 
   void OnRedisState(redis::State state, const std::string& reason);

@@ -166,8 +166,12 @@ void TaskTable::Reset(TaskRecord& record) {
   record.waiting_for.clear();
 }
 
-void TaskTable::Take(const std::string& id, const std::vector<std::string>& children) {
+bool TaskTable::Take(const std::string& id, const std::vector<std::string>& children) {
   TaskRecord& parent = *Get(id);
+  const bool all_wait =
+      parent.queued && std::all_of(children.begin(), children.end(),
+                                   [&](const std::string& child) { return Get(child)->queued; });
+  if (!all_wait) return false;
   RemoveReady(parent);
   parent.in_flight = true;
   parent.merged_children = children;
@@ -177,6 +181,7 @@ void TaskTable::Take(const std::string& id, const std::vector<std::string>& chil
     child.in_flight = true;
     child.merged_parent_id = id;
   }
+  return true;
 }
 
 void TaskTable::MarkDispatched(const std::string& id, const std::string& worker,

@@ -87,8 +87,9 @@ class TaskTable {
 
   void NoteWaiting(const std::string& id, std::string reason);
 
-  // Takes a ready task and its merged children out of the queue; MarkDispatched follows.
-  void Take(const std::string& id, const std::vector<std::string>& children);
+  // Takes a ready task and its merged children out of the queue; MarkDispatched follows. False,
+  // with nothing taken, when one of them stands there no longer: an event has moved it.
+  bool Take(const std::string& id, const std::vector<std::string>& children);
   // Records a dispatch. Unconditional, so that the reference's late order shows its trap.
   void MarkDispatched(const std::string& id, const std::string& worker,
                       const std::vector<std::string>& children, absl::Time now);

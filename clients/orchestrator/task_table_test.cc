@@ -139,6 +139,21 @@ TEST_F(TaskTableTest, ALateSuccessOfARequeuedTaskIsTaken) {
   EXPECT_THAT(Ready(), IsEmpty());
 }
 
+// The dispatcher renders without the lock.
+TEST_F(TaskTableTest, WhatAnEventHasMovedIsNotTaken) {
+  const std::string p = AddInference("p");
+  const std::string c1 = AddInference("c1");
+  const std::string c2 = AddInference("c2");
+  table_.Succeeded(c2, Now());
+  EXPECT_FALSE(table_.Take(p, {c1, c2}));
+  EXPECT_THAT(Ready(), ElementsAre(p, c1));
+  EXPECT_THAT(Record(p).merged_children, IsEmpty());
+  table_.Succeeded(p, Now());
+  EXPECT_FALSE(table_.Take(p, {c1}));
+  EXPECT_EQ(Record(c1).merged_parent_id, "");
+  EXPECT_TRUE(table_.Take(c1, {}));
+}
+
 TEST_F(TaskTableTest, OnlyTheHolderCanFailATask) {
   const std::string id = AddEcho();
   EXPECT_FALSE(table_.IsRunningOn(Record(id), "w"));
