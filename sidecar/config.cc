@@ -158,8 +158,9 @@ void ReadArchive(EnvReader& env, SidecarConfig& config) {
                      "of archives: 0 (stored) to 9"),
       0, 9));
   const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
-  const int64_t threads = env.LenientInt("MODEL_ARCHIVE_PIGZ_THREADS", processors, 1,
-                                         "that compress archives; default: all processors");
+  const int64_t threads =
+      env.LenientInt("MODEL_ARCHIVE_PIGZ_THREADS", processors, 1,
+                     "that compress archives; default: all processors; 16 at most without pigz");
   archive.threads = parallel ? static_cast<int>(std::min<int64_t>(threads, 1 << 10)) : 1;
   archive.tar_program =
       env.String("MODEL_ARCHIVE_TAR_BIN", "", "tar to use for archives; empty: none is needed");

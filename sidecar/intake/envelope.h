@@ -32,7 +32,8 @@ struct Envelope {
 struct ForeignMessage {};
 // Nobody's: counted, logged and dropped.
 struct BadMessage {
-  std::string reason;  // `not_json`, `not_utf8`, `no_task_id`, `too_large`: a metric's label
+  // A metric's label: `not_json`, `not_utf8`, `not_a_map`, `no_task_id`, `too_large`.
+  std::string reason;
   std::string detail;
 };
 using Intake = std::variant<Envelope, ForeignMessage, BadMessage>;
