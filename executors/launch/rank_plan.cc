@@ -43,21 +43,6 @@ absl::StatusOr<std::vector<std::string>> DeviceEntries(const Field& field) {
   return entries;
 }
 
-// The GPU that `entry` names: a place, or the beginning of one UUID only.
-std::optional<std::string> FindGpu(std::string_view entry, const std::vector<std::string>& gpus) {
-  size_t place = 0;
-  if (absl::SimpleAtoi(ToAbsl(entry), &place)) {
-    return place < gpus.size() ? std::optional(gpus[place]) : std::nullopt;
-  }
-  std::optional<std::string> found;
-  for (const std::string& uuid : gpus) {
-    if (entry.empty() || uuid.compare(0, entry.size(), entry) != 0) continue;
-    if (found) return std::nullopt;
-    found = uuid;
-  }
-  return found;
-}
-
 absl::StatusOr<std::vector<std::string>> VisibleDevices(const Field& training,
                                                         const std::vector<std::string>& gpus) {
   const Field field = training["visible_devices"];
@@ -65,15 +50,16 @@ absl::StatusOr<std::vector<std::string>> VisibleDevices(const Field& training,
   ASSIGN_OR_RETURN(const std::vector<std::string> entries, DeviceEntries(field));
   std::vector<std::string> devices;
   for (const std::string& entry : entries) {
-    const std::optional<std::string> gpu = FindGpu(entry, gpus);
-    if (!gpu) {
+    const std::optional<size_t> place = FindGpu(entry, gpus);
+    if (!place) {
       return field.Error(absl::StrCat("expected places of 0 to ", gpus.size() - 1,
                                       " or UUIDs of this worker's GPUs, got '", entry, "'"));
     }
-    if (std::find(devices.begin(), devices.end(), *gpu) != devices.end()) {
+    const std::string& gpu = gpus[*place];
+    if (std::find(devices.begin(), devices.end(), gpu) != devices.end()) {
       return field.Error(absl::StrCat("names the GPU '", entry, "' twice"));
     }
-    devices.push_back(*gpu);
+    devices.push_back(gpu);
   }
   return devices;
 }
@@ -121,6 +107,21 @@ absl::Status PlanOnGpus(const Json& document, const Field& spec, std::string_vie
 }
 
 }  // namespace
+
+std::optional<size_t> FindGpu(std::string_view entry, const std::vector<std::string>& uuids) {
+  constexpr size_t kLeast = 5;  // `GPU-` and a digit
+  size_t place = 0;
+  if (absl::SimpleAtoi(ToAbsl(entry), &place)) {
+    return place < uuids.size() ? std::optional(place) : std::nullopt;
+  }
+  std::optional<size_t> found;
+  for (size_t i = 0; i < uuids.size(); ++i) {
+    if (entry.size() < kLeast || !uuids[i].starts_with(entry)) continue;
+    if (found) return std::nullopt;
+    found = i;
+  }
+  return found;
+}
 
 absl::StatusOr<RankPlan> PlanRanks(const Json& document, const std::vector<std::string>& gpus) {
   const Field spec = Field(&document, "")["spec"];

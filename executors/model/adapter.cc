@@ -2,13 +2,11 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <set>
 
 #include "absl/strings/match.h"
@@ -113,12 +111,6 @@ absl::StatusOr<LoraConfig> ReadConfig(const Field& root) {
   return config;
 }
 
-at::Tensor Copied(const SafetensorsTensor& tensor) {
-  at::Tensor copy = at::empty(tensor.shape, tensor.dtype);
-  std::memcpy(copy.mutable_data_ptr(), tensor.data.data(), tensor.data.size());
-  return copy;
-}
-
 absl::Status CheckShape(const std::string& name, const at::Tensor& tensor,
                         const std::vector<int64_t>& shape) {
   if (tensor.sizes() == at::IntArrayRef(shape)) return absl::OkStatus();
@@ -143,7 +135,7 @@ absl::Status ReadTensors(const Safetensors& file, const Decoder& model, Adapter*
       if (!absl::EndsWith(name, ".bias")) {
         return absl::InvalidArgumentError(absl::StrCat("tensor ", tensor.name, ": unexpected"));
       }
-      adapter->biases[name] = Copied(tensor);
+      adapter->biases[name] = tensor.Copy();
       continue;
     }
     const std::string path(rest);
@@ -156,7 +148,7 @@ absl::Status ReadTensors(const Safetensors& file, const Decoder& model, Adapter*
     LowRank& low_rank = adapter->modules[path];
     low_rank.scale = adapter->config.ScaleOf(path);
     low_rank.dropout = adapter->config.dropout;
-    (is_a ? low_rank.a : low_rank.b) = Copied(tensor);
+    (is_a ? low_rank.a : low_rank.b) = tensor.Copy();
     RETURN_IF_ERROR(CheckShape(
         tensor.name, is_a ? low_rank.a : low_rank.b,
         is_a ? std::vector{rank, module->second->in} : std::vector{module->second->out, rank}));

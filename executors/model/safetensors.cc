@@ -1,5 +1,7 @@
 #include "executors/model/safetensors.h"
 
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -205,6 +207,12 @@ absl::StatusOr<std::vector<SafetensorsTensor>> ReadTensors(const MappedFile& fil
 }
 
 }  // namespace
+
+at::Tensor SafetensorsTensor::Copy() const {
+  at::Tensor copy = at::empty(shape, dtype);
+  std::memcpy(copy.mutable_data_ptr(), data.data(), data.size());
+  return copy;
+}
 
 absl::Status Safetensors::AddFile(const std::filesystem::path& path) {
   ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> file, MappedFile::Open(path));

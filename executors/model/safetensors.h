@@ -2,7 +2,7 @@
 // opened, so that what is read from it later is in bounds.
 #pragma once
 
-#include <c10/core/ScalarType.h>
+#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <filesystem>
@@ -24,6 +24,8 @@ struct SafetensorsTensor {
   std::vector<int64_t> shape;
   std::span<const std::byte> data;  // inside the mapped file; not aligned for old writers
   const MappedFile* file = nullptr;
+
+  at::Tensor Copy() const;  // in memory of its own
 };
 
 // Immutable; thread-safe.

@@ -2,26 +2,20 @@
 
 #include <algorithm>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "common/strings.h"
+#include "executors/launch/rank_plan.h"
 
 namespace flowmesh::executor {
 namespace {
 
-// The GPU that `entry` names: a place in `gpus`, or the unique beginning of a UUID.
-const GpuInfo* FindGpu(const std::vector<GpuInfo>& gpus, const std::string& entry) {
-  size_t place = 0;
-  if (absl::SimpleAtoi(entry, &place)) return place < gpus.size() ? &gpus[place] : nullptr;
-  const GpuInfo* found = nullptr;
-  for (const GpuInfo& gpu : gpus) {
-    if (entry.size() < 5 || gpu.uuid.compare(0, entry.size(), entry) != 0) continue;
-    if (found != nullptr) return nullptr;  // ambiguous
-    found = &gpu;
-  }
-  return found;
+const GpuInfo* GpuOf(const std::vector<GpuInfo>& gpus, const std::string& entry) {
+  std::vector<std::string> uuids;
+  for (const GpuInfo& gpu : gpus) uuids.push_back(gpu.uuid);
+  const std::optional<size_t> place = FindGpu(entry, uuids);
+  return place ? &gpus[*place] : nullptr;
 }
 
 }  // namespace
@@ -31,7 +25,7 @@ std::vector<GpuInfo> VisibleGpus(const std::vector<GpuInfo>& all,
   if (!visible_devices) return all;
   std::vector<GpuInfo> visible;
   for (const std::string& entry : SplitTrimmed(*visible_devices, ',')) {
-    const GpuInfo* gpu = FindGpu(all, entry);
+    const GpuInfo* gpu = GpuOf(all, entry);
     if (gpu == nullptr) break;
     visible.push_back(*gpu);
   }
@@ -45,7 +39,7 @@ absl::StatusOr<std::vector<GpuInfo>> SelectGpus(const std::vector<GpuInfo>& visi
   std::vector<GpuInfo> selected;
   if (word == "cpu") return selected;
   for (const std::string& entry : SplitTrimmed(devices, ',')) {
-    const GpuInfo* gpu = FindGpu(visible, entry);
+    const GpuInfo* gpu = GpuOf(visible, entry);
     if (gpu == nullptr) {
       return absl::InvalidArgumentError(
           absl::StrCat("EXECUTOR_DEVICES: expected auto, cpu, or places and UUIDs among the ",

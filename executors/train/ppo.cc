@@ -35,10 +35,8 @@ constexpr std::array kPassMetrics = {"loss/policy_avg",
 // Fewer rewards than a mini-batch of so many rows has would be whitened to noise.
 constexpr int64_t kMinWhitenedRows = 8;
 
-BatchOptions OnRank(BatchOptions options, int64_t rows, const parallel::ProcessGroup& group) {
+BatchOptions OfRows(BatchOptions options, int64_t rows) {
   options.rows = rows;
-  options.rank = group.rank();
-  options.world_size = group.world_size();
   return options;
 }
 
@@ -127,7 +125,8 @@ PpoTrainer::PpoTrainer(const PpoOptions& options, const PpoModels& models, PpoSe
       seams_(std::move(seams)),
       queries_(queries),
       group_(group),
-      plan_(OnRank(options.batches, static_cast<int64_t>(queries->size()), *group), options.steps),
+      plan_(OnRank(OfRows(options.batches, static_cast<int64_t>(queries->size())), *group),
+            options.steps),
       schedule_(options.schedule),
       optimizer_(options.optimizer, models.weights) {
   schedule_.SetTotalSteps(plan_.total_updates());

@@ -8,8 +8,8 @@
 
 namespace flowmesh::train {
 
-// What is to happen around the layers of a step; any may be empty. All are called on the thread
-// that runs the step.
+// What is to happen around the layers of a step; any may be empty. Forward ones are called on the
+// thread that runs the step, backward ones on that of the backward pass, which it waits for.
 struct LayerHooks {
   std::function<void(int layer)> before_forward;
   std::function<void(int layer)> after_forward;

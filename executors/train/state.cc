@@ -4,7 +4,6 @@
 #include <ATen/Context.h>
 #include <ATen/ops/empty.h>
 
-#include <cstring>
 #include <mutex>
 
 #include "absl/strings/str_cat.h"
@@ -56,12 +55,6 @@ void RestoreRandom(const at::Tensor& states, TrainedWeights& weights,
   at::Generator generator = GeneratorOf(weights);
   const std::lock_guard<std::mutex> lock(generator.mutex());
   generator.set_state(states[group.rank()].clone());  // it reads from the storage's begin
-}
-
-at::Tensor Copied(const model::SafetensorsTensor& tensor) {
-  at::Tensor copy = at::empty(tensor.shape, tensor.dtype);
-  std::memcpy(copy.mutable_data_ptr(), tensor.data.data(), tensor.data.size());
-  return copy;
 }
 
 absl::StatusOr<TrainerState> ParseState(const Field& root, AdamW& optimizer) {
@@ -141,14 +134,14 @@ absl::StatusOr<TrainerState> ReadState(const std::filesystem::path& folder, Adam
         [&](const std::string& name) -> const at::Tensor* {
           const model::SafetensorsTensor* tensor = file->Find(part.prefix + name);
           if (tensor == nullptr) return nullptr;
-          found = Copied(*tensor);
+          found = tensor->Copy();
           return &found;
         },
         [&](WeightShard& shard) { return shard.*part.tensor; });
     if (!placed.ok()) return Annotate(placed, (folder / kTensorsFile).string());
   }
   if (const model::SafetensorsTensor* random = file->Find(kRandom)) {
-    RestoreRandom(Copied(*random), weights, group);
+    RestoreRandom(random->Copy(), weights, group);
   }
   RETURN_IF_ERROR(weights.RefreshCompute());
   return state;

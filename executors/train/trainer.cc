@@ -13,13 +13,13 @@ namespace {
 
 constexpr int64_t kGoodStepsToDouble = 2000;
 
+}  // namespace
+
 BatchOptions OnRank(BatchOptions options, const parallel::ProcessGroup& group) {
   options.rank = group.rank();
   options.world_size = group.world_size();
   return options;
 }
-
-}  // namespace
 
 bool UpdateLossScale(bool is_finite, TrainerState& state) {
   if (!is_finite) {

@@ -45,6 +45,9 @@ class Recipe {
 // Float16: where the loss scale begins.
 inline constexpr double kFirstLossScale = 65536;
 
+// The options of this rank's batches.
+BatchOptions OnRank(BatchOptions options, const parallel::ProcessGroup& group);
+
 struct TrainerOptions {
   BatchOptions batches;  // rank and world_size are the group's
   Schedule schedule;     // total_steps is the plan's
