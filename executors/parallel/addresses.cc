@@ -7,8 +7,10 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 namespace flowmesh::parallel {
@@ -80,6 +82,32 @@ absl::StatusOr<UniqueFd> ListenAt(const std::string& host, int port) {
     }
   }
   return SocketError(absl::StrCat("cannot listen at ", host, ":", port));
+}
+
+std::set<int> ConnectionsTo(int port) {
+  std::set<int> connections;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it("/proc/self/fd", error), end; !error && it != end;
+       it.increment(error)) {
+    int fd = -1;
+    sockaddr_storage peer = {};
+    socklen_t size = sizeof(peer);
+    if (!absl::SimpleAtoi(it->path().filename().string(), &fd) ||
+        ::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0) {
+      continue;
+    }
+    in_port_t theirs = 0;
+    if (peer.ss_family == AF_INET) theirs = reinterpret_cast<sockaddr_in&>(peer).sin_port;
+    if (peer.ss_family == AF_INET6) theirs = reinterpret_cast<sockaddr_in6&>(peer).sin6_port;
+    if (ntohs(theirs) == port) connections.insert(fd);
+  }
+  return connections;
+}
+
+void LimitWaiting(int socket, absl::Duration limit) {
+  const timeval time = absl::ToTimeval(limit);
+  ::setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time));
+  ::setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof(time));
 }
 
 }  // namespace flowmesh::parallel

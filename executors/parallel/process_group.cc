@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <exception>
+#include <set>
 #include <string>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -164,8 +165,13 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Join(const GroupOpti
   }
   ASSIGN_OR_RETURN(const StorePointer store, OpenStore(options, std::move(listening)));
   RETURN_IF_ERROR(WaitForAll(store, options));
+  // The store by itself waits for ever for answers, which a stopped rank 0 does not give.
+  const std::set<int> others = ConnectionsTo(options.master_port);
   ASSIGN_OR_RETURN(const StorePointer notes, OpenStore(options, UniqueFd()));
   notes->setTimeout(kStoreTimeout);
+  for (const int fd : ConnectionsTo(options.master_port)) {
+    if (others.count(fd) == 0) LimitWaiting(fd, absl::FromChrono(kStoreTimeout));
+  }
   try {
     const StorePointer prefixed = c10::make_intrusive<c10d::PrefixStore>("backend", store);
     if (options.use_cuda) {
@@ -299,7 +305,7 @@ absl::Status ProcessGroup::WaitForFirst(const std::function<bool()>& is_stopped)
       }
     }
   } catch (const std::exception&) {
-    return absl::AbortedError("rank 0 is gone, and with it the store of the group");
+    return absl::AbortedError("rank 0 is gone or stopped, and with it the store of the group");
   }
   return Barrier();  // nobody leaves, and with rank 0 the store, before all have seen it
 }

@@ -207,6 +207,13 @@ std::string LastIsStopped(ProcessGroup& group) {
   return "";
 }
 
+std::string FirstIsStopped(ProcessGroup& group) {
+  if (group.rank() != 0) return SumTwice(group);
+  (void)group.AllReduceSum(at::full({1000}, 1.0)).Wait();
+  ::raise(SIGSTOP);
+  return "";
+}
+
 std::string LastLeaves(ProcessGroup& group) {
   if (group.rank() != group.world_size() - 1) return SumTwice(group);
   return group.AllReduceSum(at::full({1000}, 1.0)).Wait().ToString();
@@ -230,6 +237,11 @@ std::string FirstIsBusy(ProcessGroup& group) {
 
 std::string FirstDiesBusy(ProcessGroup& group) {
   if (group.rank() == 0) ::raise(SIGKILL);
+  return group.WaitForFirst([] { return false; }).ToString();
+}
+
+std::string FirstIsStoppedBusy(ProcessGroup& group) {
+  if (group.rank() == 0) ::raise(SIGSTOP);
   return group.WaitForFirst([] { return false; }).ToString();
 }
 
@@ -259,6 +271,8 @@ RANK_FUNCTION(LastDies);
 RANK_FUNCTION(FirstDies);
 RANK_FUNCTION(LastIsLate);
 RANK_FUNCTION(LastIsStopped);
+RANK_FUNCTION(FirstIsStopped);
+RANK_FUNCTION(FirstIsStoppedBusy);
 RANK_FUNCTION(LastLeaves);
 RANK_FUNCTION(LastIsElsewhere);
 RANK_FUNCTION(LateReduceScatter);
@@ -326,9 +340,10 @@ TEST(ProcessGroupTest, ADeadRankIsNamed) {
 
 TEST(ProcessGroupTest, ADeadMasterIsNamed) {
   const auto ends = RunRanks("FirstDies", {.world_size = 2});
-  EXPECT_EQ(ends.at(1).output, absl::StrCat("ABORTED: ", kStuck,
-                                            " failed: rank 0 is gone, and with it the store of "
-                                            "the group"));
+  EXPECT_EQ(ends.at(1).output,
+            absl::StrCat("ABORTED: ", kStuck,
+                         " failed: rank 0 is gone or stopped, and with it the store of "
+                         "the group"));
 }
 
 TEST(ProcessGroupTest, ALateRankIsNamed) {
@@ -345,6 +360,16 @@ TEST(ProcessGroupTest, AStoppedRankIsNamed) {
   EXPECT_THAT(ends.at(0).output,
               HasSubstr(absl::StrCat("ABORTED: ", kStuck,
                                      " did not finish within 1s: rank 1 is gone or stopped ")));
+}
+
+// It holds the store in which ranks tell of themselves.
+TEST(ProcessGroupTest, AStoppedRankZeroIsNamed) {
+  EXPECT_EQ(RunRanks("FirstIsStopped", {.timeout = kShort, .endless = {0}}).at(1).output,
+            absl::StrCat("ABORTED: ", kStuck,
+                         " did not finish within 1s: rank 0 is gone or stopped, and with it the "
+                         "store of the group"));
+  EXPECT_EQ(RunRanks("FirstIsStoppedBusy", {.timeout = kShort, .endless = {0}}).at(1).output,
+            "ABORTED: rank 0 is gone or stopped, and with it the store of the group");
 }
 
 TEST(ProcessGroupTest, ARankThatHasLeftIsNamed) {
@@ -375,7 +400,7 @@ TEST(ProcessGroupTest, RankZeroIsWaitedForBeyondTheLimitWhileItLives) {
     EXPECT_EQ(end.output, "OK") << "rank " << rank;
   }
   EXPECT_EQ(RunRanks("FirstDiesBusy", {}).at(1).output,
-            "ABORTED: rank 0 is gone, and with it the store of the group");
+            "ABORTED: rank 0 is gone or stopped, and with it the store of the group");
   EXPECT_EQ(RunRanks("StopsWaiting", {.endless = {0}}).at(1).output, "CANCELLED: stopped");
 }
 

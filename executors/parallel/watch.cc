@@ -216,7 +216,7 @@ absl::Status Watch::Diagnose(const Collective& stuck, const std::string& what) {
     }
   } catch (const std::exception&) {
     return absl::AbortedError(
-        absl::StrCat(failed, ": rank 0 is gone, and with it the store of the group"));
+        absl::StrCat(failed, ": rank 0 is gone or stopped, and with it the store of the group"));
   }
   std::vector<std::string> causes, left;
   bool gone = false;
