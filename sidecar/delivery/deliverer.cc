@@ -294,4 +294,16 @@ absl::Status Deliverer::WriteFailure(const DeliveryJob& job, const Json& record)
   return impl_->WriteFailure(job, record);
 }
 
+bool OutputsAreKept(const DeliveryJob& job, const v1::TaskFinished& finished) {
+  return std::all_of(finished.outputs().begin(), finished.outputs().end(), [&](const auto& file) {
+    std::error_code error;
+    if (fs::exists(file.path(), error)) return true;
+    if (file.kind() == v1::OutputFile::JSONL_EXPORT) return false;
+    const std::vector<const DeliveryUnit*> units = UnitsOf(job);
+    return std::any_of(units.begin(), units.end(), [&](const DeliveryUnit* unit) {
+      return unit->task_id == file.task_id() && ModelArchive(file, *unit).IsCleanedUp();
+    });
+  });
+}
+
 }  // namespace flowmesh::sidecar

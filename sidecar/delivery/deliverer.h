@@ -66,4 +66,7 @@ class Deliverer {
   std::unique_ptr<Impl> impl_;
 };
 
+// Whether the files of a result are where it says, or were uploaded and then removed by CleanUp.
+bool OutputsAreKept(const DeliveryJob& job, const v1::TaskFinished& finished);
+
 }  // namespace flowmesh::sidecar

@@ -99,6 +99,11 @@ bool ModelArchive::RestoreUploaded(Json& result, const std::string& link) const 
   return true;
 }
 
+bool ModelArchive::IsCleanedUp() const {
+  std::error_code error;
+  return !fs::exists(folder_, error) && !error && fs::exists(Note(), error);
+}
+
 absl::Status ModelArchive::CleanUp(const Json& result) const {
   if (!IsInside()) return absl::OkStatus();  // it is gone already
   Json note = Json::object();

@@ -38,6 +38,9 @@ class ModelArchive {
   // said then. False otherwise.
   bool RestoreUploaded(Json& result, const std::string& link) const;
 
+  // Whether CleanUp has deleted it.
+  bool IsCleanedUp() const;
+
   // Deletes folder and archive, once `result` was received that says they are uploaded. Before
   // that it notes down what that says: a crash may bring the delivery again.
   absl::Status CleanUp(const Json& result) const;

@@ -2,6 +2,7 @@
 
 #include <google/protobuf/util/time_util.h>
 
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -28,6 +29,13 @@ Json DetailsOf(const v1::TaskFailed& failed) {
   return details;
 }
 
+void ForEachString(Json& value, const std::function<void(std::string&)>& f) {
+  if (value.is_string()) return f(value.get_ref<std::string&>());
+  for (Json& inner : value) {
+    if (inner.is_structured() || inner.is_string()) ForEachString(inner, f);
+  }
+}
+
 v1::TaskRecord RecordOf(const JournalClosed& closed) {
   v1::TaskRecord record;
   record.set_task_id(closed.task.task_id);
@@ -48,7 +56,8 @@ v1::TaskRecord RecordOf(const JournalClosed& closed) {
 
 Outcome OutcomeOf(Ended ended, const std::string& executor, const std::string& token) {
   Outcome outcome;
-  outcome.job = std::move(ended.job);
+  const absl::Status has_job = ended.job.status();
+  if (has_job.ok()) outcome.job = *std::move(ended.job);
   if (auto* failed = std::get_if<v1::TaskFailed>(&ended.end)) {
     if (outcome.job) BlankSecrets(*outcome.job, token, *failed);
     const std::string text =
@@ -65,8 +74,9 @@ Outcome OutcomeOf(Ended ended, const std::string& executor, const std::string& t
   } else {
     auto& finished = std::get<v1::TaskFinished>(ended.end);
     absl::StatusOr<Json> result = ParseJson(finished.result_json());
-    if (!outcome.job) {
-      outcome.status = absl::InternalError("the task's folder cannot be made again");
+    if (result.ok() && result->is_object() && !outcome.job) {
+      outcome.keep = JournalKeep::kResult;
+      outcome.status = Annotate(has_job, "its result is kept but cannot be delivered");
     } else if (result.ok() && result->is_object()) {
       outcome.keep = JournalKeep::kResult;
       outcome.job->result = *std::move(result);
@@ -120,6 +130,11 @@ void BlankSecrets(const DeliveryJob& job, const std::string& token, v1::TaskFail
     }
   };
   blank(*failed.mutable_message());
+  absl::StatusOr<Json> record = ParseJson(failed.result_json());
+  if (record.ok()) {
+    ForEachString(*record, blank);
+    failed.set_result_json(DumpJson(*record));
+  }
   if (!failed.has_rank_failure()) return;
   for (std::string& line : *failed.mutable_rank_failure()->mutable_last_lines()) blank(line);
 }

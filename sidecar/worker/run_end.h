@@ -17,7 +17,8 @@ namespace flowmesh::sidecar {
 // The end of a run, and what is to be delivered unless it failed before it had a folder.
 struct Ended {
   TaskEnd end;
-  std::optional<DeliveryJob> job;
+  // Not OK: why there is none.
+  absl::StatusOr<DeliveryJob> job = absl::FailedPreconditionError("it has no folder");
 };
 
 struct Outcome {

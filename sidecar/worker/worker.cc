@@ -171,10 +171,16 @@ void Worker::Restore(JournalEntry entry) {
     return;
   }
   v1::TaskEvent end;
-  if (entry.state == JournalState::kFinished && end.ParseFromString(entry.end)) {
-    Ended ended = {.end = FromEvent(std::move(end))};
-    absl::StatusOr<DeliveryJob> job = Prepare(*task);
-    if (job.ok()) ended.job = *std::move(job);
+  absl::StatusOr<DeliveryJob> job;
+  bool is_finished = entry.state == JournalState::kFinished && end.ParseFromString(entry.end);
+  if (is_finished) job = Prepare(*task);
+  if (is_finished && end.has_finished() && job.ok() && !OutputsAreKept(*job, end.finished())) {
+    LogWarning("task {}: its files are gone: it runs again", task->id());
+    absl::StrAppend(&task->attempt, "'", attempt_prefix_);  // the executor may know the other's end
+    is_finished = false;
+  }
+  if (is_finished) {
+    Ended ended = {.end = FromEvent(std::move(end)), .job = std::move(job)};
     const auto delivery = std::make_shared<Delivery>();
     *delivery = {
         .task = task,
@@ -314,7 +320,7 @@ void Worker::GiveUp() {
   TaskPtr running;
   {
     absl::MutexLock lock(&mutex_);
-    giving_up_ = true;
+    giving_up_ = draining_ = true;  // also when it is superseded: nothing starts any more
     running = running_;
     if (running) running->Cancel(kStopping);  // should it end well after all, nobody is to get it
     for (const TaskPtr& task : delivering_) task->Cancel(kStopping);

@@ -168,7 +168,7 @@ class Worker {
   void RunTask(const TaskPtr& task);
   Ended Execute(Task& task);
   bool StillWanted(const Task& task);
-  std::optional<TaskEnd> ReadReusable(const Task& task);
+  std::optional<TaskEnd> ReadReusable(const Task& task, const DeliveryJob& job);
   absl::StatusOr<DeliveryJob> Prepare(const Task& task);
   void OnEvent(const Task& task, const DeliveryJob& job, const v1::TaskEvent& event);
   // Returns when the executor has ended the task, or does not know it.

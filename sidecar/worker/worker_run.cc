@@ -119,8 +119,8 @@ bool Worker::StillWanted(const Task& task) {
 
 void Worker::HandOver(const TaskPtr& task, Ended ended) {
   const v1::TaskEvent end = ToEvent(ended.end);
-  const bool must_spool = end.has_finished() && ended.job && ended.job->sends();
-  std::string task_dir = ended.job ? ended.job->task.dir.string() : "";
+  const bool must_spool = end.has_finished() && ended.job.ok() && ended.job->sends();
+  std::string task_dir = ended.job.ok() ? ended.job->task.dir.string() : "";
   const auto delivery = std::make_shared<Delivery>();
   *delivery = {
       .task = task,
@@ -148,7 +148,7 @@ Ended Worker::Execute(Task& task) {
   absl::StatusOr<DeliveryJob> job = Prepare(task);
   if (!job.ok()) return {.end = FailedBefore(job.status())};
   parts_.tasks.SetRunning(task.id(), job->task.dir.string(), task.times.started_at);
-  if (std::optional<TaskEnd> end = ReadReusable(task)) {
+  if (std::optional<TaskEnd> end = ReadReusable(task, *job)) {
     return {.end = *std::move(end), .job = *std::move(job)};
   }
 
@@ -170,7 +170,7 @@ Ended Worker::Execute(Task& task) {
   TaskEnd end = run();
   if (task.restored && !task.cancelled && WasCancelled(end)) {
     // By the earlier life, on its way out: the executor remembers that end for that attempt.
-    request.set_attempt(absl::StrCat(task.attempt, "'"));
+    request.set_attempt(absl::StrCat(task.attempt, "'", attempt_prefix_));
     end = run();
   }
   return {.end = std::move(end), .job = *std::move(job)};
@@ -194,11 +194,16 @@ void Worker::OnEvent(const Task& task, const DeliveryJob& job, const v1::TaskEve
 }
 
 // The result of an earlier run of the same document (PROTOCOL.md 4.4).
-std::optional<TaskEnd> Worker::ReadReusable(const Task& task) {
+std::optional<TaskEnd> Worker::ReadReusable(const Task& task, const DeliveryJob& job) {
   if (!task.reuse) return std::nullopt;
   const absl::StatusOr<std::string> text = parts_.journal.ReadEnd(*task.reuse);
   v1::TaskEvent event;
   if (!text.ok() || !event.ParseFromString(*text) || !event.has_finished()) return std::nullopt;
+  if (!OutputsAreKept(job, event.finished())) {
+    LogWarning("task {} has been computed before, but its files are gone: it runs again",
+               task.id());
+    return std::nullopt;
+  }
   LogInfo("task {} has been computed before: its result is delivered again", task.id());
   return std::move(*event.mutable_finished());
 }

@@ -60,6 +60,13 @@ class WorkerTest : public ::testing::Test {
   std::unique_ptr<Worker> worker_;
 };
 
+// Promise P9: whoever is superseded takes no more work, though its subscriber still hears of it.
+TEST_F(WorkerTest, WhoGivesUpTakesNothing) {
+  EXPECT_EQ(Accept("before", 10), Worker::Acceptance::kQueued);
+  worker_->GiveUp();
+  EXPECT_EQ(Accept("after", 10), Worker::Acceptance::kDraining);
+}
+
 // Promise P7: nothing that was taken is dropped for want of room; new work is refused.
 TEST_F(WorkerTest, AFullSpoolRefusesNewWorkAndKeepsTheOld) {
   ASSERT_EQ(Accept("old", 600), Worker::Acceptance::kQueued);

@@ -10,9 +10,12 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/files.h"
 #include "common/http.h"
+#include "common/rpc/server.h"
 #include "common/strings.h"
 #include "common/test_http_server.h"
+#include "flowmesh/v1/executor.grpc.pb.h"
 #include "tests/integration/eventually.h"
 #include "tests/integration/line.h"
 
@@ -218,6 +221,93 @@ TEST_F(Promises, P5_ATaskIsKnownForAsLongAsItsResultIsKept) {
   Publish(line, envelope);
   ASSERT_TRUE(Eventually([&] { return EventsOf(line, "first", "TASK_SUCCEEDED").size() == 2; }));
   EXPECT_EQ(Runs(line, "first"), 1);
+}
+
+// Leaves an export behind, and counts its runs.
+class ExportingExecutor final : public v1::Executor::Service {
+ public:
+  int runs() const { return runs_; }
+
+  grpc::Status Describe(grpc::ServerContext*, const v1::DescribeRequest*,
+                        v1::ExecutorDescription* description) override {
+    description->set_name("exporting");
+    description->set_instance_id("1");
+    description->add_runnable_task_types("echo");
+    return grpc::Status::OK;
+  }
+  grpc::Status Execute(grpc::ServerContext*, const v1::ExecuteRequest* request,
+                       grpc::ServerWriter<v1::TaskEvent>* writer) override {
+    ++runs_;
+    const std::filesystem::path file =
+        std::filesystem::path(request->task_dir()) / "artifacts/export.jsonl";
+    EXPECT_TRUE(WriteFileAtomically(file, "{}\n").ok());
+    v1::TaskEvent event;
+    event.mutable_started();
+    writer->Write(event);
+    event.set_sequence(1);
+    v1::TaskFinished& finished = *event.mutable_finished();
+    finished.set_result_json(R"({"ok": true, "jsonl_export": {}})");
+    v1::OutputFile& output = *finished.add_outputs();
+    output.set_kind(v1::OutputFile::JSONL_EXPORT);
+    output.set_task_id(request->task_id());
+    output.set_path(file.string());
+    writer->Write(event);
+    return grpc::Status::OK;
+  }
+
+ private:
+  std::atomic<int> runs_{0};
+};
+
+TEST_F(Promises, P5_AResultWhoseFilesAreGoneIsComputedAgain) {
+  const TempDir dir;
+  ExportingExecutor executor;
+  const auto server = RpcServer::Start(
+      {.variable = "test",
+       .listen = ParseEndpoint(absl::StrCat("unix:", (dir / "e").string())).value(),
+       .service_name = "flowmesh.v1.Executor"},
+      executor);
+  ASSERT_TRUE(server.ok()) << server.status();
+  std::atomic<bool> is_away{false};
+  const TestHttpServer receiver([&](const httplib::Request&, httplib::Response& reply) {
+    if (is_away) reply.status = 503;
+  });
+  Line line({.executors = {},
+             .sidecar_env = {{"EXECUTOR_ENDPOINTS", (*server)->target()},
+                             {"TERMINAL_EVENT_FLOOR_MS", "0"}}});
+  ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
+  Json envelope = Line::Envelope("t", EchoTo(receiver.url("/results")), "w");
+  const auto publish = [&](int attempt) {
+    envelope["dispatched_at"] = absl::StrCat("2025-11-03T09:0", attempt, ":00.000001+00:00");
+    Publish(line, envelope);
+  };
+  const auto succeeds = [&](size_t times) {
+    return Eventually([&] { return EventsOf(line, "t", "TASK_SUCCEEDED").size() == times; });
+  };
+  const std::filesystem::path file = line.results() / "t/artifacts/export.jsonl";
+  publish(1);
+  ASSERT_TRUE(succeeds(1));
+  publish(2);
+  ASSERT_TRUE(succeeds(2));
+  EXPECT_EQ(executor.runs(), 1);
+  std::filesystem::remove(file);
+  publish(3);
+  ASSERT_TRUE(succeeds(3));
+  EXPECT_EQ(executor.runs(), 2);
+
+  // And one that waits for its receiver over the sidecar's death.
+  is_away = true;
+  envelope["task"]["spec"]["data"]["items"] = {"another question"};
+  const size_t requests = receiver.requests().size();
+  publish(4);
+  ASSERT_TRUE(Eventually([&] { return receiver.requests().size() > requests; }));
+  EXPECT_EQ(executor.runs(), 3);
+  Kill(line);
+  std::filesystem::remove(file);
+  is_away = false;
+  RestartUntilIdle(line);
+  ASSERT_TRUE(succeeds(4));
+  EXPECT_EQ(executor.runs(), 4);
 }
 
 TEST_F(Promises, P6_AReplyThatIsLostDoublesNothing) {
