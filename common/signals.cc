@@ -11,6 +11,7 @@ sigset_t WatchedSignals() {
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGHUP);   // the terminal is gone
   sigaddset(&set, SIGUSR2);  // ends the watcher
   return set;
 }

@@ -1,4 +1,4 @@
-// SIGTERM and SIGINT as ordinary calls on a thread of their own.
+// SIGTERM, SIGINT and SIGHUP as ordinary calls on a thread of their own.
 #pragma once
 
 #include <functional>
@@ -6,7 +6,7 @@
 
 namespace flowmesh {
 
-// Blocks SIGTERM and SIGINT in the calling thread and in all threads started after, and has SIGPIPE
+// Blocks them in the calling thread and in all threads started after, and has SIGPIPE
 // and SIGXFSZ ignored, so that a closed pipe and a file that may not grow are errors of the write;
 // call it first in main(). Children reset the mask themselves (see Subprocess).
 void BlockTerminationSignals();

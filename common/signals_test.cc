@@ -39,7 +39,7 @@ class Count {
   int count_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-[[noreturn]] void CountThreeSignals() {
+[[noreturn]] void CountSignals() {
   ::alarm(20);
   BlockTerminationSignals();
   Count count;
@@ -51,12 +51,14 @@ class Count {
     count.WaitFor(2);
     ::kill(::getpid(), SIGTERM);
     count.WaitFor(3);
+    ::kill(::getpid(), SIGHUP);
+    count.WaitFor(4);
   }
   std::_Exit(42);
 }
 
 TEST_F(SignalsDeathTest, EachSignalIsACallWithItsNumber) {
-  EXPECT_EXIT(CountThreeSignals(), ::testing::ExitedWithCode(42), "");
+  EXPECT_EXIT(CountSignals(), ::testing::ExitedWithCode(42), "");
 }
 
 [[noreturn]] void WatchNothing() {

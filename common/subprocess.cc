@@ -11,8 +11,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
 
@@ -176,9 +178,17 @@ ExitStatus Subprocess::Terminate(absl::Duration grace) {
   return *status_;
 }
 
-void DieWithParent(pid_t expected_parent) {
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+void DieWithParent(pid_t expected_parent, int signal) {
+  ::prctl(PR_SET_PDEATHSIG, signal);
   if (expected_parent > 0 && ::getppid() != expected_parent) ::_exit(1);
+}
+
+void EndWithParentIfAsked() {
+  const char* text = std::getenv(kParentVariable);
+  pid_t parent = 0;
+  if (text != nullptr && absl::SimpleAtoi(text, &parent) && parent > 0) {
+    DieWithParent(parent, SIGTERM);
+  }
 }
 
 }  // namespace flowmesh

@@ -1,6 +1,7 @@
 // Child processes in process groups of their own, so that a whole family can be ended at once.
 #pragma once
 
+#include <signal.h>
 #include <sys/types.h>
 
 #include <map>
@@ -72,10 +73,16 @@ class Subprocess {
   std::optional<ExitStatus> status_;
 };
 
-// Asks the kernel to kill this process when its parent dies. To be called at the start of main() by
-// programs that must not outlive whoever started them; exits at once when the parent is gone
-// already
-// (`expected_parent` is its pid, from the environment; 0 skips that check).
-void DieWithParent(pid_t expected_parent);
+// Asks the kernel to send this process `signal` when its parent dies. To be called at the start of
+// main() by programs that must not outlive whoever started them; exits at once when the parent is
+// gone already (`expected_parent` is its pid, from the environment; 0 skips that check).
+void DieWithParent(pid_t expected_parent, int signal = SIGKILL);
+
+// Set for a server that somebody starts for himself alone (`flowmeshctl run`): his pid. The server
+// ends as by SIGTERM when he is gone.
+inline constexpr char kParentVariable[] = "FLOWMESH_PARENT_PID";
+
+// Does that, where the variable is set.
+void EndWithParentIfAsked();
 
 }  // namespace flowmesh

@@ -9,6 +9,7 @@
 
 #include "common/log.h"
 #include "common/signals.h"
+#include "common/subprocess.h"
 #include "sidecar/config.h"
 #include "sidecar/sidecar.h"
 
@@ -25,6 +26,7 @@ int Fail(const absl::Status& status) {
 
 int Main(int argc, char** argv) {
   flowmesh::BlockTerminationSignals();
+  flowmesh::EndWithParentIfAsked();
   // Documents are allocated by one thread and freed by another: with an arena per thread, the
   // arenas would grow and shrink page by page with every task.
   ::mallopt(M_ARENA_MAX, 1);

@@ -9,11 +9,14 @@
 #include <cstdlib>
 #include <thread>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "clients/cpp/fake_sidecar.h"
 #include "clients/orchestrator/scripted_worker.h"
 #include "common/json.h"
 #include "common/subprocess.h"
+#include "common/test_listener.h"
 
 namespace flowmesh::cli {
 namespace {
@@ -227,6 +230,7 @@ TEST_F(CliTest, SpeaksToAnOrchestrator) {
   EXPECT_EQ(outcome.exit, 0) << outcome.err;
   EXPECT_THAT(outcome.err, HasSubstr("a  DONE on w"));
   EXPECT_THAT(outcome.out, HasSubstr("DONE   echo  w"));
+  EXPECT_THAT(outcome.out, HasSubstr("== b\n{\n  \"n\": 1\n}"));
   outcome = Run({"show", first, "--orchestrator", server.url(), "--json"}, env);
   EXPECT_EQ(outcome.json()["result"]["n"], 0);
   EXPECT_EQ(
@@ -247,6 +251,50 @@ TEST_F(CliTest, SpeaksToAnOrchestrator) {
   waiting.Signal(SIGINT);
   EXPECT_EQ(Finish(std::move(waiting)).exit, 130);
   EXPECT_EQ(server.Record(envelope["task_id"])["status"], "DISPATCHED");
+}
+
+TEST_F(CliTest, SaysWhereAResultIsThatWasNotSent) {
+  orchestrator::RedisServer redis;
+  orchestrator::TestOrchestrator server(redis);
+  orchestrator::ScriptedWorker worker(redis, "w");
+  worker.Register({{"cpu", {{"logical_cores", 4}}}});
+  Subprocess waiting = Start({"submit", Write("one.yaml", "spec: {taskType: echo}"), "--wait",
+                              "--orchestrator", server.url()});
+  const std::string id = worker.TakeEnvelope()["task_id"];
+  worker.Succeed(id);
+  const Outcome outcome = Finish(std::move(waiting));
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("it is in the results folder of worker w"));
+}
+
+// Servers that `run` started end with it, however it ends.
+TEST_F(CliTest, NothingIsLeftOfARunThatIsKilled) {
+  for (const char* program : {"flowmesh-sidecar", "flowmesh-executor", "flowmesh-rank"}) {
+    if (!std::filesystem::exists(Program(program))) GTEST_SKIP() << program << " is not built";
+  }
+  const TestListener hub;  // it never answers, so the task goes on
+  const std::string task = Write("t.yaml",
+                                 "spec: {taskType: inference, model: {source: {identifier: a/b}}, "
+                                 "data: {type: list, items: [x]}}");
+  for (const int signal : {SIGHUP, SIGKILL}) {
+    Subprocess running =
+        Start({"run", task}, {{"TMPDIR", dir_.path().string()},
+                              {"HF_HOME", (dir_ / "hub").string()},
+                              {"HF_ENDPOINT", absl::StrCat("http://127.0.0.1:", hub.port())}});
+    const std::string mark = absl::StrCat(kParentVariable, "=", running.pid());
+    const auto servers = [&] {
+      int count = 0;
+      for (const auto& process : std::filesystem::directory_iterator("/proc")) {
+        const auto environment = ReadFile(process.path() / "environ");
+        if (environment.ok() && absl::StrContains(*environment, mark)) ++count;
+      }
+      return count;
+    };
+    const UniqueFd asked = hub.Accept();  // by the rank
+    EXPECT_GE(servers(), 3) << signal;
+    ::kill(running.pid(), signal);
+    EXPECT_TRUE(Eventually([&] { return servers() == 0; })) << signal;
+  }
 }
 
 TEST_F(CliTest, FailFastDoesNotWaitForAnotherWorker) {

@@ -60,6 +60,25 @@ bool HasFailed(const Json& record) {
          record.value("last_failed_worker", Json()).is_string();
 }
 
+// The results of tasks that are DONE, as far as the orchestrator has them.
+void PrintResults(OrchestratorClient& orchestrator, const std::vector<Json>& records) {
+  for (const Json& record : records) {
+    if (record.value("status", "") != "DONE") continue;
+    const std::string id = record.value("task_id", "");
+    const std::string name = NameOf(record);
+    if (records.size() > 1) PrintText(absl::StrCat("== ", name.empty() ? id : name, "\n"));
+    const absl::StatusOr<Json> stored = orchestrator.Result(id);
+    if (stored.ok() && stored->is_object()) {
+      PrintText(ResultText(stored->contains("result") ? (*stored)["result"] : *stored));
+    } else {
+      PrintText(
+          absl::StrCat("no result was sent (spec.output.destination is not of type http): it "
+                       "is in the results folder of worker ",
+                       JsonToText(record.value("assigned_worker", Json("?"))), "\n"));
+    }
+  }
+}
+
 // Follows tasks of an orchestrator to their end; exit status 0 when all are DONE.
 absl::StatusOr<int> FollowRecords(OrchestratorClient& orchestrator,
                                   const std::vector<std::string>& ids, const Options& options,
@@ -70,7 +89,11 @@ absl::StatusOr<int> FollowRecords(OrchestratorClient& orchestrator,
   const auto on_change = [&](const Json& record) {
     over += client::IsOver(record) ? 1 : 0;
     if (options.fail_fast && HasFailed(record)) failed = RecordLine(record);
-    if (options.json || !show) return;
+    if (options.json) return;
+    if (!show && HasFailed(record) && !client::IsOver(record)) {
+      line.Print(absl::StrCat(RecordLine(record), " (--fail-fast would stop here)"));
+    }
+    if (!show) return;
     line.Print(RecordLine(record));
     line.Show(absl::StrCat(Bar(static_cast<double>(over) / ids.size(), 24), " ", over, "/",
                            ids.size(), " tasks"));
@@ -90,6 +113,7 @@ absl::StatusOr<int> FollowRecords(OrchestratorClient& orchestrator,
     PrintJson(Json(*records));
   } else {
     PrintText(TaskTableText(Json(*records)));
+    PrintResults(orchestrator, *records);
   }
   return all_done ? 0 : kExitFailed;
 }

@@ -23,7 +23,14 @@ class Reporter {
   explicit Reporter(const FollowOptions& options) : options_(options) {}
 
   void Report(const v1::TaskUpdate& update) {
-    if (!options_.show) return;
+    const v1::TaskLogLine& log = update.event().log_line();
+    if (!options_.show) {
+      // A field that was ignored, say: nobody looks into the task's log for what went well.
+      if (log.level() == "WARNING" || log.level() == "ERROR") {
+        line_.Print(absl::StrCat(log.level(), ": ", log.text()));
+      }
+      return;
+    }
     if (update.event().has_progress()) {
       progress_ = update.event().progress();
       left_ = time_left_.After(progress_, TimeOf(update.event()));
@@ -43,9 +50,8 @@ class Reporter {
         line_.Print(absl::StrCat(update.record().task_id(), "  ", v1::TaskState_Name(state_)));
       }
     }
-    if (update.event().has_log_line() && update.event().log_line().level() != "DEBUG") {
-      line_.Print(
-          absl::StrCat(update.event().log_line().level(), ": ", update.event().log_line().text()));
+    if (update.event().has_log_line() && log.level() != "DEBUG") {
+      line_.Print(absl::StrCat(log.level(), ": ", log.text()));
     }
     if (state_ == v1::QUEUED || state_ == v1::DELIVERING) {
       progress_.Clear();
@@ -54,7 +60,7 @@ class Reporter {
     } else if (!update.has_event() && update.record().has_progress()) {
       progress_ = update.record().progress();
     }
-    line_.Show(ProgressText(progress_, Clock::Real().Monotonic() - began_, left_));
+    line_.Show(ProgressText(progress_, Clock::Real().Monotonic() - began_, left_, line_.width()));
   }
 
  private:
@@ -100,6 +106,9 @@ absl::StatusOr<int> FollowTask(client::SidecarClient& sidecar, const std::string
   }
   if (record->state() == v1::SUCCEEDED) return 0;
   std::fprintf(stderr, "task %s failed: %s\n", task_id.c_str(), record->error().c_str());
+  if (!record->task_dir().empty()) {
+    std::fprintf(stderr, "files: %s\n", record->task_dir().c_str());
+  }
   return kExitFailed;
 }
 

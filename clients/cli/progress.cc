@@ -34,12 +34,11 @@ std::string Bar(double fraction, int width) {
 }
 
 std::string ProgressText(const v1::TaskProgress& progress, absl::Duration elapsed,
-                         std::optional<absl::Duration> left) {
+                         std::optional<absl::Duration> left, size_t width) {
   std::string text = progress.stage().empty() ? "running" : progress.stage();
+  const size_t before_bar = text.size();
   if (progress.total() > 0) {
-    absl::StrAppendFormat(&text, " %s %d/%d %s",
-                          Bar(static_cast<double>(progress.done()) / progress.total(), 24),
-                          progress.done(), progress.total(), progress.unit());
+    absl::StrAppendFormat(&text, " %d/%d %s", progress.done(), progress.total(), progress.unit());
   } else if (progress.done() > 0) {
     absl::StrAppendFormat(&text, " %d %s", progress.done(), progress.unit());
   }
@@ -50,7 +49,12 @@ std::string ProgressText(const v1::TaskProgress& progress, absl::Duration elapse
   }
   absl::StrAppendFormat(&text, "  %.1f s", absl::ToDoubleSeconds(elapsed));
   if (left) absl::StrAppend(&text, ", ", TimeText(*left), " left");
-  return text;
+  if (progress.total() == 0) return text;
+  const size_t taken = text.size() + 3;  // with the bar's blank and brackets
+  const size_t room = std::clamp<size_t>(width - std::min(width, taken), 4, 24);
+  const std::string bar =
+      Bar(static_cast<double>(progress.done()) / progress.total(), static_cast<int>(room));
+  return text.insert(before_bar, absl::StrCat(" ", bar));
 }
 
 std::optional<absl::Duration> TimeLeft::After(const v1::TaskProgress& progress, absl::Time time) {
@@ -71,10 +75,12 @@ std::optional<absl::Duration> TimeLeft::After(const v1::TaskProgress& progress, 
 
 ProgressLine::ProgressLine() : on_terminal_(::isatty(STDERR_FILENO) == 1) {}
 
+size_t ProgressLine::width() const { return TerminalWidth() - 1; }
+
 void ProgressLine::Show(std::string_view text) {
   if (!on_terminal_) return;
   // A line that wraps could not be wiped.
-  const std::string line(text.substr(0, TerminalWidth() - 1));
+  const std::string line(text.substr(0, width()));
   if (line == shown_) return;
   std::fprintf(stderr, "\r\x1b[K%s", line.c_str());
   std::fflush(stderr);

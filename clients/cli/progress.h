@@ -15,9 +15,10 @@ namespace flowmesh::cli {
 std::string Bar(double fraction, int width);
 
 // `generating [####....] 3/10 items  72.1 tokens/s  4.2 s`, and of a training
-// `training [####....] 30/100 steps  loss 2.134  812.3 tokens/s  9.1 s, 21 s left`.
+// `training [####....] 30/100 steps  loss 2.134  812.3 tokens/s  9.1 s, 21 s left`; the bar becomes
+// shorter where that would be longer than `width`.
 std::string ProgressText(const v1::TaskProgress& progress, absl::Duration elapsed,
-                         std::optional<absl::Duration> left = std::nullopt);
+                         std::optional<absl::Duration> left = std::nullopt, size_t width = 120);
 
 // Foretells the end of a training from its mean pace since it was first seen at work, which a slow
 // step or a checkpoint hardly moves.
@@ -42,6 +43,7 @@ class ProgressLine {
   ~ProgressLine() { Clear(); }
 
   bool on_terminal() const { return on_terminal_; }
+  size_t width() const;  // of a text that it shows whole
   void Show(std::string_view text);
   void Clear();
   // A line of its own, above the status line; written on a terminal or not.

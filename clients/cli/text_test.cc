@@ -87,6 +87,11 @@ TEST(ProgressTest, ATrainingShowsLossAndTimeLeft) {
   EXPECT_EQ(left(absl::ZeroDuration()), "0 s left");
   EXPECT_EQ(left(absl::Seconds(120)), "2 min left");
   EXPECT_EQ(left(absl::Minutes(330)), "5.5 h left");
+  // On a narrow terminal the bar makes room for what is left.
+  EXPECT_EQ(ProgressText(progress, absl::Seconds(9), absl::Seconds(21), 79),
+            "training [####.....] 50/100 steps  loss 2.100  812.3 tokens/s  9.0 s, 21 s left");
+  EXPECT_THAT(ProgressText(progress, absl::Seconds(9), absl::Seconds(21), 30),
+              HasSubstr("training [##..] 50/100 steps"));
 }
 
 TEST(TimeLeftTest, IsThatOfTheMeanPace) {

@@ -10,6 +10,7 @@
 #include "clients/cpp/orchestrator_client.h"
 #include "clients/cpp/sidecar_client.h"
 #include "clients/orchestrator/scripted_worker.h"
+#include "common/clock.h"
 
 namespace flowmesh::client {
 namespace {
@@ -52,6 +53,20 @@ TEST(SidecarClientTest, ErrorsKeepTheirCodes) {
   const absl::Status away = nobody.Get("x").status();
   EXPECT_EQ(away.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(Message(away), HasSubstr("no sidecar answers at unix:"));
+}
+
+// By itself gRPC looks after a connection that nobody waits for once in five seconds.
+TEST(SidecarClientTest, ASidecarThatComesIsFoundAtOnce) {
+  TempDir dir;
+  const std::string target = "unix:" + (dir / "s.sock").string();
+  SidecarClient sidecar(target);
+  EXPECT_FALSE(sidecar.WaitUntilConnected(absl::Milliseconds(10)));
+  EXPECT_EQ(sidecar.Worker().status().code(), absl::StatusCode::kUnavailable);
+  const FakeSidecar fake(target);
+  const double begin = MonotonicSeconds();
+  EXPECT_TRUE(sidecar.WaitUntilConnected(absl::Seconds(30)));
+  EXPECT_TRUE(sidecar.Worker().ok());
+  EXPECT_LT(MonotonicSeconds() - begin, 3);
 }
 
 TEST(SidecarClientTest, ABrokenWatchGoesOnWhereItStopped) {

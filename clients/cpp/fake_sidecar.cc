@@ -31,7 +31,8 @@ std::vector<v1::TaskEvent> EventsOf(const Json& spec) {
 
 }  // namespace
 
-FakeSidecar::FakeSidecar() : target_(absl::StrCat("unix:", (dir_ / "s.sock").string())) {
+FakeSidecar::FakeSidecar(std::string target) : target_(std::move(target)) {
+  if (target_.empty()) target_ = absl::StrCat("unix:", (dir_ / "s.sock").string());
   grpc::ServerBuilder builder;
   builder.AddListeningPort(target_, grpc::InsecureServerCredentials());
   builder.RegisterService(this);

@@ -22,7 +22,8 @@ namespace flowmesh::client {
 // where given.
 class FakeSidecar : public v1::Sidecar::Service {
  public:
-  FakeSidecar();
+  // Listens there; empty: at a socket of its own.
+  explicit FakeSidecar(std::string target = "");
   ~FakeSidecar() override;
 
   const std::string& target() const { return target_; }

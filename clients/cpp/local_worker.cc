@@ -15,12 +15,14 @@ namespace {
 
 constexpr absl::Duration kStopGrace = absl::Seconds(10);
 constexpr absl::Duration kPollPause = absl::Milliseconds(10);
+constexpr absl::Duration kConnectPause = absl::Milliseconds(100);
 
 absl::StatusOr<Subprocess> StartLogged(SubprocessOptions options, const fs::path& log) {
   const UniqueFd fd(::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   if (!fd.valid()) return ErrnoError("cannot create", log);
   options.stdout_fd = fd.get();
   options.stderr_fd = fd.get();
+  options.env[kParentVariable] = absl::StrCat(::getpid());
   return Subprocess::Start(options);
 }
 
@@ -117,6 +119,7 @@ absl::Status LocalWorker::WaitUntilReady(absl::Duration limit,
     if (cancelled && cancelled()) return absl::CancelledError("interrupted while starting");
     RETURN_IF_ERROR(CheckAlive(executor_, "flowmesh-executor"));
     RETURN_IF_ERROR(CheckAlive(sidecar_, "flowmesh-sidecar"));
+    client_->WaitUntilConnected(kConnectPause);
     const absl::StatusOr<v1::GetWorkerResponse> answer = client_->Worker(absl::Seconds(1));
     if (answer.ok() && answer->workers_size() > 0 && answer->workers(0).status() == "IDLE") {
       return absl::OkStatus();

@@ -48,7 +48,13 @@ Json MessageToJson(const google::protobuf::Message& message) {
 }  // namespace
 
 SidecarClient::SidecarClient(std::string target)
-    : target_(std::move(target)), stub_(v1::Sidecar::NewStub(Connect(target_))) {}
+    : target_(std::move(target)),
+      channel_(Connect(target_)),
+      stub_(v1::Sidecar::NewStub(channel_)) {}
+
+bool SidecarClient::WaitUntilConnected(absl::Duration limit) {
+  return channel_->WaitForConnected(absl::ToChronoTime(absl::Now() + limit));
+}
 
 absl::Status SidecarClient::FromGrpc(const grpc::Status& status) const {
   if (status.ok()) return absl::OkStatus();
@@ -126,8 +132,12 @@ absl::StatusOr<v1::TaskRecord> SidecarClient::Watch(const std::string& task_id,
     if (!absl::IsUnavailable(record.status()) || clock.Monotonic() - heard > kReconnectLimit) {
       return record;
     }
-    absl::MutexLock lock(&mutex_);
-    mutex_.AwaitWithTimeout(absl::Condition(&stopped_), kReconnectPause);
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.AwaitWithTimeout(absl::Condition(&stopped_), kReconnectPause);
+      if (stopped_) return absl::CancelledError("no longer watching");
+    }
+    WaitUntilConnected(kReconnectPause);
   }
 }
 

@@ -26,6 +26,10 @@ class SidecarClient {
  public:
   explicit SidecarClient(std::string target);
 
+  // Waits for a sidecar that is yet to come, at most `limit`; whether there is a connection. Calls
+  // by themselves fail at once without one.
+  bool WaitUntilConnected(absl::Duration limit);
+
   using OnUpdate = std::function<void(const v1::TaskUpdate& update)>;
 
   // `task_id` and `executor` may be empty: the sidecar then chooses.
@@ -63,6 +67,7 @@ class SidecarClient {
   absl::Status FromGrpc(const grpc::Status& status) const;
 
   const std::string target_;
+  const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::Sidecar::Stub> stub_;
   absl::Mutex mutex_;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;

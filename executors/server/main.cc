@@ -11,6 +11,7 @@
 #include "absl/synchronization/notification.h"
 #include "common/log.h"
 #include "common/signals.h"
+#include "common/subprocess.h"
 #include "executors/server/config.h"
 #include "executors/server/executor_server.h"
 
@@ -30,6 +31,7 @@ int Fail(const absl::Status& status) {
 
 int main(int argc, char** argv) {
   flowmesh::BlockTerminationSignals();
+  flowmesh::EndWithParentIfAsked();
   // Processes that a dead rank leaves behind become our children, so that they can be reaped.
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
 

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
+#include "sidecar/metrics/http_endpoint.h"
+
 namespace flowmesh::sidecar {
 namespace {
 
@@ -63,6 +66,15 @@ TEST(HealthTest, ATaskTellsItsProgressUntilItIsSilentForTooLong) {
   task = HealthOfTask("t1", absl::Minutes(30) + absl::Seconds(1), progress);
   EXPECT_FALSE(task.ready());
   EXPECT_EQ(task.Why(), "it has given no sign for 30m1s");
+}
+
+TEST(HttpEndpointTest, TwoDoNotShareAPort) {
+  Endpoint at = ParseEndpoint("127.0.0.1:0").value();
+  const auto first = HttpEndpoint::Start(at, {});
+  ASSERT_TRUE(first.ok()) << first.status();
+  at.port = (*first)->port();
+  EXPECT_EQ(Message(HttpEndpoint::Start(at, {}).status()),
+            absl::StrCat("METRICS_LISTEN: cannot listen on 127.0.0.1:", at.port));
 }
 
 }  // namespace

@@ -18,6 +18,11 @@ class HttplibEndpoint final : public HttpEndpoint {
  public:
   explicit HttplibEndpoint(HttpEndpointSources sources) : sources_(std::move(sources)) {
     server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
+    server_.set_socket_options([](socket_t socket) {
+      // Its own would share the port with another process that listens there.
+      const int on = 1;
+      ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    });
     server_.set_keep_alive_timeout(1);  // an idle connection holds a thread
     server_.set_read_timeout(kSocketSeconds);
     server_.set_write_timeout(kSocketSeconds);
