@@ -30,12 +30,12 @@ class Generation : public SequenceState {
   Generation(size_t index, const GenerationRequest& request, int64_t max_length,
              const text::Tokenizer* tokenizer)
       : index_(index),
-        prompt_length_(static_cast<int64_t>(request.prompt_ids.size())),
         max_length_(max_length),
         sampler_(request.params, request.item_index, request.prompt_ids),
         decoder_(tokenizer, request.prompt_ids),
         text_(request.params.stop) {
     tokens = request.prompt_ids;
+    prompt_length = length();
   }
 
   size_t index() const { return index_; }  // of its request
@@ -59,7 +59,7 @@ class Generation : public SequenceState {
   // Marks tokens as computed; returns how many of the prompt were so for the first time.
   uint64_t Computed(const Chunk& chunk) {
     computed = chunk.begin + chunk.count;
-    const int64_t prefilled = std::min(computed, prompt_length_);
+    const int64_t prefilled = std::min(computed, prompt_length);
     const int64_t fresh = std::max<int64_t>(0, prefilled - prefilled_);
     prefilled_ += fresh;
     return static_cast<uint64_t>(fresh);
@@ -73,7 +73,6 @@ class Generation : public SequenceState {
 
  private:
   const size_t index_;
-  const int64_t prompt_length_;
   const int64_t max_length_;
   int64_t prefilled_ = 0;
   Sampler sampler_;
@@ -103,7 +102,8 @@ model::ForwardInput MakeInput(const std::vector<Chunk>& chunks, at::Device devic
     for (int64_t i = chunk.begin; i < chunk.begin + chunk.count; ++i, ++row) {
       ids[row] = chunk.sequence->tokens[static_cast<size_t>(i)];
       positions[row] = i;
-      lengths[row] = chunk.sequence->length();
+      // Also when it is computed anew: as long as it was when the token came.
+      lengths[row] = std::max(chunk.sequence->prompt_length, i + 1);
     }
     if (chunk.is_last()) *last++ = row - 1;
   }

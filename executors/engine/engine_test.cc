@@ -211,12 +211,29 @@ TEST_F(EngineTest, DynamicRotationIgnoresNeighbours) {
   }
 }
 
+// Nor does it matter whether a sequence is computed anew for want of memory.
+TEST_F(EngineTest, DynamicRotationIsTheSameWhenComputedAnew) {
+  model::LoadedModel dynamic = Load("llama_biased");
+  std::vector<GenerationRequest> requests;
+  for (size_t length : {3, 4, 5, 6}) {
+    requests.push_back(Greedy(Ids(prompt_.begin(), prompt_.begin() + length), 24));
+  }
+  const std::vector<Completion> together = Generate(dynamic, FewBlocks(dynamic, 12), requests);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(together[i].token_ids, GenerateOne(dynamic, requests[i]).token_ids) << i;
+  }
+}
+
 TEST_F(EngineTest, BothHalfPrecisionsGenerate) {
   for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
     model::LoadedModel half = Load("llama", dtype);
     const Completion completion = GenerateOne(half, Greedy(prompt_, 4));
     EXPECT_EQ(completion.token_ids.size(), 4u) << dtype;
     EXPECT_EQ(completion.token_ids[0], Plain(1).token_ids[0]) << dtype;
+    // In passes of which most have no sequence's last token.
+    ASSERT_GT(prompt_.size(), 6u);
+    const Completion in_pieces = GenerateOne(half, Greedy(prompt_, 4), {.max_batch_tokens = 3});
+    EXPECT_EQ(in_pieces.token_ids[0], completion.token_ids[0]) << dtype;
   }
 }
 

@@ -15,6 +15,7 @@ namespace flowmesh::engine {
 // so far; those before `computed` have their keys and values in `blocks`.
 struct SequenceState {
   std::vector<text::TokenId> tokens;
+  int64_t prompt_length = 0;  // of `tokens`
   int64_t computed = 0;
   std::vector<Block> blocks;
 

@@ -44,7 +44,7 @@ TEST(Bf16Test, RoundsToNearestEvenAndKeepsNan) {
 
 TEST(LinearTest, EqualsTheProductInDoublePrecision) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    for (const int64_t rows : {1, 2, 3, 4, 5, 7, 8, 13, 33}) {
+    for (const int64_t rows : {0, 1, 2, 3, 4, 5, 7, 8, 13, 33}) {
       for (const auto& [in, out] : {std::pair{1, 1}, std::pair{31, 5}, std::pair{64, 64},
                                     std::pair{97, 130}, std::pair{640, 67}}) {
         for (const bool with_bias : {false, true}) {
@@ -55,6 +55,8 @@ TEST(LinearTest, EqualsTheProductInDoublePrecision) {
           if (with_bias) exact += b.to(at::kDouble);
           const at::Tensor y = Linear(x, w, b);
           ASSERT_EQ(y.scalar_type(), dtype);
+          ASSERT_EQ(y.sizes(), exact.sizes());
+          if (rows == 0) continue;
           const double scale = exact.abs().max().item<double>() + 1;
           EXPECT_LT(MaxDifference(y, exact), scale * (dtype == at::kFloat ? 1e-5 : 5e-3))
               << rows << " x " << in << " x " << out;

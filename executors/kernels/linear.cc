@@ -28,6 +28,7 @@ constexpr int64_t kMinOneDnnProducts = int64_t{1} << 24;
 
 bool UseFewRows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   if (!x.is_cpu() || x.dim() != 2 || x.scalar_type() != weight.scalar_type()) return false;
+  if (x.size(0) == 0) return false;  // a pass in which no sequence is at its last token
   if (!weight.is_contiguous() || (bias.defined() && !bias.is_contiguous())) return false;
   if (bias.defined() && bias.scalar_type() != x.scalar_type()) return false;
   switch (x.scalar_type()) {

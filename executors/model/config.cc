@@ -89,19 +89,13 @@ absl::StatusOr<std::vector<int64_t>> ParseWindows(const Field& root, const Model
   const Field window_field = root["sliding_window"];
   std::vector<int64_t> windows(c.num_layers, 0);
   if (c.family == Family::kLlama || c.family == Family::kGpt2) return windows;
-  if (c.family == Family::kMistral) {
-    // An explicit null means none; an absent key the default.
-    const bool is_null = root.json().contains("sliding_window") && !window_field.present();
-    ASSIGN_OR_RETURN(const int64_t window, window_field.IntOr(is_null ? 0 : 4096, 0));
-    return std::vector<int64_t>(c.num_layers, window);
-  }
-  int64_t window = 0;
-  if (IsGemma(c.family)) {
-    ASSIGN_OR_RETURN(window, window_field.IntOr(4096, 0));
-  } else {
+  // An explicit null means none; an absent key the default.
+  const bool is_null = root.json().contains("sliding_window") && !window_field.present();
+  ASSIGN_OR_RETURN(const int64_t window, window_field.IntOr(is_null ? 0 : 4096, 0));
+  if (c.family == Family::kMistral) return std::vector<int64_t>(c.num_layers, window);
+  if (!IsGemma(c.family)) {
     ASSIGN_OR_RETURN(const bool used, root["use_sliding_window"].BoolOr(false));
-    if (!used) return windows;
-    ASSIGN_OR_RETURN(window, window_field.IntOr(4096, 0));
+    if (!used || is_null) return windows;
   }
   if (root["layer_types"].present()) {
     return ParseLayerTypes(root["layer_types"], c.num_layers, window);

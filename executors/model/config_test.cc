@@ -47,6 +47,9 @@ TEST(ConfigTest, DefaultsAreThoseOfTransformersClasses) {
   EXPECT_TRUE(qwen2.qkv_bias);
   EXPECT_FALSE(qwen2.output_bias);
   EXPECT_EQ(qwen2.windows.back(), 0);  // not used unless use_sliding_window says so
+  EXPECT_EQ(Read(R"({"model_type": "qwen2", "use_sliding_window": true, "sliding_window": null})")
+                .windows.back(),
+            0);
 
   EXPECT_EQ(Read(R"({"model_type": "qwen3"})").head_dim, 128);
 

@@ -104,13 +104,14 @@ absl::Status ReadRope(const GgufFile& file, const Keys& keys, ModelConfig* c) {
   ASSIGN_OR_RETURN(c->rope.theta,
                    keys.NumberOr("rope.freq_base", c->family == Family::kGemma3 ? 1e6 : 1e4));
   if (c->family == Family::kGemma3) c->local_rope.theta = 1e4;
-  std::string type = "none";
+  std::string type = "linear";
   if (keys.Has("rope.scaling.type")) {
     ASSIGN_OR_RETURN(type, file.String(keys.Path("rope.scaling.type")));
   }
   if (type == "linear") {
-    c->rope.scaling = RopeConfig::Scaling::kLinear;
-    ASSIGN_OR_RETURN(c->rope.factor, keys.NumberOr("rope.scaling.factor", 1.0));
+    ASSIGN_OR_RETURN(const double old_factor, keys.NumberOr("rope.scale_linear", 1.0));
+    ASSIGN_OR_RETURN(c->rope.factor, keys.NumberOr("rope.scaling.factor", old_factor));
+    if (c->rope.factor != 1) c->rope.scaling = RopeConfig::Scaling::kLinear;
   } else if (type != "none") {
     return keys.Error("rope.scaling.type",
                       absl::StrCat("expected none or linear, got \"", type, "\""));

@@ -48,9 +48,22 @@ absl::Status CheckLength(const InferenceUnit& unit, const data::Prompt& prompt, 
       ")", static_cast<int64_t>(tokens) == limit ? ", which leaves no room for an answer" : ""));
 }
 
+// A tokenizer may know tokens that the model has no row for: one that was added for padding, say.
+absl::Status CheckIds(const InferenceUnit& unit, const data::Prompt& prompt,
+                      const std::vector<text::TokenId>& ids, const text::Tokenizer& tokenizer,
+                      int64_t vocab_size) {
+  const auto bad =
+      std::find_if(ids.begin(), ids.end(), [&](text::TokenId id) { return id >= vocab_size; });
+  if (bad == ids.end()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(unit.label, prompt.path, ": expected tokens of the model's vocabulary of ",
+                   vocab_size, ", got '", tokenizer.TokenText(*bad), "', which is number ", *bad));
+}
+
 // One request per prompt of each unit, in their order.
 absl::StatusOr<std::vector<engine::GenerationRequest>> MakeRequests(
-    const InferenceSpec& spec, const text::Tokenizer& tokenizer, int64_t limit) {
+    const InferenceSpec& spec, const text::Tokenizer& tokenizer, int64_t limit,
+    int64_t vocab_size) {
   std::vector<engine::GenerationRequest> requests;
   for (const InferenceUnit& unit : spec.units) {
     for (size_t i = 0; i < unit.prompts.size(); ++i) {
@@ -61,6 +74,7 @@ absl::StatusOr<std::vector<engine::GenerationRequest>> MakeRequests(
           .item_index = i};
       RETURN_IF_ERROR(
           CheckLength(unit, unit.prompts[i], request.prompt_ids.size(), limit, spec.model));
+      RETURN_IF_ERROR(CheckIds(unit, unit.prompts[i], request.prompt_ids, tokenizer, vocab_size));
       requests.push_back(std::move(request));
     }
   }
@@ -233,7 +247,8 @@ absl::StatusOr<TaskOutcome> InferenceRunner::Answer(const InferenceSpec& spec,
                                                     const TaskContext& context) {
   ASSIGN_OR_RETURN(const int64_t limit,
                    ContextLimit(spec.model, model_.model->info().max_positions));
-  ASSIGN_OR_RETURN(const auto requests, MakeRequests(spec, *model_.tokenizer, limit));
+  ASSIGN_OR_RETURN(const auto requests,
+                   MakeRequests(spec, *model_.tokenizer, limit, model_.model->info().vocab_size));
   const auto engine = engine::Engine::Create(
       &model_,
       {.max_model_len = limit, .gpu_memory_utilization = spec.model.gpu_memory_utilization});

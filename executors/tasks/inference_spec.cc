@@ -209,6 +209,14 @@ absl::StatusOr<std::optional<InferenceUnit>> ReadChild(const Field& child, const
     return absl::InvalidArgumentError(
         absl::StrCat(label, "spec.inference differs from the parent's in ", difference));
   }
+  if (parent.chat.has_value() != unit->chat.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(label, "spec.inference differs from the parent's in apply_chat_template"));
+  }
+  if (unit->chat && unit->chat->template_variables != parent.chat->template_variables) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(label, "spec.inference differs from the parent's in chat_template_kwargs"));
+  }
   for (const char* key : {"model", "checkpoint"}) {
     if (!spec[key].present() || spec[key].json() == parent_spec[key].json()) continue;
     return absl::InvalidArgumentError(

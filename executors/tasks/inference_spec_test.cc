@@ -210,6 +210,9 @@ TEST_F(InferenceSpecTest, AChildThatCannotBeRunIsNamed) {
   EXPECT_EQ(error("{}"), "merge_children[0] (task C1): spec.data: required");
   EXPECT_EQ(error("{data: {type: list, items: [b]}, inference: {temperature: 1}}"),
             "merge_children[0] (task C1): spec.inference differs from the parent's in temperature");
+  EXPECT_EQ(error("{data: {type: list, items: [b]}, inference: {apply_chat_template: true}}"),
+            "merge_children[0] (task C1): spec.inference differs from the parent's in "
+            "apply_chat_template");
   EXPECT_EQ(error("{data: {type: list, items: [b]}, model: {source: {identifier: other}}}"),
             "merge_children[0] (task C1): spec.model differs from the parent's");
 }

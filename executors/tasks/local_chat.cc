@@ -110,6 +110,13 @@ absl::StatusOr<agent::ChatReply> LocalChat::Chat(const agent::ChatRequest& reque
     return absl::InvalidArgumentError(absl::StrCat("the conversation has ", prompt_tokens,
                                                    " tokens, the model takes 1 to ", limit - 1));
   }
+  const auto& ids = generation.prompt_ids;
+  const int64_t vocab_size = loaded_->model->info().vocab_size;
+  if (const auto most = std::max_element(ids.begin(), ids.end()); *most >= vocab_size) {
+    return absl::InvalidArgumentError(absl::StrCat("the conversation has the token '",
+                                                   loaded_->tokenizer->TokenText(*most),
+                                                   "', for which the model has no row"));
+  }
   generation.params.max_tokens = std::min(generation.params.max_tokens, limit - prompt_tokens);
 
   RETURN_IF_ERROR(turns_->Enter(request));
