@@ -64,15 +64,16 @@ int Search(int64_t count, int64_t dimension) {
   };
   TempDir dir;
   const auto store = retrieval::Store::Open(dir / "store.db", "random", dimension).value();
-  if (!store->Begin({.name = "random"}).ok()) return 1;
+  const auto version = store->Begin({.name = "random"});
+  if (!version.ok()) return 1;
   for (int64_t done = 0; done < count;) {
     std::vector<Passage> batch;
     for (; batch.size() < 1000 && done < count; ++done) {
       batch.push_back({"passage", Json::object(), near_a_centre()});
     }
-    if (!store->Append("random", batch).ok()) return 1;
+    if (!store->Append(*version, batch).ok()) return 1;
   }
-  if (!store->Complete("random", "").ok()) return 1;
+  if (!store->Complete(*version, "").ok()) return 1;
   std::vector<StoreQuery> queries;
   for (int i = 0; i < 200; ++i) queries.push_back({.vector = near_a_centre(), .limit = 10});
   std::vector<std::set<int64_t>> exact, graph, ignored;
