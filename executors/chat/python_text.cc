@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 #include "common/strings.h"
 
 namespace flowmesh::chat {
@@ -196,7 +197,10 @@ std::string ReplaceText(std::string_view text, std::string_view from, std::strin
   return out;
 }
 
-std::string UpperText(std::string_view text) { return MapCodePoints(text, utf8proc_toupper); }
+std::string UpperText(std::string_view text) {
+  // utf8proc maps a character to one character.
+  return MapCodePoints(absl::StrReplaceAll(ToAbsl(text), {{"\u00df", "SS"}}), utf8proc_toupper);
+}
 
 std::string LowerText(std::string_view text) { return MapCodePoints(text, utf8proc_tolower); }
 

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <regex>
 #include <set>
 
 #include "absl/strings/match.h"
@@ -65,12 +67,36 @@ bool IsOtherModule(const Decoder& model, const std::string& name) {
   return false;
 }
 
+// As PEFT matches the keys of rank_pattern and alpha_pattern. Throws std::regex_error.
+std::regex RegexOf(const std::string& key) {
+  return std::regex(absl::StrCat("(.*\\.)?(", key, ")"));
+}
+
 template <typename T>
-const T* PatternOf(const std::map<std::string, T>& pattern, const std::string& path) {
-  for (const auto& [name, value] : pattern) {
-    if (Matches(path, name)) return &value;
+const T* PatternOf(const std::vector<std::pair<std::string, T>>& pattern, const std::string& path) {
+  for (const auto& [key, value] : pattern) {
+    if (std::regex_match(path, RegexOf(key))) return &value;
   }
   return nullptr;
+}
+
+template <typename T>
+absl::Status ReadPattern(const Field& field,
+                         const std::function<absl::StatusOr<T>(const Field&)>& read,
+                         std::vector<std::pair<std::string, T>>& pattern) {
+  RETURN_IF_ERROR(field.CheckMap());
+  if (!field.present()) return absl::OkStatus();
+  for (const auto& entry : field.json().items()) {
+    try {
+      RegexOf(entry.key());
+    } catch (const std::regex_error& error) {
+      return field.Error(absl::StrCat("expected regular expressions of module paths, got '",
+                                      entry.key(), "': ", error.what()));
+    }
+    ASSIGN_OR_RETURN(T value, read(field[entry.key()]));
+    pattern.emplace_back(entry.key(), value);
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<LoraConfig> ReadConfig(const Field& root) {
@@ -95,19 +121,11 @@ absl::StatusOr<LoraConfig> ReadConfig(const Field& root) {
   } else {
     ASSIGN_OR_RETURN(config.target_modules, targets.StringList());
   }
-  const Field ranks = root["rank_pattern"], alphas = root["alpha_pattern"];
-  RETURN_IF_ERROR(ranks.CheckMap());
-  RETURN_IF_ERROR(alphas.CheckMap());
-  if (ranks.present()) {
-    for (const auto& entry : ranks.json().items()) {
-      ASSIGN_OR_RETURN(config.rank_pattern[entry.key()], ranks[entry.key()].Int(1));
-    }
-  }
-  if (alphas.present()) {
-    for (const auto& entry : alphas.json().items()) {
-      ASSIGN_OR_RETURN(config.alpha_pattern[entry.key()], alphas[entry.key()].Number());
-    }
-  }
+  RETURN_IF_ERROR(ReadPattern<int64_t>(
+      root["rank_pattern"], [](const Field& value) { return value.Int(1); }, config.rank_pattern));
+  RETURN_IF_ERROR(ReadPattern<double>(
+      root["alpha_pattern"], [](const Field& value) { return value.Number(); },
+      config.alpha_pattern));
   return config;
 }
 
@@ -123,6 +141,10 @@ absl::Status CheckShape(const std::string& name, const at::Tensor& tensor,
 absl::Status ReadTensors(const Safetensors& file, const Decoder& model, Adapter* adapter) {
   std::map<std::string, const LinearModule*> modules;
   for (const LinearModule& module : model.parameters().linears()) modules[module.path] = &module;
+  std::map<std::string, const StoredName*> stored;
+  for (const Parameter& parameter : model.parameters().all()) {
+    for (const StoredName& part : parameter.parts) stored[part.name] = &part;
+  }
   for (const SafetensorsTensor& tensor : file.tensors()) {
     absl::string_view rest = tensor.name;
     absl::ConsumePrefix(&rest, kPrefix);
@@ -135,7 +157,13 @@ absl::Status ReadTensors(const Safetensors& file, const Decoder& model, Adapter*
       if (!absl::EndsWith(name, ".bias")) {
         return absl::InvalidArgumentError(absl::StrCat("tensor ", tensor.name, ": unexpected"));
       }
+      const auto bias = stored.find(name);
+      if (bias == stored.end()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("tensor ", tensor.name, ": the model has no ", name));
+      }
       adapter->biases[name] = tensor.Copy();
+      RETURN_IF_ERROR(CheckShape(tensor.name, adapter->biases[name], bias->second->shape));
       continue;
     }
     const std::string path(rest);

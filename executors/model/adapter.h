@@ -28,8 +28,9 @@ struct LoraConfig {
   LoraBias bias = LoraBias::kNone;
   std::vector<std::string> target_modules;  // names or paths; one `all-linear`: see below
   bool use_rslora = false;
-  std::map<std::string, int64_t> rank_pattern;  // by a path's end
-  std::map<std::string, double> alpha_pattern;
+  // By regular expressions of a path, or of its end behind a dot; the first that matches counts.
+  std::vector<std::pair<std::string, int64_t>> rank_pattern;
+  std::vector<std::pair<std::string, double>> alpha_pattern;
 
   // The factor s of TASKS.md 4.5 for a module.
   double ScaleOf(const std::string& path) const;
@@ -55,7 +56,8 @@ struct Adapter {
 absl::StatusOr<std::filesystem::path> FindAdapterFolder(const std::filesystem::path& root);
 
 // InvalidArgument, naming the file and the key: another PEFT type, DoRA, modules that are saved
-// whole, a tensor whose layer the model does not have or of another shape, a layer without both.
+// whole, a pattern that is no regular expression, a tensor whose layer or bias the model does not
+// have or of another shape, a layer without both.
 absl::StatusOr<Adapter> ReadAdapter(const std::filesystem::path& folder, const Decoder& model);
 
 // Makes the adapter part of each forward pass, times `scale`; in the dtype of its own weights.

@@ -144,6 +144,19 @@ TEST(MakeAdapterTest, StartsWithNoEffectAndInBounds) {
   }
 }
 
+// peft.utils.get_pattern_key: regular expressions, the first that matches.
+TEST(LoraConfigTest, PatternsMatchAsPefts) {
+  model::LoraConfig config = {.r = 8, .alpha = 16};
+  config.rank_pattern = {{"layers\\.[01]\\..*q_proj", 4}, {"^model.layers.2.mlp.up_proj", 2}};
+  config.alpha_pattern = {{"q_proj", 32}, {"layers.0.self_attn.q_proj", 64}};
+  EXPECT_EQ(config.RankOf("model.layers.1.self_attn.q_proj"), 4);
+  EXPECT_EQ(config.RankOf("model.layers.2.self_attn.q_proj"), 8);
+  EXPECT_EQ(config.RankOf("model.layers.2.mlp.up_proj"), 2);
+  EXPECT_EQ(config.RankOf("x.model.layers.2.mlp.up_proj"), 8);
+  EXPECT_EQ(config.ScaleOf("model.layers.0.self_attn.q_proj"), 32.0 / 4);
+  EXPECT_EQ(config.ScaleOf("model.layers.0.self_attn.my_q_proj"), 16.0 / 4);
+}
+
 // Each is an error that names the file and what is wrong in it.
 TEST(ReadAdapterTest, BadFolders) {
   const auto model = LoadTinyModel("llama");
@@ -160,6 +173,9 @@ TEST(ReadAdapterTest, BadFolders) {
   EXPECT_THAT(with("use_dora", true), HasSubstr("DoRA"));
   EXPECT_THAT(with("modules_to_save", {"lm_head"}), HasSubstr("modules_to_save"));
   EXPECT_THAT(with("r", 5), HasSubstr("expected shape [5, "));
+  EXPECT_THAT(
+      with("alpha_pattern", {{"q_(proj", 2}}),
+      HasSubstr("alpha_pattern: expected regular expressions of module paths, got 'q_(proj'"));
   const auto gpt2 = LoadTinyModel("gpt2");
   EXPECT_THAT(Text(model::ReadAdapter(good, *gpt2).status()),
               HasSubstr("the model has no linear layer model.layers.0.self_attn.q_proj"));
