@@ -164,6 +164,7 @@ TEST(ChatTemplateTest, FiltersAndMethods) {
   EXPECT_EQ(Render("{{ \"it's\" | list | length }} {{ [\"it's\", 'a\\n'] }}"),
             "4 [\"it's\", 'a\\n']");
   EXPECT_EQ(Render("{{ 'straße' | upper }}{{ 'ÄB c' | lower | title }}"), "STRASSEÄb C");
+  EXPECT_EQ(Render("{{ \"don't x2y (a-b\" | title }}"), "Don't X2y (A-B");
 }
 
 TEST(ChatTemplateTest, DatesOfTheTimeThatIsGiven) {

@@ -212,13 +212,10 @@ std::string CapitalizeText(std::string_view text) {
 }
 
 std::string TitleText(std::string_view text) {
-  bool in_word = false;
-  return MapCodePoints(text, [&in_word](utf8proc_int32_t c) {
-    const utf8proc_category_t category = utf8proc_category(c);
-    const bool is_letter = category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LT;
-    const bool starts = is_letter && !in_word;
-    in_word = is_letter;
-    return starts ? utf8proc_totitle(c) : utf8proc_tolower(c);
+  bool is_first = true;
+  return MapCodePoints(text, [&is_first](utf8proc_int32_t c) {
+    const bool is_between = IsSpace(c) || c == '-' || c == '(' || c == '{' || c == '[' || c == '<';
+    return std::exchange(is_first, is_between) ? utf8proc_toupper(c) : utf8proc_tolower(c);
   });
 }
 

@@ -33,10 +33,11 @@ std::string ReplaceText(std::string_view text, std::string_view from, std::strin
 // With entities for & < > ' and ", as markupsafe.escape().
 std::string EscapeHtml(std::string text);
 
-// One code point for each, by the simple case mapping of Unicode.
+// One code point for each, by the simple case mapping of Unicode, but SS for ß in upper case.
 std::string UpperText(std::string_view text);
 std::string LowerText(std::string_view text);
 std::string CapitalizeText(std::string_view text);
+// As Jinja's filter: a word begins behind white space and behind -, (, {, [ and <.
 std::string TitleText(std::string_view text);
 
 // repr() of a string.
