@@ -70,6 +70,8 @@ void PrintResults(OrchestratorClient& orchestrator, const std::vector<Json>& rec
     const absl::StatusOr<Json> stored = orchestrator.Result(id);
     if (stored.ok() && stored->is_object()) {
       PrintText(ResultText(stored->contains("result") ? (*stored)["result"] : *stored));
+    } else if (!stored.ok() && !absl::IsNotFound(stored.status())) {
+      PrintText(absl::StrCat("the result cannot be had: ", Message(stored.status()), "\n"));
     } else {
       PrintText(
           absl::StrCat("no result was sent (spec.output.destination is not of type http): it "

@@ -106,10 +106,13 @@ absl::StatusOr<int> FollowTask(client::SidecarClient& sidecar, const std::string
   }
   if (record->state() == v1::SUCCEEDED) return 0;
   std::fprintf(stderr, "task %s failed: %s\n", task_id.c_str(), record->error().c_str());
-  if (!record->task_dir().empty()) {
-    std::fprintf(stderr, "files: %s\n", record->task_dir().c_str());
-  }
+  PrintFilesOfFailed(*record);
   return kExitFailed;
+}
+
+void PrintFilesOfFailed(const v1::TaskRecord& record) {
+  if (record.task_dir().empty()) return;
+  std::fprintf(stderr, "files: %s\n", record.task_dir().c_str());
 }
 
 }  // namespace flowmesh::cli

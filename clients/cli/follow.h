@@ -23,4 +23,7 @@ absl::StatusOr<v1::TaskRecord> Follow(client::SidecarClient& sidecar, const std:
 absl::StatusOr<int> FollowTask(client::SidecarClient& sidecar, const std::string& task_id,
                                const FollowOptions& options, Interrupt& interrupt);
 
+// Where the files of a task that failed lie, on stderr; nothing when it had no folder.
+void PrintFilesOfFailed(const v1::TaskRecord& record);
+
 }  // namespace flowmesh::cli

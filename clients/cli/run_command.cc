@@ -104,9 +104,7 @@ class Runner {
     if (record.state() != v1::SUCCEEDED) {
       std::fprintf(stderr, "%s%sfailed: %s\n", name.c_str(), name.empty() ? "" : " ",
                    record.error().c_str());
-      if (!record.task_dir().empty()) {
-        std::fprintf(stderr, "files: %s\n", record.task_dir().c_str());
-      }
+      PrintFilesOfFailed(record);
       return kExitFailed;
     }
     const Json result = json.value("result", Json::object());

@@ -192,8 +192,7 @@ absl::Status TrainingJob::CheckSameOnAllRanks(int64_t last_checkpoint) const {
   if (differs == last.end()) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrFormat(
       "the last checkpoint of rank %d is that of step %d, and that of rank 0 of step %d: "
-      "checkpoints "
-      "must be on storage that all ranks see",
+      "checkpoints must be on storage that all ranks see",
       differs - last.begin(), static_cast<int64_t>(*differs), static_cast<int64_t>(last[0])));
 }
 

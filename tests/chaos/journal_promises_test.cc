@@ -52,6 +52,12 @@ std::set<std::string> Ends(Line& line, const std::string& id) {
   return ends;
 }
 
+void ExpectEndsWell(Line& line, absl::Duration limit) {
+  const auto status = line.sidecar().process().Wait(limit);
+  ASSERT_TRUE(status) << line.sidecar().Output();
+  EXPECT_TRUE(status->ok()) << status->ToString();
+}
+
 // How often an executor has computed it.
 int Runs(Line& line, const std::string& id) {
   const std::string log = ReadFile(line.results() / id / "logs/task.log").value_or("");
@@ -442,9 +448,7 @@ TEST_F(Promises, P14_UnregisterDoesNotOvertakeAnEndThatNobodyHasReceived) {
   ASSERT_THAT(told, SizeIs(2)) << line.sidecar().Output();
   EXPECT_EQ(told[0].second["task_id"], id);
   EXPECT_GE(told[1].first - told[0].first, absl::Milliseconds(900));
-  const auto status = line.sidecar().process().Wait(absl::Seconds(10));
-  ASSERT_TRUE(status) << line.sidecar().Output();
-  EXPECT_TRUE(status->ok()) << status->ToString();
+  ASSERT_NO_FATAL_FAILURE(ExpectEndsWell(line, absl::Seconds(10)));
   EXPECT_EQ(line.redis().Command({"EXISTS", "worker:w"}), 0);
   RestartUntilIdle(line);
   EXPECT_EQ(ProveRecovery(line), "");
@@ -456,9 +460,7 @@ TEST_F(Promises, P14_AnEndThatNobodyReceivesIsLeftToTheNextLife) {
   const std::string id = line.Dispatch(kEcho);
   ASSERT_TRUE(WaitForMetric(line, "flowmesh_terminal_events_pending", 1));
   line.sidecar().process().Signal(SIGTERM);
-  const auto status = line.sidecar().process().Wait(absl::Seconds(8));
-  ASSERT_TRUE(status) << line.sidecar().Output();
-  EXPECT_TRUE(status->ok()) << status->ToString();
+  ASSERT_NO_FATAL_FAILURE(ExpectEndsWell(line, absl::Seconds(8)));
   // The orchestrator's watchdog finds the task, should there be no next life.
   EXPECT_EQ(line.redis().Command({"SISMEMBER", "workers:ids", "w"}), 1);
   line.ObserveAgain();
@@ -484,9 +486,7 @@ TEST_F(Promises, P14_ADrainBeforeRedisIsThereWaitsForNothing) {
   ASSERT_TRUE(line.sidecar().WaitForOutput("its end is told")) << line.sidecar().Output();
   ASSERT_TRUE(line.sidecar().WaitForOutput("listens on"));
   line.sidecar().process().Signal(SIGTERM);
-  const auto status = line.sidecar().process().Wait(absl::Seconds(8));
-  ASSERT_TRUE(status) << line.sidecar().Output();
-  EXPECT_TRUE(status->ok()) << status->ToString();
+  ASSERT_NO_FATAL_FAILURE(ExpectEndsWell(line, absl::Seconds(8)));
   line.server().Start();
   line.ObserveAgain();
   line.StartSidecar();
