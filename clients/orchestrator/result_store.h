@@ -17,10 +17,6 @@ namespace flowmesh::orchestrator {
 // no id leaves RESULTS_DIR.
 std::string FolderName(std::string_view task_id);
 
-// `manifest.json` of a task's folder: `required` and the standard entries, then the rest.
-Json BuildManifest(const std::filesystem::path& folder, std::string_view task_id,
-                   const std::vector<std::string>& required, absl::Time now);
-
 // Thread-safe: the file system is its only state.
 class ResultStore {
  public:
@@ -31,7 +27,7 @@ class ResultStore {
     return root_ / FolderName(task_id);
   }
 
-  // Writes `responses.json` and the manifest; returns the former's path.
+  // Writes `responses.json` and the manifest; returns the former's path. `artifacts`: as declared.
   absl::StatusOr<std::filesystem::path> StoreResult(
       const std::string& task_id, const Json& document,
       const std::vector<std::string>& artifacts) const;

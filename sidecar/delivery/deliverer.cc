@@ -11,10 +11,9 @@
 #include "common/log.h"
 #include "common/redact.h"
 #include "common/strings.h"
-#include "sidecar/delivery/manifest.h"
+#include "common/task_folder.h"
 #include "sidecar/delivery/model_archive.h"
 #include "sidecar/delivery/sender.h"
-#include "sidecar/delivery/task_dir.h"
 #include "sidecar/delivery/throttle.h"
 
 namespace flowmesh::sidecar {
@@ -86,7 +85,8 @@ class Deliverer::Impl {
                                        const std::string& content_type, Sender& sender);
   // MODEL_CLEANUP_AFTER_UPLOAD; trouble with it is only logged.
   void CleanUp(DeliveryJob& job, const DeliveryUnit& unit);
-  absl::Status WriteFiles(const DeliveryUnit& unit, const Json& result);
+  // `result` may be null: then only the manifest.
+  absl::Status WriteFiles(const DeliveryUnit& unit, const Json* result);
   absl::Status Post(const DeliveryJob& job, const DeliveryUnit& unit, const Json& result,
                     Sender& sender);
   // The request to a unit's destination, without a body.
@@ -215,13 +215,14 @@ void Deliverer::Impl::CleanUp(DeliveryJob& job, const DeliveryUnit& unit) {
     status.Update(absl::InternalError(
         absl::StrCat("cannot remove ", kCheckpointsDir, ": ", error.message())));
   }
-  status.Update(WriteResultFiles(unit.dir, unit.task_id, unit.output.artifacts, clock_));
+  status.Update(WriteFiles(unit, nullptr));
   if (!status.ok()) LogWarning("task {}: clean-up: {}", unit.task_id, Message(status));
 }
 
-absl::Status Deliverer::Impl::WriteFiles(const DeliveryUnit& unit, const Json& result) {
-  return WriteResultFiles(unit.dir, unit.task_id, unit.output.artifacts, clock_,
-                          DumpJson(result, 2));
+absl::Status Deliverer::Impl::WriteFiles(const DeliveryUnit& unit, const Json* result) {
+  std::optional<std::string> responses;
+  if (result != nullptr) responses = DumpJson(*result, 2);
+  return WriteResultFiles(unit.dir, unit.task_id, unit.output.artifacts, clock_, responses);
 }
 
 absl::Status Deliverer::Impl::Post(const DeliveryJob& job, const DeliveryUnit& unit,
@@ -241,23 +242,22 @@ absl::Status Deliverer::Impl::Post(const DeliveryJob& job, const DeliveryUnit& u
 
 absl::Status Deliverer::Impl::Deliver(DeliveryJob& job, const std::function<bool()>& is_cancelled) {
   Sender sender(options_, clock_, throttle_, is_cancelled);
+  absl::Status status;
   for (const DeliveryUnit& child : job.children) {
     if (ResultOf(job, child) == nullptr) {
-      return InUnit(absl::InternalError("the executor returned no result for it"), child);
+      status.Update(InUnit(absl::InternalError("the executor returned no result for it"), child));
     }
   }
   // Uploads first: the result carries their links.
-  absl::Status uploaded;
   Units incomplete;
   for (const v1::OutputFile& file : job.outputs) {
-    uploaded = Upload(job, file, sender, is_cancelled, incomplete);
-    if (!uploaded.ok()) break;
+    if (status.ok()) status = Upload(job, file, sender, is_cancelled, incomplete);
   }
   // A failed delivery leaves the files in place.
   for (const DeliveryUnit* unit : UnitsOf(job)) {
-    RETURN_IF_ERROR(InUnit(WriteFiles(*unit, *ResultOf(job, *unit)), *unit));
+    RETURN_IF_ERROR(InUnit(WriteFiles(*unit, ResultOf(job, *unit)), *unit));
   }
-  RETURN_IF_ERROR(uploaded);
+  RETURN_IF_ERROR(status);
   for (const DeliveryUnit* unit : UnitsOf(job)) {
     if (!unit->output.delivers()) continue;
     RETURN_IF_ERROR(Post(job, *unit, *ResultOf(job, *unit), sender));
@@ -271,13 +271,8 @@ absl::Status Deliverer::Impl::Deliver(DeliveryJob& job, const std::function<bool
 }
 
 absl::Status Deliverer::Impl::WriteFailure(const DeliveryJob& job, const Json& record) {
-  std::optional<std::string> responses;
-  if (!record.is_null()) responses = DumpJson(record, 2);
-  RETURN_IF_ERROR(WriteResultFiles(job.task.dir, job.task.task_id, job.task.output.artifacts,
-                                   clock_, responses));
-  for (const DeliveryUnit& child : job.children) {
-    RETURN_IF_ERROR(WriteResultFiles(child.dir, child.task_id, child.output.artifacts, clock_));
-  }
+  RETURN_IF_ERROR(WriteFiles(job.task, record.is_null() ? nullptr : &record));
+  for (const DeliveryUnit& child : job.children) RETURN_IF_ERROR(WriteFiles(child, nullptr));
   return absl::OkStatus();
 }
 

@@ -280,6 +280,9 @@ TEST_F(DelivererTest, AChildWithoutAResultIsAnErrorThatNamesIt) {
   EXPECT_EQ(Message(Deliver(without)),
             "merge_children[0] (task C1): the executor returned no result for it");
   EXPECT_THAT(server_.requests(), IsEmpty());
+  // What there is stands in the folders.
+  EXPECT_EQ(ReadJson(absl::StrCat(kTask, "/responses.json")), Json({{"ok", true}}));
+  EXPECT_EQ(ReadJson("C1/manifest.json")["entries"][2]["name"], "responses.json");
 }
 
 TEST_F(DelivererTest, AChildThatCannotBeDeliveredIsNamed) {

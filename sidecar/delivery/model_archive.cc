@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
-#include "sidecar/delivery/task_dir.h"
+#include "common/task_folder.h"
 
 namespace flowmesh::sidecar {
 namespace fs = std::filesystem;

@@ -8,6 +8,7 @@
 #include "common/http.h"
 #include "common/log.h"
 #include "common/strings.h"
+#include "common/task_folder.h"
 
 namespace flowmesh::sidecar {
 namespace {
@@ -79,10 +80,8 @@ absl::Status ParseArtifacts(const Field& field, OutputSpec& output) {
   RETURN_IF_ERROR(field.CheckList());
   for (size_t i = 0; i < field.size(); ++i) {
     ASSIGN_OR_RETURN(const std::string text, field[i].String());
-    std::string_view name = Trim(text);
-    while (name.substr(0, 2) == "./") name.remove_prefix(2);
-    while (name.size() > 1 && name.back() == '/') name.remove_suffix(1);
-    if (!name.empty() && name != ".") output.artifacts.emplace_back(name);
+    const std::string_view name = ArtifactName(text);
+    if (!name.empty()) output.artifacts.emplace_back(name);
   }
   return absl::OkStatus();
 }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/strings.h"
+#include "common/task_folder.h"
 
 namespace flowmesh::sidecar {
 namespace fs = std::filesystem;

@@ -1,4 +1,4 @@
-// The directory of a task (PROTOCOL.md 6.1).
+// Where the directory of a task is, and its state before a run (PROTOCOL.md 6.1).
 #pragma once
 
 #include <filesystem>
@@ -8,12 +8,6 @@
 #include "sidecar/delivery/output_spec.h"
 
 namespace flowmesh::sidecar {
-
-inline constexpr char kResponsesFile[] = "responses.json";
-inline constexpr char kManifestFile[] = "manifest.json";
-inline constexpr char kLogsDir[] = "logs";
-inline constexpr char kArtifactsDir[] = "artifacts";
-inline constexpr char kCheckpointsDir[] = "checkpoints";
 
 // The absolute path of the task's directory; touches no disk. InvalidArgument when `task_id` is no
 // plain file name.

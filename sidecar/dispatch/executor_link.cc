@@ -22,6 +22,9 @@ constexpr absl::Duration kPollInterval = absl::Seconds(1);
 // What a task that hangs gets to end by itself.
 constexpr absl::Duration kHungGrace = absl::Seconds(5);
 constexpr absl::Duration kBusyPause = absl::Milliseconds(20);
+constexpr absl::Duration kLongestBusyPause = absl::Milliseconds(320);
+// A stream that lasted so long was no refusal.
+constexpr absl::Duration kServed = absl::Seconds(5);
 
 std::chrono::system_clock::time_point DeadlineIn(absl::Duration timeout) {
   // What the system's clock can hold.
@@ -62,14 +65,28 @@ v1::TaskFailed Failure(v1::TaskFailed::Code code, std::string message) {
 
 // What one Run knows about its stream.
 struct ExecutorLink::Stream {
+  // The task is turned away by an executor that is there; true: for longer than `limit` now.
+  bool IsRefused(absl::Duration now, absl::Duration limit) {
+    if (!refused_since) refused_since = now;
+    return now - *refused_since > limit;
+  }
+  absl::Duration NextPause() {
+    return std::exchange(pause, std::min(pause * 2, kLongestBusyPause));
+  }
+  void Served() {
+    refused_since.reset();
+    pause = kBusyPause;
+  }
+
   const std::string& traceparent;
   const std::function<void(const v1::TaskEvent&)>& on_event;
-  const absl::Duration started;
-  absl::Duration last_event = started;
+  absl::Duration opened, last_event;
   bool begun = false;   // the executor has sent an event: it knows the task
   std::string sent_to;  // the first instance that got it for certain
   uint64_t next = 0;    // sequence to go on from
   grpc::Status broken;  // why the last stream ended without an end of the task
+  std::optional<absl::Duration> refused_since;
+  absl::Duration pause = kBusyPause;
 };
 
 ExecutorLink::ExecutorLink(std::string name, std::string target, ExecutorLinkOptions options,
@@ -276,7 +293,8 @@ TaskEnd ExecutorLink::Run(const v1::ExecuteRequest& request, const std::string& 
     cancel_failed_ = false;
     if (owed_cancel_ == task_id_) owed_cancel_.clear();
   }
-  Stream stream{.traceparent = traceparent, .on_event = on_event, .started = clock_.Monotonic()};
+  const absl::Duration now = clock_.Monotonic();
+  Stream stream{.traceparent = traceparent, .on_event = on_event, .opened = now, .last_event = now};
   std::optional<TaskEnd> end;
   while (!end) {
     end = Follow(request, stream);
@@ -291,6 +309,7 @@ TaskEnd ExecutorLink::Run(const v1::ExecuteRequest& request, const std::string& 
 std::optional<TaskEnd> ExecutorLink::Follow(const v1::ExecuteRequest& request, Stream& stream) {
   grpc::ClientContext context;
   context.AddMetadata(kTraceparent, stream.traceparent);
+  stream.opened = clock_.Monotonic();
   if (options_.silence_limit != absl::InfiniteDuration()) {
     // Somewhat late rather than early: what is not silent is attached to again.
     const absl::Duration silent = clock_.Monotonic() - stream.last_event;
@@ -321,6 +340,7 @@ std::optional<TaskEnd> ExecutorLink::Follow(const v1::ExecuteRequest& request, S
   while (reader->Read(&event)) {
     stream.begun = true;
     stream.last_event = clock_.Monotonic();
+    stream.Served();
     if (event.sequence() < stream.next) continue;
     stream.next = event.sequence() + 1;
     stream.on_event(event);
@@ -335,6 +355,7 @@ std::optional<TaskEnd> ExecutorLink::Follow(const v1::ExecuteRequest& request, S
 
 std::optional<TaskEnd> ExecutorLink::AfterBreak(const v1::ExecuteRequest& request, Stream& stream) {
   const grpc::Status& status = stream.broken;
+  if (clock_.Monotonic() - stream.opened >= kServed) stream.Served();
   switch (status.error_code()) {
     case grpc::StatusCode::OK:
       return Failure(v1::TaskFailed::INTERNAL,
@@ -354,12 +375,12 @@ std::optional<TaskEnd> ExecutorLink::AfterBreak(const v1::ExecuteRequest& reques
       // us alone.
       if (stream.begun) return Failure(v1::TaskFailed::TASK_ERROR, status.error_message());
       if (std::optional<TaskEnd> end = CancelledEnd(/*is_gone=*/true)) return end;
-      if (clock_.Monotonic() - stream.started > options_.lost_limit) {
+      if (stream.IsRefused(clock_.Monotonic(), options_.lost_limit)) {
         return Failure(v1::TaskFailed::TASK_ERROR,
                        absl::StrCat("executor ", name_, " stays busy: ", status.error_message()));
       }
       stream.sent_to.clear();  // it was not taken
-      if (!Pause(kBusyPause)) return Lost("the sidecar stops");
+      if (!Pause(stream.NextPause())) return Lost("the sidecar stops");
       return std::nullopt;
     case grpc::StatusCode::UNAVAILABLE:
     case grpc::StatusCode::CANCELLED:
@@ -374,7 +395,8 @@ std::optional<TaskEnd> ExecutorLink::AfterBreak(const v1::ExecuteRequest& reques
                status.error_message());
   }
   // The watcher may not have noticed yet; without a pause this would spin until it does.
-  if (!Pause(kBusyPause)) return Lost("the sidecar stops");
+  if (!Pause(stream.NextPause())) return Lost("the sidecar stops");
+  if (!available()) stream.Served();
   const bool is_back = WaitAvailable(options_.lost_limit);
   // One that has not begun is not sent again once it is cancelled.
   if (std::optional<TaskEnd> end = CancelledEnd(/*is_gone=*/!stream.begun)) return end;
@@ -383,6 +405,14 @@ std::optional<TaskEnd> ExecutorLink::AfterBreak(const v1::ExecuteRequest& reques
     owed_cancel_ = request.task_id();
     return Lost(status.error_code() == grpc::StatusCode::CANCELLED ? "it does not answer"
                                                                    : status.error_message());
+  }
+  if (stream.IsRefused(clock_.Monotonic(), options_.lost_limit)) {
+    const std::string why = absl::StrCat("it turns the task away: ", status.error_message());
+    if (!stream.begun) {
+      return Failure(v1::TaskFailed::TASK_ERROR, absl::StrCat("executor ", name_, ": ", why));
+    }
+    (void)Cancel(request.task_id(), kHungGrace, why);
+    return Lost(why);
   }
   // Its first event may never have left an executor that the task has ended.
   if (!stream.begun && HasRestartedSince(stream.sent_to)) return Lost("it restarted");

@@ -30,7 +30,7 @@ struct ExecutorLinkOptions {
   // does not answer twice is stopped or stuck, whatever its health service said last.
   absl::Duration check_interval = absl::Seconds(10);
   absl::Duration answer_timeout = absl::Seconds(5);
-  // How long a task waits for its executor to come back.
+  // How long a task waits for its executor to come back, and for one that is there to take it.
   absl::Duration lost_limit = absl::Seconds(60);
 };
 

@@ -305,6 +305,26 @@ TEST_F(ExecutorLinkTest, ATaskThatEndsItsExecutorBeforeItsFirstEventIsNotSentToT
   EXPECT_EQ(executor_.executes(), 1);
 }
 
+// As that of a proxy before an executor that is gone for good.
+TEST_F(ExecutorLinkTest, AnExecutorThatIsThereAndNeverTakesTheTaskIsNotAskedForEver) {
+  for (const grpc::StatusCode code :
+       {grpc::StatusCode::UNAVAILABLE, grpc::StatusCode::FAILED_PRECONDITION}) {
+    ExecutorLinkOptions options;
+    options.lost_limit = absl::Milliseconds(500);
+    Start(options);
+    executor_.Refuse({code, "not now"});
+    const int before = executor_.executes();
+    std::future<TaskEnd> run = Run();
+    EXPECT_EQ(run.wait_for(std::chrono::seconds(10)), std::future_status::ready);
+    link_->Stop();
+    server_.reset();
+    const v1::TaskFailed failed = FailureOf(run.get());
+    EXPECT_EQ(failed.code(), v1::TaskFailed::TASK_ERROR);
+    EXPECT_THAT(failed.message(), HasSubstr("not now"));
+    EXPECT_LT(executor_.executes() - before, 10);  // with pauses that grow
+  }
+}
+
 TEST_F(ExecutorLinkTest, ACancelledTaskIsNotSentAgain) {
   Start({});
   executor_.Refuse({grpc::StatusCode::UNAVAILABLE, "not now"});

@@ -165,7 +165,7 @@ absl::Status Journal::ReadTotals() {
       });
 }
 
-// Not at start, which it would hold up: before the first write, and so before any question.
+// Not at start, which it would hold up: before the first write, which may ask for one.
 void Journal::ReadConcluded() {
   std::vector<std::pair<size_t, int64_t>> found;  // hash of the task's id, id
   const absl::Status status =
@@ -176,7 +176,6 @@ void Journal::ReadConcluded() {
   absl::MutexLock lock(&mutex_);
   concluded_.reserve(found.size());
   for (const auto& [key, id] : found) ConcludedLocked(key, id);
-  concluded_are_read_ = true;
 }
 
 void Journal::SetWorkerId(const std::string& worker_id) {
@@ -224,21 +223,23 @@ absl::StatusOr<std::vector<JournalClosed>> Journal::ClosedTasks(size_t limit) co
 
 // --- The life of a task --------------------------------------------------------------------------
 
-int64_t Journal::Accept(JournalTask task, Done done) {
+int64_t Journal::Accept(JournalTask task, Accepted done) {
+  const auto earlier = std::make_shared<std::optional<JournalClosed>>();
   absl::MutexLock lock(&mutex_);
   const int64_t id = next_id_++;
   open_[id] = {.key = KeyOf(task.task_id), .document = task.document.size()};
   PostLocked({.apply =
-                  [id, task = std::move(task)](Database& db) {
+                  [this, id, task = std::move(task), earlier](Database& db) {
+                    *earlier = FindConcluded(db, task.task_id);
                     return db.Run(db.accept, id, task.task_id, task.worker_id, task.dispatched_at,
                                   task.source, task.attempt, task.fingerprint,
                                   absl::ToUnixMicros(task.received_at), task.document,
                                   SizeOf(task.document));
                   },
               .done =
-                  [this, id, done = std::move(done)](const absl::Status& status) {
+                  [this, id, earlier, done = std::move(done)](const absl::Status& status) {
                     OnAccepted(id, status.ok());
-                    if (done) done(status);
+                    if (done) done(status, std::move(*earlier));
                   }});
   return id;
 }
@@ -358,36 +359,6 @@ absl::StatusOr<std::string> Journal::ReadEnd(int64_t id) {
   return std::move(answer->end);
 }
 
-std::optional<JournalClosed> Journal::FindConcluded(const std::string& task_id) {
-  struct Answer {
-    absl::Notification arrived;
-    std::optional<JournalClosed> found;
-  };
-  const auto answer = std::make_shared<Answer>();
-  const auto latest = [this, key = KeyOf(task_id)]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    const auto known = concluded_.find(key);
-    return known == concluded_.end() ? 0 : known->second;
-  };
-  {
-    absl::MutexLock lock(&mutex_);
-    if (concluded_are_read_ && latest() == 0) return std::nullopt;
-  }
-  Post({.apply =
-            [this, answer, latest](Database& db) {
-              {
-                absl::MutexLock lock(&mutex_);
-                Database::Bind(db.find_concluded.get(), 1, latest());
-              }
-              return db.Each(db.find_concluded,
-                             [&](sqlite3_stmt* row) { answer->found = ReadClosed(row); });
-            },
-        .done = [answer](const absl::Status&) { answer->arrived.Notify(); }});
-  answer->arrived.WaitForNotification();
-  // Another task may have the same hash.
-  if (answer->found && answer->found->task.task_id != task_id) answer->found.reset();
-  return std::move(answer->found);
-}
-
 void Journal::Flush() {
   const auto written = std::make_shared<absl::Notification>();
   Post({.apply = [](Database&) { return absl::OkStatus(); },
@@ -494,6 +465,23 @@ void Journal::Commit(std::vector<Write>& batch) {
   }
 }
 
+std::optional<JournalClosed> Journal::FindConcluded(Database& database,
+                                                    const std::string& task_id) {
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto latest = concluded_.find(KeyOf(task_id));
+    if (latest == concluded_.end()) return std::nullopt;
+    Database::Bind(database.find_concluded.get(), 1, latest->second);
+  }
+  std::optional<JournalClosed> found;
+  const absl::Status status =
+      database.Each(database.find_concluded, [&](sqlite3_stmt* row) { found = ReadClosed(row); });
+  if (!status.ok()) LogError("{}", Message(status));
+  // Another task may have the same hash.
+  if (found && found->task.task_id != task_id) found.reset();
+  return found;
+}
+
 // Closed rows that are too old or too many, in steps that tasks need not wait for long.
 bool Journal::Prune() {
   const int64_t old = absl::ToUnixMicros(clock_.Now() - options_.keep_for);
@@ -529,7 +517,7 @@ bool Journal::Prune() {
   for (const auto& [key, id] : gone) ForgetConcludedLocked(key, id);
   stats_.closed_tasks -= std::min(stats_.closed_tasks, static_cast<uint64_t>(rows));
   stats_.closed_bytes -= std::min(stats_.closed_bytes, bytes);
-  if (!status.ok() || rows < kPruneStep) return false;
+  if (!status.ok() || rows < count) return false;
   if (by_age) next_prune_ = absl::ZeroDuration();
   return by_age || stats_.closed_tasks > options_.keep_tasks ||
          stats_.closed_bytes > options_.keep_bytes;

@@ -26,11 +26,14 @@ enum class JournalKeep { kNothing, kResult, kDeath };
 
 enum class JournalState { kAccepted = 1, kDispatched, kFinished, kDelivered, kAnnounced };
 
+// Where a task came from.
+inline constexpr char kFromRedis[] = "redis", kFromLocal[] = "local";
+
 // A task as it was accepted.
 struct JournalTask {
   std::string task_id, worker_id;
   std::string dispatched_at;  // verbatim, may be empty
-  std::string source;         // `redis`, `local`
+  std::string source;         // kFromRedis, kFromLocal
   std::string attempt;        // by which the executor knows this run
   std::string fingerprint;    // of the document
   std::string document;       // JSON
@@ -104,8 +107,10 @@ class Journal {
 
   // --- The life of a task -----------------------------------------------------------------------
 
+  // `earlier`: the latest run of this task that was concluded, where one is kept.
+  using Accepted = std::function<void(const absl::Status&, std::optional<JournalClosed> earlier)>;
   // Returns the entry's id.
-  int64_t Accept(JournalTask task, Done done);
+  int64_t Accept(JournalTask task, Accepted done);
   void Dispatch(int64_t id);
   // `end`: the executor's last event, serialized. `task_dir`: where its files are; may be empty.
   void Finish(int64_t id, std::string end, std::string task_dir, Done done);
@@ -121,9 +126,6 @@ class Journal {
 
   // What Finish got; NotFound when it is no longer kept. Waits for the writing thread.
   absl::StatusOr<std::string> ReadEnd(int64_t id);
-  // The latest run of a task that was concluded; nothing when there is none or it is no longer
-  // kept. Waits for the writing thread only when the task may be known.
-  std::optional<JournalClosed> FindConcluded(const std::string& task_id);
   // Waits until everything asked for so far is on disk.
   void Flush();
 
@@ -156,6 +158,8 @@ class Journal {
   static absl::Status Apply(Database& database, Write* writes, size_t count);
   // True: there is more to do at once.
   bool Prune();
+  // In the writing thread. Nothing when none is kept.
+  std::optional<JournalClosed> FindConcluded(Database& database, const std::string& task_id);
   void OnAccepted(int64_t id, bool on_disk);
   void CloseLocked(int64_t id, bool keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ConcludedLocked(size_t key, int64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -178,9 +182,7 @@ class Journal {
   int64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   std::vector<Write> writes_ ABSL_GUARDED_BY(mutex_);
   std::map<int64_t, Size> open_ ABSL_GUARDED_BY(mutex_);  // by id
-  // The latest concluded run by the hash of its task's id: what is not here need not be looked for,
-  // once they are read.
-  bool concluded_are_read_ ABSL_GUARDED_BY(mutex_) = false;
+  // The latest concluded run by the hash of its task's id: what is not here need not be looked for.
   std::unordered_map<size_t, int64_t> concluded_ ABSL_GUARDED_BY(mutex_);
   JournalStats stats_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;

@@ -52,9 +52,18 @@ class JournalTest : public ::testing::Test {
   }
   absl::Status Accept(Journal& journal, JournalTask task, int64_t* id = nullptr) {
     return Wait([&](Journal::Done done) {
-      const int64_t entry = journal.Accept(std::move(task), std::move(done));
+      const int64_t entry =
+          journal.Accept(std::move(task), [done](const absl::Status& s, const auto&) { done(s); });
       if (id != nullptr) *id = entry;
     });
+  }
+  // What a new message of the task is told of earlier runs; it is forgotten again.
+  static std::optional<JournalClosed> Earlier(Journal& journal, const std::string& task) {
+    std::optional<JournalClosed> earlier;
+    journal.Forget(journal.Accept(
+        Task(task), [&](const absl::Status&, std::optional<JournalClosed> e) { earlier = e; }));
+    journal.Flush();
+    return earlier;
   }
   // From accepted to told.
   int64_t Close(Journal& journal, const std::string& task, const std::string& end,
@@ -157,7 +166,7 @@ TEST_F(JournalTest, WritesThatWaitTogetherShareACommit) {
   absl::Mutex mutex;
   std::vector<int> order;
   for (int i = 0; i < kTasks; ++i) {
-    journal->Accept(Task(absl::StrCat(i)), [&, i](const absl::Status& status) {
+    journal->Accept(Task(absl::StrCat(i)), [&, i](const absl::Status& status, const auto&) {
       ASSERT_TRUE(status.ok()) << status;
       absl::MutexLock lock(&mutex);
       order.push_back(i);
@@ -258,32 +267,44 @@ TEST_F(JournalTest, OldTasksGoAtOnceHoweverManyTheyAre) {
   EXPECT_TRUE(flowmesh::testing::Eventually([&] { return journal->stats().closed_tasks == 0; }));
 }
 
+TEST_F(JournalTest, WhatIsTooLargeGoesAtOnceHoweverFewTheyAre) {
+  {
+    const std::unique_ptr<Journal> journal = Open();
+    for (int i = 0; i < 60; ++i) {
+      Close(*journal, absl::StrCat(i), std::string(1000, 'r'), JournalKeep::kResult);
+    }
+  }
+  const std::unique_ptr<Journal> journal = Open({.keep_bytes = 20'000});
+  journal->Accept(Task("new"), nullptr);
+  EXPECT_TRUE(flowmesh::testing::Eventually([&] { return journal->stats().closed_tasks <= 20; }));
+}
+
 TEST_F(JournalTest, AConcludedTaskIsFoundForAsLongAsItIsKept) {
   int64_t second = 0;
   {
     const std::unique_ptr<Journal> journal = Open({.keep_tasks = 3});
     Close(*journal, "again", "1", JournalKeep::kResult);
     second = Close(*journal, "again", "2", JournalKeep::kResult);
-    EXPECT_EQ(journal->FindConcluded("again")->id, second);
-    EXPECT_EQ(journal->FindConcluded("again")->task.fingerprint, "f");
-    EXPECT_FALSE(journal->FindConcluded("unknown"));
+    EXPECT_EQ(Earlier(*journal, "again")->id, second);
+    EXPECT_EQ(Earlier(*journal, "again")->task.fingerprint, "f");
+    EXPECT_FALSE(Earlier(*journal, "unknown"));
     // Its end need not be told yet, only known.
     const int64_t untold = journal->Accept(Task("untold"), nullptr);
-    EXPECT_FALSE(journal->FindConcluded("untold"));
+    EXPECT_FALSE(Earlier(*journal, "untold"));
     journal->Conclude(untold, "event", "why", JournalKeep::kDeath, nullptr);
-    EXPECT_EQ(journal->FindConcluded("untold")->error, "why");
+    EXPECT_EQ(Earlier(*journal, "untold")->error, "why");
   }
   const std::unique_ptr<Journal> journal = Open({.keep_tasks = 3});
-  EXPECT_EQ(journal->FindConcluded("again")->id, second);
-  EXPECT_EQ(journal->FindConcluded("untold")->keep, JournalKeep::kDeath);
+  EXPECT_EQ(Earlier(*journal, "again")->id, second);
+  EXPECT_EQ(Earlier(*journal, "untold")->keep, JournalKeep::kDeath);
   for (int i = 0; i < 3; ++i) {
     Close(*journal, absl::StrCat("other", i), "3", JournalKeep::kResult);
     journal->Flush();
   }
   journal->Flush();
-  EXPECT_FALSE(journal->FindConcluded("again"));
-  EXPECT_TRUE(journal->FindConcluded("untold"));
-  EXPECT_TRUE(journal->FindConcluded("other2"));
+  EXPECT_FALSE(Earlier(*journal, "again"));
+  EXPECT_TRUE(Earlier(*journal, "untold"));
+  EXPECT_TRUE(Earlier(*journal, "other2"));
 }
 
 TEST_F(JournalTest, HoldsWorkTellsAnUnfinishedJournal) {

@@ -96,7 +96,7 @@ grpc::Status SidecarService::SubmitTask(grpc::ServerContext*, const v1::SubmitTa
   if (!worker.ok()) return ToGrpc(worker.status());
   envelope.worker_id = (*worker)->id();
   response->set_worker_id(envelope.worker_id);
-  switch ((*worker)->Accept(std::move(envelope), "local", request->document_json().size())) {
+  switch ((*worker)->Accept(std::move(envelope), kFromLocal, request->document_json().size())) {
     case Worker::Acceptance::kQueued:
       parts_.flush_journal();
       return grpc::Status::OK;

@@ -36,10 +36,11 @@ void Announcer::Add(TerminalEvent event) {
     const auto seen = foreign_running_.find(event.worker_id);
     if (seen != foreign_running_.end() && seen->second >= event.received) entry.not_before = now;
     entry.give_up = now + options_.retry_limit;
+    ++pending_;
+    if (event.is_awaited) ++awaited_;
     Queue& queue = queues_[event.worker_id];
     entry.event = std::move(event);
     queue.entries.push_back(std::move(entry));
-    ++pending_;
     if (DueLocked(queue, now) == 0) {
       // Behind others it is not the next thing that the thread waits for.
       if (queue.entries.size() == 1) woken_ = true;
@@ -72,14 +73,19 @@ void Announcer::Kick() {
   SendDue();
 }
 
-bool Announcer::WaitEmpty(absl::Duration timeout) const {
+bool Announcer::WaitReceived(absl::Duration timeout) const {
   absl::MutexLock lock(&mutex_);
-  return clock_.Await(mutex_, absl::Condition(this, &Announcer::EmptyLocked), timeout);
+  return clock_.Await(mutex_, absl::Condition(this, &Announcer::ReceivedLocked), timeout);
 }
 
 size_t Announcer::pending() const {
   absl::MutexLock lock(&mutex_);
   return pending_;
+}
+
+size_t Announcer::awaited() const {
+  absl::MutexLock lock(&mutex_);
+  return awaited_;
 }
 
 uint64_t Announcer::retries() const {
@@ -152,6 +158,12 @@ absl::Duration Announcer::SendDue() {
   return wait;
 }
 
+// It is received, or given up.
+void Announcer::SettleLocked(const Entry& entry) {
+  --pending_;
+  if (entry.event.is_awaited) --awaited_;
+}
+
 void Announcer::Finish(const std::string& worker_id, const ReceiversOrStatus& receivers) {
   std::vector<std::function<void()>> callbacks;
   {
@@ -166,7 +178,7 @@ void Announcer::Finish(const std::string& worker_id, const ReceiversOrStatus& re
       entry.tried = true;
       if (receivers.ok() && i < receivers->size() && (*receivers)[i] > 0) {
         last_received_ = now;
-        --pending_;
+        SettleLocked(entry);
         callbacks.push_back(std::move(entry.event.on_settled));
         continue;
       }
@@ -177,7 +189,7 @@ void Announcer::Finish(const std::string& worker_id, const ReceiversOrStatus& re
         continue;
       }
       ++given_up_;
-      --pending_;
+      SettleLocked(entry);
       callbacks.push_back(std::move(entry.event.on_settled));
       LogError("task {}: nobody received its end within the time limit; it is given up",
                entry.event.task_id);

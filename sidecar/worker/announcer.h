@@ -23,6 +23,8 @@ struct TerminalEvent {
   std::string task_id;
   std::string json;
   absl::Duration received;  // of the envelope, monotonic
+  // The orchestrator handed the task out, and waits for its end.
+  bool is_awaited = true;
   // Called once, from the announcer's thread or the publisher's, after the first try, whether or
   // not somebody received it: the worker is free then.
   std::function<void()> on_tried;
@@ -57,10 +59,12 @@ class Announcer {
   // The connection is back: what is due has been sent again when this returns.
   void Kick();
 
-  // Waits until nothing is left to be published, at most `timeout`. False when something is.
-  bool WaitEmpty(absl::Duration timeout) const;
+  // Waits until nothing that is awaited is left to be published, at most `timeout`. False when
+  // something is.
+  bool WaitReceived(absl::Duration timeout) const;
 
   size_t pending() const;     // events not yet received by anybody
+  size_t awaited() const;     // those of them that the orchestrator waits for
   uint64_t retries() const;   // publications that nobody received
   uint64_t given_up() const;  // events that nobody received within the limit
   // When the last event was received, monotonic; the infinite past before the first.
@@ -88,7 +92,8 @@ class Announcer {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Finish(const std::string& worker_id, const ReceiversOrStatus& receivers);
   bool WokenLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return woken_ || stopping_; }
-  bool EmptyLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return pending_ == 0; }
+  void SettleLocked(const Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool ReceivedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return awaited_ == 0; }
 
   const AnnouncerOptions options_;
   const Clock& clock_;
@@ -98,6 +103,7 @@ class Announcer {
   std::map<std::string, Queue> queues_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, absl::Duration> foreign_running_ ABSL_GUARDED_BY(mutex_);
   size_t pending_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t awaited_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t retries_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t given_up_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Duration last_received_ ABSL_GUARDED_BY(mutex_) = -absl::InfiniteDuration();

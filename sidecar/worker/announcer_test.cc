@@ -62,7 +62,7 @@ TEST_F(AnnouncerTest, WaitsForTheFloorAndNotLonger) {
   Announcer announcer({.floor = absl::Milliseconds(50)}, clock_, channel_);
   announcer.Add(Event("a"));
   clock_.Advance(absl::Milliseconds(49));
-  EXPECT_FALSE(announcer.WaitEmpty(absl::ZeroDuration()));
+  EXPECT_FALSE(announcer.WaitReceived(absl::ZeroDuration()));
   EXPECT_THAT(channel_.received(), IsEmpty());
   clock_.Advance(absl::Milliseconds(1));
   ASSERT_TRUE(channel_.WaitTries(1));
@@ -84,7 +84,7 @@ TEST_F(AnnouncerTest, AForeignRunningLiftsTheFloorOfEarlierEnvelopesOnly) {
   ASSERT_TRUE(channel_.WaitTries(2));
   EXPECT_THAT(channel_.received(), ElementsAre("a", "b"));
   // The other worker's still waits.
-  EXPECT_FALSE(announcer.WaitEmpty(absl::ZeroDuration()));
+  EXPECT_FALSE(announcer.WaitReceived(absl::ZeroDuration()));
 }
 
 TEST_F(AnnouncerTest, PublishesAgainInOrderUntilSomebodyReceives) {
@@ -104,7 +104,7 @@ TEST_F(AnnouncerTest, PublishesAgainInOrderUntilSomebodyReceives) {
   channel_.SetReceivers(1);
   announcer.Kick();
   ASSERT_TRUE(channel_.WaitTries(3));
-  EXPECT_TRUE(announcer.WaitEmpty(absl::Seconds(1)));
+  EXPECT_TRUE(announcer.WaitReceived(absl::Seconds(1)));
   EXPECT_THAT(channel_.received(), ElementsAre("a", "b"));
   EXPECT_GE(announcer.retries(), 2u);
 }
@@ -120,7 +120,7 @@ TEST_F(AnnouncerTest, GivesUpAfterTheLimitAndSaysSo) {
   ASSERT_TRUE(tried.WaitForNotificationWithTimeout(absl::Seconds(10)));
   clock_.Advance(absl::Seconds(11));
   ASSERT_TRUE(channel_.WaitTries(2));
-  EXPECT_TRUE(announcer.WaitEmpty(absl::Seconds(1)));
+  EXPECT_TRUE(announcer.WaitReceived(absl::Seconds(1)));
   EXPECT_EQ(announcer.given_up(), 1u);
   EXPECT_THAT(channel_.received(), IsEmpty());
 }

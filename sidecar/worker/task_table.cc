@@ -118,11 +118,6 @@ void TaskTable::AddEvent(const std::string& task_id, const v1::TaskEvent& event)
   if (entry.events.size() > limits_.events_per_task) entry.events.pop_front();
 }
 
-bool TaskTable::Knows(const std::string& task_id) const {
-  absl::MutexLock lock(&mutex_);
-  return tasks_.count(task_id) > 0;
-}
-
 std::optional<v1::TaskRecord> TaskTable::Find(const std::string& task_id) const {
   absl::MutexLock lock(&mutex_);
   const auto task = tasks_.find(task_id);

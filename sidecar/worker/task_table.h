@@ -59,8 +59,6 @@ class TaskTable {
 
   void AddEvent(const std::string& task_id, const v1::TaskEvent& event);
 
-  bool Knows(const std::string& task_id) const;
-
   std::optional<v1::TaskRecord> Find(const std::string& task_id) const;
   // Newest first.
   std::vector<v1::TaskRecord> List(size_t limit, v1::TaskState state) const;

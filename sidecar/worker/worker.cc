@@ -55,6 +55,7 @@ Worker::~Worker() { Stop(); }
 Worker::Acceptance Worker::Accept(Envelope envelope, const std::string& source, uint64_t bytes) {
   auto task = std::make_shared<Task>();
   task->received = parts_.clock.Monotonic();
+  task->source = source;
   task->bytes = bytes;
   task->times.task_type = envelope.task_type;
   task->times.dispatched_at = envelope.dispatched_at;
@@ -69,11 +70,6 @@ Worker::Acceptance Worker::Accept(Envelope envelope, const std::string& source, 
                      .received_at = task->times.started_at};
   record.fingerprint = task->fingerprint = Sha256Hex(record.document);
   absl::Status refused;
-  // The table holds the latest tasks; the journal those whose results are kept.
-  if (!parts_.tasks.Knows(task->id())) {
-    const std::optional<JournalClosed> earlier = parts_.journal.FindConcluded(task->id());
-    if (earlier) RestoreClosed(*earlier, parts_.tasks);
-  }
   const std::string held = parts_.quarantine.WhyHeld(task->id(), task->fingerprint);
   task->not_before = task->received + parts_.quarantine.Delay(task->id(), task->fingerprint);
   {
@@ -96,15 +92,17 @@ Worker::Acceptance Worker::Accept(Envelope envelope, const std::string& source, 
     } else if (parts_.journal.stats().open_bytes + record.document.size() >
                options_.max_spool_bytes) {
       refused = absl::ResourceExhaustedError(
-          absl::StrCat("the spool of worker ", id(), " is full (", options_.max_spool_bytes,
-                       " bytes): results wait for the orchestrator"));
+          absl::StrCat("the spool is full (", options_.max_spool_bytes,
+                       " bytes in the journal): results wait for the orchestrator"));
     } else {
       queued_bytes_ += bytes;
       queue_.push_back(task);
       delay_is_new_ |= task->not_before > task->received;
       task->entry = parts_.journal.Accept(
           std::move(record),
-          [this, task](const absl::Status& status) { OnJournalled(task, status); });
+          [this, task](const absl::Status& status, const std::optional<JournalClosed>& earlier) {
+            OnJournalled(task, status, earlier);
+          });
     }
   }
   if (refused.ok()) return Acceptance::kQueued;
@@ -116,10 +114,17 @@ Worker::Acceptance Worker::Accept(Envelope envelope, const std::string& source, 
   return Acceptance::kFull;
 }
 
-void Worker::OnJournalled(const TaskPtr& task, const absl::Status& status) {
+// The table of tasks holds the latest; the journal also knows those whose results are kept.
+void Worker::OnJournalled(const TaskPtr& task, const absl::Status& status,
+                          const std::optional<JournalClosed>& earlier) {
+  const std::string dispatched_at = task->times.dispatched_at.value_or("");
+  const bool is_duplicate =
+      earlier && !dispatched_at.empty() && earlier->task.dispatched_at == dispatched_at;
   {
     absl::MutexLock lock(&mutex_);
-    if (status.ok()) {
+    if (status.ok() && !is_duplicate) {
+      const bool has_result = earlier && earlier->keep == JournalKeep::kResult;
+      if (has_result && earlier->task.fingerprint == task->fingerprint) task->reuse = earlier->id;
       task->journalled = true;
       return;
     }
@@ -127,15 +132,22 @@ void Worker::OnJournalled(const TaskPtr& task, const absl::Status& status) {
     if (waiting == queue_.end()) return;  // cancelled meanwhile
     queued_bytes_ -= task->bytes;
     queue_.erase(waiting);
-    task->entry = 0;
+    if (!is_duplicate) task->entry = 0;
   }
-  FailQueued(task, status);
+  if (!is_duplicate) return FailQueued(task, status);
+  LogInfo("task {} came again and is ignored: the journal knows it", task->id());
+  parts_.metrics.CountMessage("duplicate");
+  parts_.journal.Forget(task->entry);
+  parts_.tasks.Forget(task->id());
+  RestoreClosed(*earlier, parts_.tasks);
+  presence_.Update();
 }
 
 void Worker::Restore(JournalEntry entry) {
   auto task = std::make_shared<Task>();
   const absl::Time now = parts_.clock.Now();
   task->received = task->started = parts_.clock.Monotonic();
+  task->source = entry.task.source;
   task->bytes = entry.task.document.size();
   task->attempt = std::move(entry.task.attempt);
   task->fingerprint = std::move(entry.task.fingerprint);
@@ -185,9 +197,10 @@ void Worker::Restore(JournalEntry entry) {
     *delivery = {
         .task = task,
         .outcome = OutcomeOf(std::move(ended), parts_.executor.name(), options_.orchestrator_token),
+        .bytes = entry.end.size(),
         .spooled = true};
     absl::MutexLock lock(&mutex_);
-    deliveries_.push_back(delivery);
+    EnqueueLocked(delivery);
     return;
   }
   task->not_before = task->received + parts_.quarantine.Delay(task->id(), task->fingerprint);

@@ -48,7 +48,9 @@ struct WorkerOptions {
   uint64_t max_queued_bytes = 64u << 20;         // of their documents; one task always fits
   uint64_t max_spool_bytes = uint64_t{4} << 30;  // of accepted documents and results not yet told
   size_t delivery_threads = 4;
-  size_t max_waiting_deliveries = 16;  // then the lane waits
+  // Beyond either the lane starts nothing new. The bytes are those of results, delivered ones not.
+  size_t max_waiting_deliveries = 16;
+  uint64_t max_undelivered_bytes = 64u << 20;
   absl::Duration cancel_grace = absl::Seconds(5);
 };
 
@@ -74,9 +76,9 @@ class Worker {
   const std::string& id() const { return options_.worker_id; }
   const ExecutorLink& executor() const { return parts_.executor; }
 
-  // Takes a task, from Redis or from the local API (`source`: `redis`, `local`). kFull and
-  // kQuarantined: it was answered with TASK_FAILED. kDraining: nothing was said; the orchestrator
-  // hands it out again.
+  // Takes a task, from Redis or from the local API (kFromRedis, kFromLocal); waits for no disk.
+  // kFull and kQuarantined: it was answered with TASK_FAILED. kDraining: nothing was said; the
+  // orchestrator hands it out again. kQueued: it is dropped after all should the journal know it.
   enum class Acceptance { kQueued, kDuplicate, kFull, kQuarantined, kDraining };
   Acceptance Accept(Envelope envelope, const std::string& source, uint64_t bytes);
 
@@ -124,6 +126,7 @@ class Worker {
   // A task on its way through this worker.
   struct Task {
     Envelope envelope;
+    std::string source;  // kFromRedis, kFromLocal
     uint64_t bytes = 0;
     absl::Duration received;    // monotonic
     absl::Duration not_before;  // monotonic; later than `received` when an earlier run was a death
@@ -154,6 +157,7 @@ class Worker {
   struct Delivery {
     TaskPtr task;
     Outcome outcome;
+    uint64_t bytes = 0;    // of its end
     bool spooled = false;  // it may be sent; guarded by the worker's mutex
   };
   using DeliveryPtr = std::shared_ptr<Delivery>;
@@ -164,7 +168,9 @@ class Worker {
   void RunDeliveries();
   // The same of results: null when stopping.
   DeliveryPtr AwaitDelivery();
-  void OnJournalled(const TaskPtr& task, const absl::Status& status);
+  void EnqueueLocked(DeliveryPtr delivery) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void OnJournalled(const TaskPtr& task, const absl::Status& status,
+                    const std::optional<JournalClosed>& earlier);
   void RunTask(const TaskPtr& task);
   Ended Execute(Task& task);
   bool StillWanted(const Task& task);
@@ -219,7 +225,8 @@ class Worker {
   std::vector<std::pair<TaskPtr, std::string>> restored_events_ ABSL_GUARDED_BY(mutex_);
   std::deque<DeliveryPtr> deliveries_ ABSL_GUARDED_BY(mutex_);
   std::set<TaskPtr> delivering_ ABSL_GUARDED_BY(mutex_);
-  size_t untold_ ABSL_GUARDED_BY(mutex_) = 0;  // concluded, the event not tried yet
+  uint64_t undelivered_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // of both
+  size_t untold_ ABSL_GUARDED_BY(mutex_) = 0;               // concluded, the event not tried yet
 
   std::thread lane_;
   std::vector<std::thread> delivery_;

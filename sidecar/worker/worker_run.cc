@@ -20,8 +20,9 @@ constexpr absl::Duration kAskPause = absl::Seconds(60);
 bool Worker::LaneMayGoOnLocked() const {
   if (stopping_) return true;
   if (delay_is_new_) return true;
+  if (!registered_ || draining_ || !RoomForDeliveryLocked()) return false;
   const TaskPtr due = DueLocked();
-  return registered_ && !draining_ && due && due->journalled && parts_.executor.available();
+  return due && due->journalled && parts_.executor.available();
 }
 
 Worker::TaskPtr Worker::DueLocked() const {
@@ -41,7 +42,8 @@ absl::Duration Worker::UntilDueLocked() const {
 }
 
 bool Worker::RoomForDeliveryLocked() const {
-  return stopping_ || giving_up_ || deliveries_.size() < options_.max_waiting_deliveries;
+  return deliveries_.size() < options_.max_waiting_deliveries &&
+         undelivered_bytes_ < options_.max_undelivered_bytes;
 }
 
 void Worker::RunLane() {
@@ -118,20 +120,21 @@ bool Worker::StillWanted(const Task& task) {
 }
 
 void Worker::HandOver(const TaskPtr& task, Ended ended) {
-  const v1::TaskEvent end = ToEvent(ended.end);
-  const bool must_spool = end.has_finished() && ended.job.ok() && ended.job->sends();
+  const v1::TaskEvent event = ToEvent(ended.end);
+  std::string end = event.SerializeAsString();
+  const bool must_spool = event.has_finished() && ended.job.ok() && ended.job->sends();
   std::string task_dir = ended.job.ok() ? ended.job->task.dir.string() : "";
   const auto delivery = std::make_shared<Delivery>();
   *delivery = {
       .task = task,
       .outcome = OutcomeOf(std::move(ended), parts_.executor.name(), options_.orchestrator_token),
+      .bytes = end.size(),
       .spooled = !must_spool};
   absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(this, &Worker::RoomForDeliveryLocked));
-  deliveries_.push_back(delivery);
+  EnqueueLocked(delivery);
   running_.reset();
   // What is given back has no end: it is somebody else's to compute.
-  if (giving_up_ && end.has_failed()) return;
+  if (giving_up_ && event.has_failed()) return;
   Journal::Done spooled;
   if (must_spool) {
     spooled = [this, delivery](const absl::Status&) {
@@ -139,8 +142,12 @@ void Worker::HandOver(const TaskPtr& task, Ended ended) {
       delivery->spooled = true;
     };
   }
-  parts_.journal.Finish(task->entry, end.SerializeAsString(), std::move(task_dir),
-                        std::move(spooled));
+  parts_.journal.Finish(task->entry, std::move(end), std::move(task_dir), std::move(spooled));
+}
+
+void Worker::EnqueueLocked(DeliveryPtr delivery) {
+  undelivered_bytes_ += delivery->bytes;
+  deliveries_.push_back(std::move(delivery));
 }
 
 Ended Worker::Execute(Task& task) {
@@ -235,6 +242,7 @@ void Worker::DeliverTaken(Delivery& delivery) {
   {
     absl::MutexLock lock(&mutex_);
     delivering_.erase(delivery.task);
+    undelivered_bytes_ -= delivery.bytes;
   }
   presence_.Update();
 }
@@ -331,7 +339,8 @@ void Worker::Announce(const TaskPtr& task, std::string event) {
   TerminalEvent terminal = {.worker_id = id(),
                             .task_id = task->id(),
                             .json = std::move(event),
-                            .received = task->received};
+                            .received = task->received,
+                            .is_awaited = task->source == kFromRedis};
   terminal.on_tried = [this, task, begin = parts_.clock.Monotonic()] { OnAnnounced(task, begin); };
   if (task->entry != 0) {
     terminal.on_settled = [this, task] { parts_.journal.Announce(task->entry); };

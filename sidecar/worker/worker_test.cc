@@ -1,4 +1,5 @@
-// A worker without Redis whose executor never comes: what it takes stays in its queue.
+// A worker without Redis. Its executor never comes, and what it takes stays in its queue, unless a
+// test serves one.
 #include "sidecar/worker/worker.h"
 
 #include <gmock/gmock.h>
@@ -6,7 +7,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
+#include "common/test_http_server.h"
 #include "tests/integration/eventually.h"
+#include "tests/integration/in_process_executor.h"
 
 namespace flowmesh::sidecar {
 namespace {
@@ -20,6 +23,7 @@ class WorkerTest : public ::testing::Test {
     options.worker_id = "w";
     options.results_dir = dir_.path();
     options.max_spool_bytes = 1000;
+    options.max_undelivered_bytes = 100;
     worker_ = std::make_unique<Worker>(std::move(options),
                                        Registration{.worker_id = "w", .instance_id = "0123456789"},
                                        WorkerParts{.clock = clock_,
@@ -50,7 +54,7 @@ class WorkerTest : public ::testing::Test {
   const Clock& clock_ = Clock::Real();
   TempDir dir_;
   NoPublisher publisher_;
-  ExecutorLink link_{"e0", "unix:/nowhere", {}, clock_, [] {}};
+  ExecutorLink link_{"e0", "unix:" + (dir_ / "executor").string(), {}, clock_, [] {}};
   Deliverer deliverer_{{}, clock_};
   TaskTable tasks_;
   Quarantine quarantine_{{}, clock_};
@@ -73,7 +77,7 @@ TEST_F(WorkerTest, AFullSpoolRefusesNewWorkAndKeepsTheOld) {
   EXPECT_EQ(Accept("too much", 600), Worker::Acceptance::kFull);
   EXPECT_EQ(tasks_.Find("too much")->state(), v1::FAILED);
   EXPECT_EQ(tasks_.Find("too much")->error(),
-            "the spool of worker w is full (1000 bytes): results wait for the orchestrator");
+            "the spool is full (1000 bytes in the journal): results wait for the orchestrator");
   EXPECT_EQ(tasks_.Find("old")->state(), v1::QUEUED);
   EXPECT_EQ(journal_->stats().open_tasks, 1u);
   EXPECT_EQ(Accept("small", 100), Worker::Acceptance::kQueued);  // there is room for that
@@ -81,6 +85,51 @@ TEST_F(WorkerTest, AFullSpoolRefusesNewWorkAndKeepsTheOld) {
   EXPECT_TRUE(worker_->Cancel("old", "no longer wanted"));
   ASSERT_TRUE(Eventually([&] { return journal_->stats().open_tasks == 1; }));
   EXPECT_EQ(Accept("another", 600), Worker::Acceptance::kQueued);
+}
+
+// Its results have as many bytes as a result may have.
+class QuickExecutor final : public testing::InProcessExecutor {
+ public:
+  int runs() const { return runs_; }
+
+  grpc::Status Execute(grpc::ServerContext*, const v1::ExecuteRequest*,
+                       grpc::ServerWriter<v1::TaskEvent>* writer) override {
+    v1::TaskEvent event;
+    event.mutable_finished()->set_result_json(DumpJson({{"text", std::string(100, 'x')}}));
+    writer->Write(event);
+    ++runs_;
+    return grpc::Status::OK;
+  }
+
+ private:
+  std::atomic<int> runs_{0};
+};
+
+// Memory holds few results, however large they are: the executor waits for the receiver.
+TEST_F(WorkerTest, ResultsThatWaitForTheirDeliveryAreBoundedByTheirBytes) {
+  std::atomic<bool> is_open{false};
+  const TestHttpServer receiver([&](const httplib::Request&, httplib::Response&) {
+    Eventually([&] { return is_open.load(); });
+  });
+  QuickExecutor executor;
+  const auto server = executor.Serve(dir_ / "executor");
+  link_.Start();
+  Json document = {{"spec", {{"taskType", "echo"}}}};
+  document["spec"]["output"]["destination"] = {{"type", "http"}, {"url", receiver.url()}};
+  for (const char* id : {"a", "b"}) {
+    ASSERT_EQ(worker_->Accept(MakeLocalEnvelope(document, id, "w", "then"), "redis", 100),
+              Worker::Acceptance::kQueued);
+  }
+  ASSERT_TRUE(Eventually([&] { return receiver.requests().size() == 1; }));
+  EXPECT_FALSE(Eventually([&] { return executor.runs() > 1; }, absl::Milliseconds(300)));
+  EXPECT_EQ(worker_->running_task_id(), "");
+  EXPECT_EQ(worker_->queue_depth(), 1u);
+  is_open = true;
+  EXPECT_TRUE(Eventually([&] {
+    return tasks_.Find("a")->state() == v1::SUCCEEDED && tasks_.Find("b")->state() == v1::SUCCEEDED;
+  }));
+  EXPECT_EQ(executor.runs(), 2);
+  link_.Stop();
 }
 
 }  // namespace

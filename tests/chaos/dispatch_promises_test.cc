@@ -11,6 +11,7 @@
 #include "common/clock.h"
 #include "common/strings.h"
 #include "tests/integration/eventually.h"
+#include "tests/integration/in_process_executor.h"
 #include "tests/integration/line.h"
 
 namespace flowmesh::testing {
@@ -268,6 +269,59 @@ TEST_F(Promises, P13_APoisonTaskIsQuarantinedAndOthersGoOn) {
   publish("poison", Script({"finish"}));
   ASSERT_TRUE(Eventually([&] { return EventsOf("poison", "TASK_SUCCEEDED") == 1; }));
   ProveRecovery("w");
+}
+
+// Gets tasks and says nothing of them; those of another text it runs well.
+class MuteExecutor final : public InProcessExecutor {
+ public:
+  int poisons() const { return poisons_; }
+
+  grpc::Status Execute(grpc::ServerContext* context, const v1::ExecuteRequest* request,
+                       grpc::ServerWriter<v1::TaskEvent>* writer) override {
+    if (absl::StrContains(request->document_json(), "poison")) {
+      ++poisons_;
+      Eventually([&] { return context->IsCancelled(); });
+      return grpc::Status::CANCELLED;
+    }
+    v1::TaskEvent event;
+    event.mutable_finished()->set_result_json("{}");
+    writer->Write(event);
+    return grpc::Status::OK;
+  }
+
+ private:
+  std::atomic<int> poisons_{0};
+};
+
+TEST_F(Promises, P13_ATaskThatEndsItsExecutorBeforeItsFirstWordIsQuarantinedToo) {
+  const TempDir dir;
+  MuteExecutor executor;
+  auto server = executor.Serve(dir / "e");
+  Start({}, {{"EXECUTOR_ENDPOINTS", "e0=" + server->target()}, {"POISON_TASK_DEATHS", "2"}});
+  ASSERT_TRUE(line().WaitForStatus("IDLE", "w"));
+  const Json poison = {{"taskType", "echo"}, {"data", {{"items", {"poison"}}}}};
+  std::string error;
+  const auto fail = [&](size_t times) {
+    line().redis().Publish("tasks", Line::Envelope("poison", poison, "w"));
+    if (times <= 2) {
+      ASSERT_TRUE(Eventually([&] { return executor.poisons() == static_cast<int>(times); }));
+      server.reset();
+      ASSERT_TRUE(line().WaitForStatus("STARTING", "w"));
+      server = executor.Serve(dir / "e");
+    }
+    ASSERT_TRUE(Eventually([&] { return EventsOf("poison", "TASK_FAILED") == times; }));
+    error = line()
+                .events()
+                .All([](const Json& e) { return e["type"] == "TASK_FAILED"; })
+                .back()["error"];
+  };
+  ASSERT_NO_FATAL_FAILURE(fail(1));
+  EXPECT_EQ(error, "executor e0 was lost while the task ran: it restarted");
+  ASSERT_NO_FATAL_FAILURE(fail(2));
+  EXPECT_THAT(error, HasSubstr("the task is quarantined"));
+  ASSERT_NO_FATAL_FAILURE(fail(3));
+  EXPECT_EQ(executor.poisons(), 2);
+  EXPECT_EQ(EndOf(line().Dispatch(kEcho))["type"], "TASK_SUCCEEDED");
 }
 
 // --- P8 ------------------------------------------------------------------------------------------

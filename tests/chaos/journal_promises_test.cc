@@ -12,11 +12,10 @@
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/http.h"
-#include "common/rpc/server.h"
 #include "common/strings.h"
 #include "common/test_http_server.h"
-#include "flowmesh/v1/executor.grpc.pb.h"
 #include "tests/integration/eventually.h"
+#include "tests/integration/in_process_executor.h"
 #include "tests/integration/line.h"
 
 namespace flowmesh::testing {
@@ -230,17 +229,10 @@ TEST_F(Promises, P5_ATaskIsKnownForAsLongAsItsResultIsKept) {
 }
 
 // Leaves an export behind, and counts its runs.
-class ExportingExecutor final : public v1::Executor::Service {
+class ExportingExecutor final : public InProcessExecutor {
  public:
   int runs() const { return runs_; }
 
-  grpc::Status Describe(grpc::ServerContext*, const v1::DescribeRequest*,
-                        v1::ExecutorDescription* description) override {
-    description->set_name("exporting");
-    description->set_instance_id("1");
-    description->add_runnable_task_types("echo");
-    return grpc::Status::OK;
-  }
   grpc::Status Execute(grpc::ServerContext*, const v1::ExecuteRequest* request,
                        grpc::ServerWriter<v1::TaskEvent>* writer) override {
     ++runs_;
@@ -268,18 +260,13 @@ class ExportingExecutor final : public v1::Executor::Service {
 TEST_F(Promises, P5_AResultWhoseFilesAreGoneIsComputedAgain) {
   const TempDir dir;
   ExportingExecutor executor;
-  const auto server = RpcServer::Start(
-      {.variable = "test",
-       .listen = ParseEndpoint(absl::StrCat("unix:", (dir / "e").string())).value(),
-       .service_name = "flowmesh.v1.Executor"},
-      executor);
-  ASSERT_TRUE(server.ok()) << server.status();
+  const auto server = executor.Serve(dir / "e");
   std::atomic<bool> is_away{false};
   const TestHttpServer receiver([&](const httplib::Request&, httplib::Response& reply) {
     if (is_away) reply.status = 503;
   });
   Line line({.executors = {},
-             .sidecar_env = {{"EXECUTOR_ENDPOINTS", (*server)->target()},
+             .sidecar_env = {{"EXECUTOR_ENDPOINTS", server->target()},
                              {"TERMINAL_EVENT_FLOOR_MS", "0"}}});
   ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
   Json envelope = Line::Envelope("t", EchoTo(receiver.url("/results")), "w");

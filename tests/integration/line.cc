@@ -166,7 +166,7 @@ std::string Line::sidecar_target() const {
 std::string Line::metrics_url() const { return absl::StrCat("http://127.0.0.1:", metrics_port_); }
 
 std::string Line::worker_id(const std::string& executor) const {
-  if (options_.executors.size() == 1) return "w";
+  if (options_.executors.size() <= 1) return "w";
   return absl::StrCat("w.", executor.empty() ? options_.executors.front() : executor);
 }
 

@@ -9,10 +9,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "clients/cpp/sidecar_client.h"
-#include "common/rpc/server.h"
 #include "common/strings.h"
 #include "common/test_http_server.h"
-#include "flowmesh/v1/executor.grpc.pb.h"
+#include "tests/integration/in_process_executor.h"
 #include "tests/integration/line.h"
 
 namespace flowmesh::testing {
@@ -89,7 +88,7 @@ TEST(LocalApiTest, MistakesHaveTheCodesOfTheContract) {
 }
 
 // An executor that a cancellation overtakes: the task that it is to end comes later.
-class OvertakenExecutor final : public v1::Executor::Service {
+class OvertakenExecutor final : public InProcessExecutor {
  public:
   std::string document() const {
     absl::MutexLock lock(&mutex_);
@@ -101,13 +100,6 @@ class OvertakenExecutor final : public v1::Executor::Service {
     return cancels_ > 1;
   }
 
-  grpc::Status Describe(grpc::ServerContext*, const v1::DescribeRequest*,
-                        v1::ExecutorDescription* description) override {
-    description->set_name("overtaken");
-    description->set_instance_id("1");
-    description->add_runnable_task_types("echo");
-    return grpc::Status::OK;
-  }
   grpc::Status Execute(grpc::ServerContext*, const v1::ExecuteRequest* request,
                        grpc::ServerWriter<v1::TaskEvent>* writer) override {
     {
@@ -149,13 +141,8 @@ class OvertakenExecutor final : public v1::Executor::Service {
 TEST(LocalApiTest, ACancellationThatOvertakesItsTaskIsNotLost) {
   TempDir dir;
   OvertakenExecutor executor;
-  const auto server = RpcServer::Start(
-      {.variable = "test",
-       .listen = ParseEndpoint(absl::StrCat("unix:", (dir / "e").string())).value(),
-       .service_name = "flowmesh.v1.Executor"},
-      executor);
-  ASSERT_TRUE(server.ok()) << server.status();
-  Line line({.executors = {}, .sidecar_env = {{"EXECUTOR_ENDPOINTS", (*server)->target()}}});
+  const auto server = executor.Serve(dir / "e");
+  Line line({.executors = {}, .sidecar_env = {{"EXECUTOR_ENDPOINTS", server->target()}}});
   ASSERT_TRUE(line.WaitForStatus("IDLE", "w"));
   SidecarClient sidecar(line.sidecar_target());
   Json document = kEcho;
@@ -227,6 +214,24 @@ TEST(LocalApiTest, DrainEndsTheProcessAsSigtermDoes) {
   ASSERT_TRUE(exit);
   EXPECT_TRUE(exit->ok()) << exit->ToString();
   EXPECT_EQ(line.redis().Command({"SISMEMBER", "workers:ids", "w"}), 0);
+}
+
+// Nobody runs it again: it came from here.
+TEST(LocalApiTest, AnEndThatNobodyReceivesHoldsNoDrainUp) {
+  Line line;
+  line.StopObserving();
+  SidecarClient sidecar(line.sidecar_target());
+  ASSERT_TRUE(sidecar.Submit(kEcho, "local").ok());
+  EXPECT_EQ(sidecar.Watch("local")->state(), v1::SUCCEEDED);
+  ASSERT_TRUE(sidecar.Drain().ok());
+  const auto exit = line.sidecar().process().Wait(absl::Seconds(10));
+  ASSERT_TRUE(exit);
+  EXPECT_TRUE(exit->ok()) << exit->ToString();
+  line.ObserveAgain();
+  EXPECT_EQ(line.redis().Command({"SISMEMBER", "workers:ids", "w"}), 0);
+  // It is told all the same, once somebody listens.
+  line.StartSidecar();
+  EXPECT_TRUE(line.events().WaitForTerminal("local")) << line.sidecar().Output();
 }
 
 TEST(LocalApiTest, WorksWithoutRedis) {

@@ -1,4 +1,4 @@
-#include "sidecar/delivery/manifest.h"
+#include "common/task_folder.h"
 
 #include <sys/stat.h>
 
@@ -9,9 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/strings.h"
-#include "sidecar/delivery/task_dir.h"
 
-namespace flowmesh::sidecar {
+namespace flowmesh {
 namespace fs = std::filesystem;
 namespace {
 
@@ -110,6 +109,13 @@ Json Entry(const fs::path& dir, const std::string& name, bool required, const st
 
 }  // namespace
 
+std::string_view ArtifactName(std::string_view declared) {
+  std::string_view name = Trim(declared);
+  while (name.substr(0, 2) == "./") name.remove_prefix(2);
+  while (name.size() > 1 && name.back() == '/') name.remove_suffix(1);
+  return name == "." ? "" : name;
+}
+
 Json MakeManifest(const fs::path& dir, const std::string& task_id,
                   const std::vector<std::string>& artifacts, absl::Time now,
                   const KnownFiles& known) {
@@ -143,4 +149,4 @@ absl::Status WriteResultFiles(const fs::path& dir, const std::string& task_id,
   return WriteFilesAtomically(files);
 }
 
-}  // namespace flowmesh::sidecar
+}  // namespace flowmesh

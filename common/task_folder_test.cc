@@ -1,4 +1,4 @@
-#include "sidecar/delivery/manifest.h"
+#include "common/task_folder.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,9 +10,8 @@
 
 #include "common/files.h"
 #include "common/strings.h"
-#include "sidecar/delivery/task_dir.h"
 
-namespace flowmesh::sidecar {
+namespace flowmesh {
 namespace {
 
 namespace fs = std::filesystem;
@@ -26,7 +25,9 @@ constexpr char kOfAbc[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410f
 class ManifestTest : public ::testing::Test {
  protected:
   ManifestTest() {
-    EXPECT_TRUE(PrepareTaskDir(dir_).ok());
+    for (const char* name : {kLogsDir, kArtifactsDir}) {
+      EXPECT_TRUE(MakeDirectories(dir_ / name).ok());
+    }
     Write("../secret", "abc");
   }
 
@@ -51,6 +52,13 @@ class ManifestTest : public ::testing::Test {
   TempDir temp_;
   const fs::path dir_ = temp_ / "T";
 };
+
+TEST(ArtifactNameTest, IsThatInTheFolder) {
+  for (const char* declared : {"model", " ./model/ ", "././model//", "model/"}) {
+    EXPECT_EQ(ArtifactName(declared), "model") << declared;
+  }
+  for (const char* none : {"", " ", ".", "./"}) EXPECT_EQ(ArtifactName(none), "") << none;
+}
 
 TEST_F(ManifestTest, TheExampleOfTheProtocol) {
   const std::string responses(412, 'x');
@@ -182,4 +190,4 @@ TEST_F(ManifestTest, ADirectoryThatIsGoneIsAnErrorOfTheWriteOnly) {
 }
 
 }  // namespace
-}  // namespace flowmesh::sidecar
+}  // namespace flowmesh

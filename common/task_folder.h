@@ -1,5 +1,6 @@
-// `manifest.json`: what stands in a task's directory, and which of the declared artifacts are
-// missing (PROTOCOL.md 6.1).
+// The folder of a task, which the sidecar fills and the orchestrator keeps (PROTOCOL.md 6.1): its
+// names, and `manifest.json`, which says what stands there and which declared artifacts are
+// missing.
 #pragma once
 
 #include <cstdint>
@@ -7,13 +8,23 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/clock.h"
 #include "common/json.h"
 #include "common/status.h"
 
-namespace flowmesh::sidecar {
+namespace flowmesh {
+
+inline constexpr char kResponsesFile[] = "responses.json";
+inline constexpr char kManifestFile[] = "manifest.json";
+inline constexpr char kLogsDir[] = "logs";
+inline constexpr char kArtifactsDir[] = "artifacts";
+inline constexpr char kCheckpointsDir[] = "checkpoints";
+
+// A declared artifact's name in the folder: ` ./final_model/ ` -> `final_model`. Empty: none.
+std::string_view ArtifactName(std::string_view declared);
 
 // A file whose digest was computed as it was written, so that nobody reads it again.
 struct FileDigest {
@@ -34,4 +45,4 @@ absl::Status WriteResultFiles(const std::filesystem::path& dir, const std::strin
                               const std::vector<std::string>& artifacts, const Clock& clock,
                               const std::optional<std::string>& responses = std::nullopt);
 
-}  // namespace flowmesh::sidecar
+}  // namespace flowmesh
