@@ -224,22 +224,32 @@ absl::StatusOr<std::vector<JournalClosed>> Journal::ClosedTasks(size_t limit) co
 // --- The life of a task --------------------------------------------------------------------------
 
 int64_t Journal::Accept(JournalTask task, Accepted done) {
-  const auto earlier = std::make_shared<std::optional<JournalClosed>>();
+  struct Known {
+    std::optional<JournalClosed> earlier;
+    bool is_repeated = false;
+  };
+  const auto known = std::make_shared<Known>();
   absl::MutexLock lock(&mutex_);
   const int64_t id = next_id_++;
   open_[id] = {.key = KeyOf(task.task_id), .document = task.document.size()};
   PostLocked({.apply =
-                  [this, id, task = std::move(task), earlier](Database& db) {
-                    *earlier = FindConcluded(db, task.task_id);
+                  [this, id, task = std::move(task), known](Database& db) {
+                    known->earlier = FindConcluded(db, task.task_id);
+                    known->is_repeated = known->earlier && !task.dispatched_at.empty() &&
+                                         known->earlier->task.dispatched_at == task.dispatched_at;
+                    if (known->is_repeated) return absl::OkStatus();
                     return db.Run(db.accept, id, task.task_id, task.worker_id, task.dispatched_at,
                                   task.source, task.attempt, task.fingerprint,
                                   absl::ToUnixMicros(task.received_at), task.document,
                                   SizeOf(task.document));
                   },
               .done =
-                  [this, id, earlier, done = std::move(done)](const absl::Status& status) {
+                  [this, id, known, done = std::move(done)](absl::Status status) {
+                    if (known->is_repeated) {
+                      status = absl::AlreadyExistsError("the journal knows it");
+                    }
                     OnAccepted(id, status.ok());
-                    if (done) done(status, std::move(*earlier));
+                    if (done) done(status, std::move(known->earlier));
                   }});
   return id;
 }

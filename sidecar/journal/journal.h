@@ -107,7 +107,8 @@ class Journal {
 
   // --- The life of a task -----------------------------------------------------------------------
 
-  // `earlier`: the latest run of this task that was concluded, where one is kept.
+  // `earlier`: the latest run of this task that was concluded, where one is kept. AlreadyExists:
+  // the message is that of this run, by its dispatched_at, and is not written.
   using Accepted = std::function<void(const absl::Status&, std::optional<JournalClosed> earlier)>;
   // Returns the entry's id.
   int64_t Accept(JournalTask task, Accepted done);

@@ -57,18 +57,22 @@ class JournalTest : public ::testing::Test {
       if (id != nullptr) *id = entry;
     });
   }
-  // What a new message of the task is told of earlier runs; it is forgotten again.
+  // What a new attempt of the task is told of earlier ones; it is forgotten again.
   static std::optional<JournalClosed> Earlier(Journal& journal, const std::string& task) {
     std::optional<JournalClosed> earlier;
+    JournalTask attempt = Task(task);
+    attempt.dispatched_at = "now";
     journal.Forget(journal.Accept(
-        Task(task), [&](const absl::Status&, std::optional<JournalClosed> e) { earlier = e; }));
+        attempt, [&](const absl::Status&, std::optional<JournalClosed> e) { earlier = e; }));
     journal.Flush();
     return earlier;
   }
   // From accepted to told.
   int64_t Close(Journal& journal, const std::string& task, const std::string& end,
                 JournalKeep keep) {
-    const int64_t id = journal.Accept(Task(task, std::string(1000, 'd')), nullptr);
+    JournalTask attempt = Task(task, std::string(1000, 'd'));
+    attempt.dispatched_at = absl::StrCat(++attempts_);
+    const int64_t id = journal.Accept(std::move(attempt), nullptr);
     journal.Finish(id, end, "/results/" + task, nullptr);
     journal.Conclude(id, "event", keep == JournalKeep::kResult ? "" : "it failed", keep, nullptr);
     journal.Announce(id);
@@ -77,6 +81,7 @@ class JournalTest : public ::testing::Test {
 
   TempDir dir_;
   FakeClock clock_;
+  int attempts_ = 0;
 };
 
 TEST_F(JournalTest, AnOpenTaskComesBackInTheStateThatItReached) {
@@ -305,6 +310,19 @@ TEST_F(JournalTest, AConcludedTaskIsFoundForAsLongAsItIsKept) {
   EXPECT_FALSE(Earlier(*journal, "again"));
   EXPECT_TRUE(Earlier(*journal, "untold"));
   EXPECT_TRUE(Earlier(*journal, "other2"));
+}
+
+TEST_F(JournalTest, AMessageOfAConcludedRunIsNotWritten) {
+  const std::unique_ptr<Journal> journal = Open();
+  const int64_t id = journal->Accept(Task("t"), nullptr);
+  journal->Conclude(id, "event", "", JournalKeep::kNothing, nullptr);
+  journal->Announce(id);
+  EXPECT_TRUE(absl::IsAlreadyExists(Accept(*journal, Task("t"))));
+  JournalTask undated = Task("t");  // which tells no attempts apart
+  undated.dispatched_at = "";
+  EXPECT_TRUE(Accept(*journal, undated).ok());
+  EXPECT_EQ(journal->stats().open_tasks, 1u);
+  EXPECT_EQ(journal->OpenTasks().value().size(), 1u);
 }
 
 TEST_F(JournalTest, HoldsWorkTellsAnUnfinishedJournal) {

@@ -117,12 +117,9 @@ Worker::Acceptance Worker::Accept(Envelope envelope, const std::string& source, 
 // The table of tasks holds the latest; the journal also knows those whose results are kept.
 void Worker::OnJournalled(const TaskPtr& task, const absl::Status& status,
                           const std::optional<JournalClosed>& earlier) {
-  const std::string dispatched_at = task->times.dispatched_at.value_or("");
-  const bool is_duplicate =
-      earlier && !dispatched_at.empty() && earlier->task.dispatched_at == dispatched_at;
   {
     absl::MutexLock lock(&mutex_);
-    if (status.ok() && !is_duplicate) {
+    if (status.ok()) {
       const bool has_result = earlier && earlier->keep == JournalKeep::kResult;
       if (has_result && earlier->task.fingerprint == task->fingerprint) task->reuse = earlier->id;
       task->journalled = true;
@@ -132,12 +129,11 @@ void Worker::OnJournalled(const TaskPtr& task, const absl::Status& status,
     if (waiting == queue_.end()) return;  // cancelled meanwhile
     queued_bytes_ -= task->bytes;
     queue_.erase(waiting);
-    if (!is_duplicate) task->entry = 0;
+    task->entry = 0;
   }
-  if (!is_duplicate) return FailQueued(task, status);
+  if (!absl::IsAlreadyExists(status)) return FailQueued(task, status);
   LogInfo("task {} came again and is ignored: the journal knows it", task->id());
   parts_.metrics.CountMessage("duplicate");
-  parts_.journal.Forget(task->entry);
   parts_.tasks.Forget(task->id());
   RestoreClosed(*earlier, parts_.tasks);
   presence_.Update();
