@@ -22,7 +22,8 @@ using SqliteStatement = std::unique_ptr<sqlite3_stmt, SqliteCloser>;
 
 // Of the last call on `db`, which failed: `<what>: <SQLite's words>`. DataLoss: corrupt, or no
 // database. ResourceExhausted: the disk is full. PermissionDenied: read-only, or not to be opened.
-// Unavailable: another process holds it. Internal: others.
+// Unavailable: another process holds it. Cancelled: a progress handler ended it. Internal:
+// others.
 inline absl::Status SqliteError(sqlite3* db, std::string_view what) {
   const std::string text = absl::StrCat(ToAbsl(what), ": ", sqlite3_errmsg(db));
   switch (sqlite3_errcode(db) & 0xff) {
@@ -37,6 +38,8 @@ inline absl::Status SqliteError(sqlite3* db, std::string_view what) {
       return absl::PermissionDeniedError(text);
     case SQLITE_BUSY:
       return absl::UnavailableError(text);
+    case SQLITE_INTERRUPT:
+      return absl::CancelledError(text);
     default:
       return absl::InternalError(text);
   }

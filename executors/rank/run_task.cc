@@ -90,7 +90,8 @@ class ProgressFilter {
 
   void operator()(const tasks::Progress& progress) {
     const absl::Duration now = clock_.Monotonic();
-    const bool edge = progress.stage != stage_ || progress.done == progress.total;
+    const bool is_end = progress.total > 0 && progress.done == progress.total;
+    const bool edge = progress.stage != stage_ || is_end;
     if (!edge && now - last_ < kProgressInterval) return;
     stage_ = progress.stage;
     last_ = now;

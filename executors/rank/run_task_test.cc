@@ -165,6 +165,17 @@ TEST_F(RunTaskTest, ProgressIsThinnedOut) {
   EXPECT_EQ(sent_.back().progress().stage(), "writing");
 }
 
+TEST_F(RunTaskTest, ProgressWithoutATotalIsThinnedOut) {
+  Run([this](const tasks::TaskContext& context) {
+    for (int i = 0; i < 100; ++i) {
+      context.on_progress({.stage = "embedding passages"});
+      clock_.Advance(absl::Milliseconds(1));
+    }
+    return tasks::TaskOutcome();
+  });
+  EXPECT_EQ(sent_.size(), 2u);
+}
+
 TEST_F(RunTaskTest, AStageIsValidUtf8) {
   Run([](const tasks::TaskContext& context) {
     context.on_progress({.stage = "b\xff", .done = 1});

@@ -119,7 +119,10 @@ class Adding {
   absl::Status Add(const Document& document) {
     Chunker chunker(document.text, document.headings, options_.chunking, embedder_.count_tokens);
     while (std::optional<Chunk> chunk = chunker.Next()) {
-      if (seen_++ < present_) continue;
+      if (seen_++ < present_) {
+        if (seen_ % kPassagesAtOnce == 0 && !GoesOn(0)) return absl::CancelledError("stopped");
+        continue;
+      }
       Json metadata = {{"source", ""}};  // stands first
       metadata.update(document.metadata);
       if (!chunk->heading.empty()) metadata["heading"] = std::move(chunk->heading);
@@ -136,17 +139,21 @@ class Adding {
   // Returns how many passages were added.
   absl::StatusOr<int64_t> Finish() {
     if (!passages_.empty()) RETURN_IF_ERROR(Write());
-    RETURN_IF_ERROR(store_.Complete(source_.version, source_.stamp));
+    RETURN_IF_ERROR(store_.Complete(source_.version, source_.stamp, [this] { return !GoesOn(0); }));
     return added_;
   }
 
  private:
+  // `more`: passages that are embedded and not added yet.
+  bool GoesOn(size_t more) const {
+    return on_progress_("embedding passages", static_cast<size_t>(added_) + more, 0);
+  }
+
   absl::Status Write() {
     std::vector<std::string> texts;
     for (const Passage& passage : passages_) texts.push_back(passage.text);
-    ASSIGN_OR_RETURN(auto vectors, embedder_.embed(texts, [&](size_t done) {
-      return on_progress_("embedding passages", static_cast<size_t>(added_) + done, 0);
-    }));
+    ASSIGN_OR_RETURN(auto vectors,
+                     embedder_.embed(texts, [this](size_t done) { return GoesOn(done); }));
     for (size_t i = 0; i < passages_.size(); ++i) passages_[i].vector = std::move(vectors[i]);
     RETURN_IF_ERROR(store_.Append(source_.version, passages_));
     added_ += static_cast<int64_t>(passages_.size());
@@ -172,6 +179,7 @@ using ReadAll = std::function<absl::StatusOr<std::vector<Document>>()>;
 // content.
 absl::StatusOr<std::optional<int64_t>> Update(Source source, const std::string& digest,
                                               const std::optional<Source>& old, const ReadAll& read,
+                                              const std::function<bool()>& is_stopped,
                                               const IngestOptions& options,
                                               const Embedder& embedder, Store& store,
                                               const OnIngest& on_progress) {
@@ -185,7 +193,7 @@ absl::StatusOr<std::optional<int64_t>> Update(Source source, const std::string& 
   if (is_same) {
     source.version = old->version;
   } else {
-    ASSIGN_OR_RETURN(source.version, store.Begin(source));
+    ASSIGN_OR_RETURN(source.version, store.Begin(source, is_stopped));
   }
   // Cutting is deterministic: what an interrupted ingestion brought in are the first passages.
   Adding adding(source, is_same ? static_cast<size_t>(old->passages) : 0, options, embedder, store,
@@ -206,7 +214,7 @@ absl::StatusOr<std::optional<int64_t>> IngestFile(const fs::path& path,
   ASSIGN_OR_RETURN(const std::string digest, Sha256OfFile(path));
   return Update(
       source, digest, old, [&] { return ReadDocuments(path, options.text_column, is_stopped); },
-      options, embedder, store, on_progress);
+      is_stopped, options, embedder, store, on_progress);
 }
 
 absl::StatusOr<std::optional<int64_t>> IngestPage(const std::string& url,
@@ -229,11 +237,12 @@ absl::StatusOr<std::optional<int64_t>> IngestPage(const std::string& url,
     if (!document.ok()) return Annotate(document.status(), ShownUrl(url));
     return std::vector<Document>{*std::move(document)};
   };
-  return Update(source, digest, old, read, options, embedder, store, on_progress);
+  return Update(source, digest, old, read, is_stopped, options, embedder, store, on_progress);
 }
 
 // Of files that were in a folder among the sources and are not any more.
-absl::StatusOr<int64_t> RemoveGone(const IngestOptions& options, Store& store) {
+absl::StatusOr<int64_t> RemoveGone(const IngestOptions& options, Store& store,
+                                   const std::function<bool()>& is_stopped) {
   int64_t removed = 0;
   for (const std::string& source : options.sources) {
     std::error_code ignored;
@@ -243,7 +252,7 @@ absl::StatusOr<int64_t> RemoveGone(const IngestOptions& options, Store& store) {
     for (const std::string& name : names) {
       std::error_code error;
       if (fs::exists(name, error) || error) continue;
-      RETURN_IF_ERROR(store.Remove(name));
+      RETURN_IF_ERROR(store.Remove(name, is_stopped));
       ++removed;
     }
   }
@@ -269,10 +278,10 @@ absl::StatusOr<IngestCounts> Ingest(IngestOptions options, const Embedder& embed
   ASSIGN_OR_RETURN(const FileLock lock, TakeTurn(store, on_progress));
   ASSIGN_OR_RETURN(const std::vector<File> files, Files(options));
   IngestCounts counts;
+  const auto is_stopped = [&] {
+    return !on_progress("reading", static_cast<size_t>(counts.files), files.size());
+  };
   for (const File& file : files) {
-    const auto is_stopped = [&] {
-      return !on_progress("reading", static_cast<size_t>(counts.files), files.size());
-    };
     if (is_stopped()) return absl::CancelledError("stopped");
     const auto added =
         file.url.empty() ? IngestFile(file.path, is_stopped, options, embedder, store, on_progress)
@@ -283,7 +292,7 @@ absl::StatusOr<IngestCounts> Ingest(IngestOptions options, const Embedder& embed
     counts.unchanged += added->has_value() ? 0 : 1;
     counts.passages += added->value_or(0);
   }
-  ASSIGN_OR_RETURN(counts.removed, RemoveGone(options, store));
+  ASSIGN_OR_RETURN(counts.removed, RemoveGone(options, store, is_stopped));
   return counts;
 }
 

@@ -3,10 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <future>
+#include <limits>
 #include <thread>
 #include <utility>
 
@@ -61,7 +63,7 @@ class IngestTest : public testing::Test {
     return Ingest(options_, embedder, *store_,
                   [this](const std::string& stage, size_t done, size_t total) {
                     progress_.push_back(absl::StrCat(stage, " ", done, "/", total));
-                    return goes_on_;
+                    return goes_on_ && embedded_ < most_embedded_;
                   });
   }
   Json Payloads(const Json& filter) {
@@ -80,6 +82,7 @@ class IngestTest : public testing::Test {
   int budget_ = 1000;  // calls of the model
   size_t embedded_ = 0;
   bool goes_on_ = true;
+  size_t most_embedded_ = std::numeric_limits<size_t>::max();  // stopped from there on
   std::vector<std::string> progress_;
 };
 
@@ -174,6 +177,22 @@ TEST_F(IngestTest, GoesOnWhereItWasInterrupted) {
   EXPECT_EQ(embedded_, static_cast<size_t>(500 - present));
   EXPECT_EQ(*store_->Count(), 500);
   EXPECT_EQ(Run()->unchanged, 1);
+}
+
+TEST_F(IngestTest, StopsWhileItsPassagesTakeTheirPlace) {
+  std::string text;
+  for (int i = 0; i < 2000; ++i) absl::StrAppend(&text, "word", i, " ");
+  Write("a.txt", text);
+  most_embedded_ = 500;  // all of it
+  const absl::Status stopped = Run().status();
+  EXPECT_TRUE(absl::IsCancelled(stopped)) << stopped;
+  EXPECT_EQ(*store_->Count(), 0);
+  const auto counts = Run();
+  ASSERT_TRUE(counts.ok()) << counts.status();
+  EXPECT_EQ(counts->passages, 0);
+  EXPECT_EQ(*store_->Count(), 500);
+  // It also looks while it passes over what is there.
+  EXPECT_GT(std::count(progress_.begin(), progress_.end(), "embedding passages 0/0"), 3);
 }
 
 TEST_F(IngestTest, ASecondIngestionWaitsAndFindsNothingToDo) {

@@ -9,6 +9,30 @@ namespace flowmesh::retrieval {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+// While it lives, `is_stopped` ends statements of `db` between their steps.
+class StopHandler {
+ public:
+  StopHandler(sqlite3* db, const std::function<bool()>& is_stopped) : db_(db) {
+    if (!is_stopped) return;
+    sqlite3_progress_handler(
+        db, kStepsBetweenPolls,
+        [](void* poll) -> int { return (*static_cast<const std::function<bool()>*>(poll))(); },
+        const_cast<std::function<bool()>*>(&is_stopped));
+  }
+  ~StopHandler() { sqlite3_progress_handler(db_, 0, nullptr, nullptr); }
+  StopHandler(const StopHandler&) = delete;
+  StopHandler& operator=(const StopHandler&) = delete;
+
+ private:
+  static constexpr int kStepsBetweenPolls = 1000;  // of SQLite's machine: some 40 passages
+
+  sqlite3* const db_;
+};
+
+}  // namespace
+
 Store::Store(std::unique_ptr<Database> database, int64_t dimension)
     : database_(std::move(database)), dimension_(dimension) {}
 Store::~Store() = default;
@@ -67,7 +91,9 @@ absl::StatusOr<std::vector<std::string>> Store::SourcesBelow(const fs::path& fol
   return names;
 }
 
-absl::StatusOr<int64_t> Store::Begin(const Source& source) {
+absl::StatusOr<int64_t> Store::Begin(const Source& source,
+                                     const std::function<bool()>& is_stopped) {
+  const StopHandler stop(database_->db.get(), is_stopped);
   RETURN_IF_ERROR(database_->InTransaction([&]() -> absl::Status {
     RETURN_IF_ERROR(database_->ForgetComing(source.name));
     // Under an id that nobody had before, so that whoever still adds to an older version fails.
@@ -94,7 +120,9 @@ absl::Status Store::Append(int64_t version, const std::vector<Passage>& passages
   });
 }
 
-absl::Status Store::Complete(int64_t version, const std::string& stamp) {
+absl::Status Store::Complete(int64_t version, const std::string& stamp,
+                             const std::function<bool()>& is_stopped) {
+  const StopHandler stop(database_->db.get(), is_stopped);
   return database_->InTransaction([&]() -> absl::Status {
     std::optional<std::string> name;
     RETURN_IF_ERROR(database_->Run(
@@ -120,7 +148,8 @@ absl::Status Store::Restamp(const std::string& source, const std::string& stamp)
   return database_->Run("UPDATE sources SET stamp = ?2 WHERE name = ?1", nullptr, source, stamp);
 }
 
-absl::Status Store::Remove(const std::string& source) {
+absl::Status Store::Remove(const std::string& source, const std::function<bool()>& is_stopped) {
+  const StopHandler stop(database_->db.get(), is_stopped);
   return database_->InTransaction([&]() -> absl::Status {
     RETURN_IF_ERROR(database_->ForgetComing(source));
     RETURN_IF_ERROR(database_->ForgetPassages(source));

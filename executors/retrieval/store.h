@@ -48,7 +48,8 @@ struct StoreQuery {
 };
 
 // Each change is a transaction: what was written survives a crash, what was not is absent. One
-// thread at a time; other processes may read and write meanwhile.
+// thread at a time; other processes may read and write meanwhile. Changes that take long with many
+// passages poll `is_stopped`, which may be null: Cancelled, and nothing has changed.
 class Store {
  public:
   // Opens or creates it. FailedPrecondition: made with another model or dimension. DataLoss: no
@@ -70,15 +71,17 @@ class Store {
   absl::StatusOr<std::vector<std::string>> SourcesBelow(const std::filesystem::path& folder);
   // From here on a new version of `source` is there, incomplete, without passages, in place of one
   // that had begun. It is not searched, an older complete one is. Returns its id.
-  absl::StatusOr<int64_t> Begin(const Source& source);
+  absl::StatusOr<int64_t> Begin(const Source& source,
+                                const std::function<bool()>& is_stopped = nullptr);
   // More passages of a version that has begun, behind those that it has. Unavailable: it is not
   // there any more.
   absl::Status Append(int64_t version, const std::vector<Passage>& passages);
   // The version that has begun is complete and takes the older one's place. Unavailable: as above.
-  absl::Status Complete(int64_t version, const std::string& stamp);
+  absl::Status Complete(int64_t version, const std::string& stamp,
+                        const std::function<bool()>& is_stopped = nullptr);
   // The content of the complete version is the same under a new stamp.
   absl::Status Restamp(const std::string& source, const std::string& stamp);
-  absl::Status Remove(const std::string& source);
+  absl::Status Remove(const std::string& source, const std::function<bool()>& is_stopped = nullptr);
 
   // The best passages, best first: a list of {id, score, payload: {text, metadata...}}. The score
   // is the cosine, in a hybrid search the sum of 1 / (60 + rank) over both lists. Sees the store as

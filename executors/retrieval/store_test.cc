@@ -252,6 +252,31 @@ TEST_F(StoreTest, AVersionThatAnotherHasReplacedTakesNothing) {
   EXPECT_THAT(Texts({.vector = {1, 0, 0}}), ElementsAre("A cat", "A red ship"));
 }
 
+TEST_F(StoreTest, AChangeThatIsStoppedHasNotHappened) {
+  Fill();
+  const std::vector<Passage> cats(2000, {"A cat among the cats", Json::object(), {1, 0, 0}});
+  const auto version = store_->Begin({.name = "animals"});
+  ASSERT_TRUE(version.ok()) << version.status();
+  ASSERT_TRUE(store_->Append(*version, cats).ok());
+  // Whatever it is at when it is stopped, nothing of it is seen.
+  for (const int last : {1, 20, 40}) {
+    int looks = 0;
+    const auto is_stopped = [&] { return ++looks == last; };
+    EXPECT_TRUE(absl::IsCancelled(store_->Complete(*version, "t", is_stopped))) << last;
+    EXPECT_EQ(looks, last);
+    EXPECT_EQ(*store_->Count(), 4);
+    EXPECT_EQ((*store_->Find("animals"))->passages, 2000);
+  }
+  const auto at_once = [] { return true; };
+  EXPECT_TRUE(absl::IsCancelled(store_->Begin({.name = "animals"}, at_once).status()));
+  ASSERT_TRUE(store_->Complete(*version, "t").ok());
+  EXPECT_EQ(*store_->Count(), 2001);
+  EXPECT_TRUE(absl::IsCancelled(store_->Remove("animals", at_once)));
+  EXPECT_EQ(*store_->Count(), 2001);
+  EXPECT_EQ(Texts({.vector = {1, 0, 0}, .text = "cat", .limit = 1, .hybrid = true}),
+            std::vector<std::string>{"A cat among the cats"});
+}
+
 TEST_F(StoreTest, SourcesBelowAFolderAndTheirEnd) {
   Open();
   for (const char* name : {"/docs/a", "/docs/sub/b", "/docs_too/c"}) {
