@@ -23,6 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr char kHeadWeight[] = "lm_head.weight";
 constexpr char kPrefix[] = "base_model.model.";
 constexpr char kConfigFile[] = "adapter_config.json";
 constexpr char kWeightsFile[] = "adapter_model.safetensors";
@@ -104,10 +105,10 @@ absl::StatusOr<LoraConfig> ReadConfig(const Field& root) {
   if (ToLower(type) != "lora") return root["peft_type"].Expected("LORA");
   ASSIGN_OR_RETURN(const bool use_dora, root["use_dora"].BoolOr(false));
   if (use_dora) return root["use_dora"].Error("DoRA adapters are not supported");
-  if (root["modules_to_save"].size() > 0) {
-    return root["modules_to_save"].Error("modules that are saved whole are not supported");
-  }
   LoraConfig config;
+  if (root["modules_to_save"].present()) {
+    ASSIGN_OR_RETURN(config.modules_to_save, root["modules_to_save"].StringList());
+  }
   ASSIGN_OR_RETURN(config.r, root["r"].IntOr(8, 1));
   ASSIGN_OR_RETURN(config.alpha, root["lora_alpha"].NumberOr(8));
   ASSIGN_OR_RETURN(config.dropout, root["lora_dropout"].NumberOr(0));
@@ -137,14 +138,35 @@ absl::Status CheckShape(const std::string& name, const at::Tensor& tensor,
                                                  absl::StrJoin(tensor.sizes(), ", "), "]"));
 }
 
-// The matrices and biases of a file, by the module that has them.
+// Whether a parameter is of a module that PEFT saves whole: one whose path ends in one of the
+// names, or one inside of such a module.
+bool IsSavedWhole(const LoraConfig& config, std::string path) {
+  for (size_t dot; (dot = path.rfind('.')) != std::string::npos;) {
+    path.resize(dot);
+    for (const std::string& name : config.modules_to_save) {
+      if (absl::EndsWith(path, name)) return true;
+    }
+  }
+  return false;
+}
+
+// The shapes of the model's parameters as they are stored; a tied head too.
+std::map<std::string, std::vector<int64_t>> StoredShapes(const Decoder& model) {
+  std::map<std::string, std::vector<int64_t>> shapes = {{kHeadWeight, model.head().sizes().vec()}};
+  for (const Parameter& parameter : model.parameters().all()) {
+    for (const StoredName& part : parameter.parts) {
+      std::vector<int64_t>& shape = shapes[part.name] = part.shape;
+      if (part.transposed) std::reverse(shape.begin(), shape.end());
+    }
+  }
+  return shapes;
+}
+
+// The tensors of a file, by the module or parameter that they are for.
 absl::Status ReadTensors(const Safetensors& file, const Decoder& model, Adapter* adapter) {
   std::map<std::string, const LinearModule*> modules;
   for (const LinearModule& module : model.parameters().linears()) modules[module.path] = &module;
-  std::map<std::string, const StoredName*> stored;
-  for (const Parameter& parameter : model.parameters().all()) {
-    for (const StoredName& part : parameter.parts) stored[part.name] = &part;
-  }
+  const std::map<std::string, std::vector<int64_t>> stored = StoredShapes(model);
   for (const SafetensorsTensor& tensor : file.tensors()) {
     absl::string_view rest = tensor.name;
     absl::ConsumePrefix(&rest, kPrefix);
@@ -152,18 +174,16 @@ absl::Status ReadTensors(const Safetensors& file, const Decoder& model, Adapter*
     const bool is_b = !is_a && absl::ConsumeSuffix(&rest, ".lora_B.weight");
     if (!is_a && !is_b) {
       std::string name(rest);
-      const size_t base_layer = name.find(".base_layer.bias");
-      if (base_layer != std::string::npos) name = name.substr(0, base_layer) + ".bias";
-      if (!absl::EndsWith(name, ".bias")) {
-        return absl::InvalidArgumentError(absl::StrCat("tensor ", tensor.name, ": unexpected"));
-      }
-      const auto bias = stored.find(name);
-      if (bias == stored.end()) {
+      constexpr std::string_view kBaseLayer = ".base_layer";  // of a module that has matrices too
+      const size_t base_layer = name.find(kBaseLayer);
+      if (base_layer != std::string::npos) name.erase(base_layer, kBaseLayer.size());
+      const auto shape = stored.find(name);
+      if (shape == stored.end()) {
         return absl::InvalidArgumentError(
             absl::StrCat("tensor ", tensor.name, ": the model has no ", name));
       }
-      adapter->biases[name] = tensor.Copy();
-      RETURN_IF_ERROR(CheckShape(tensor.name, adapter->biases[name], bias->second->shape));
+      adapter->whole[name] = tensor.Copy();
+      RETURN_IF_ERROR(CheckShape(tensor.name, adapter->whole[name], shape->second));
       continue;
     }
     const std::string path(rest);
@@ -188,18 +208,33 @@ absl::Status ReadTensors(const Safetensors& file, const Decoder& model, Adapter*
     }
   }
   if (adapter->modules.empty()) return absl::InvalidArgumentError("no adapter matrices in it");
+  for (const auto& [name, shape] : stored) {
+    if (IsSavedWhole(adapter->config, name) && !adapter->whole.contains(name)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tensor ", kPrefix, name, " is missing: it is in modules_to_save"));
+    }
+  }
   return absl::OkStatus();
 }
 
-// Puts the adapter's biases in place of the model's.
-void SetBiases(const Adapter& adapter, Decoder& model) {
+// Puts what the adapter has whole in place of the model's.
+void SetWhole(const Adapter& adapter, Decoder& model) {
   const at::NoGradGuard no_grad;
+  if (model.config().tie_word_embeddings) {
+    bool parts_them = adapter.whole.contains(kHeadWeight);
+    for (const Parameter& parameter : model.parameters().all()) {
+      const bool is_embeddings = parameter.tensor == &model.head();
+      parts_them |= is_embeddings && adapter.whole.contains(parameter.parts[0].name);
+    }
+    if (parts_them) model.Untie();
+  }
   for (const Parameter& parameter : model.parameters().all()) {
     int64_t row = 0;
     for (const StoredName& part : parameter.parts) {
-      const auto bias = adapter.biases.find(part.name);
-      if (bias != adapter.biases.end()) {
-        parameter.tensor->narrow(0, row, part.shape[0]).copy_(bias->second);
+      const auto found = adapter.whole.find(part.name);
+      if (found != adapter.whole.end()) {
+        const at::Tensor rows = parameter.tensor->narrow(0, row, part.shape[0]);
+        rows.copy_(part.transposed ? found->second.t() : found->second);
       }
       row += part.shape[0];
     }
@@ -287,7 +322,7 @@ absl::StatusOr<Adapter> ReadAdapter(const fs::path& folder, const Decoder& model
 }
 
 void Attach(const Adapter& adapter, double scale, Decoder& model) {
-  SetBiases(adapter, model);
+  SetWhole(adapter, model);
   for (const LinearModule& module : model.parameters().linears()) {
     const auto found = adapter.modules.find(module.path);
     if (found == adapter.modules.end()) continue;
@@ -302,7 +337,7 @@ void Attach(const Adapter& adapter, double scale, Decoder& model) {
 
 void Merge(const Adapter& adapter, double scale, Decoder& model) {
   const at::NoGradGuard no_grad;
-  SetBiases(adapter, model);
+  SetWhole(adapter, model);
   for (const LinearModule& module : model.parameters().linears()) {
     const auto found = adapter.modules.find(module.path);
     if (found == adapter.modules.end()) continue;

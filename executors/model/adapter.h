@@ -28,6 +28,7 @@ struct LoraConfig {
   LoraBias bias = LoraBias::kNone;
   std::vector<std::string> target_modules;  // names or paths; one `all-linear`: see below
   bool use_rslora = false;
+  std::vector<std::string> modules_to_save;  // names of modules that the adapter has whole
   // By regular expressions of a path, or of its end behind a dot; the first that matches counts.
   std::vector<std::pair<std::string, int64_t>> rank_pattern;
   std::vector<std::pair<std::string, double>> alpha_pattern;
@@ -47,20 +48,23 @@ absl::StatusOr<std::vector<LinearModule>> TargetModules(const Decoder& model,
 // An adapter as it lies in a folder.
 struct Adapter {
   LoraConfig config;
-  // A and B by module path; biases (lora_only, all) by stored name.
-  std::map<std::string, LowRank> modules;
-  std::map<std::string, at::Tensor> biases;
+  std::map<std::string, LowRank> modules;  // A and B by path
+  // What takes the place of the model's own, by stored name and as it is stored: biases (lora_only,
+  // all) and what is in modules_to_save.
+  std::map<std::string, at::Tensor> whole;
 };
 
 // The folder at or below `root` that holds adapter_config.json. NotFound.
 absl::StatusOr<std::filesystem::path> FindAdapterFolder(const std::filesystem::path& root);
 
-// InvalidArgument, naming the file and the key: another PEFT type, DoRA, modules that are saved
-// whole, a pattern that is no regular expression, a tensor whose layer or bias the model does not
-// have or of another shape, a layer without both.
+// InvalidArgument, naming the file and the key: another PEFT type, DoRA, a pattern that is no
+// regular expression, a tensor whose layer or parameter the model does not have or of another
+// shape, a layer without both matrices, a module that should be there whole and is not.
 absl::StatusOr<Adapter> ReadAdapter(const std::filesystem::path& folder, const Decoder& model);
 
 // Makes the adapter part of each forward pass, times `scale`; in the dtype of its own weights.
+// Both: what the adapter has whole takes the place of the model's, whatever `scale` is. Where that
+// is the embeddings of a tied model, its head stays as it was, and the other way round, as in PEFT.
 void Attach(const Adapter& adapter, double scale, Decoder& model);
 // Folds it into the weights: W + s * scale * B A, computed in float32.
 void Merge(const Adapter& adapter, double scale, Decoder& model);

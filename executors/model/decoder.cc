@@ -2,10 +2,7 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "executors/kernels/linear.h"
-#include "executors/model/layers.h"
 
 namespace flowmesh::model {
 
@@ -23,8 +20,21 @@ Decoder::Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device dev
 }
 
 at::Tensor Decoder::Forward(const ForwardInput& input, Attention& attention) {
-  return SoftCap(kernels::Linear(Hidden(input, attention), head(), at::Tensor()),
+  const at::Tensor hidden = Hidden(input, attention);
+  return SoftCap(head_ ? (*head_)(hidden) : kernels::Linear(hidden, head(), at::Tensor()),
                  config_.logit_soft_cap);
+}
+
+void Decoder::MakeHead() {
+  head_.emplace(scope() / "lm_head", config_.hidden_size, config_.vocab_size, false, Split::kRows);
+}
+
+void Decoder::Untie() {
+  at::Tensor weight = embeddings().clone();
+  MakeHead();
+  *parameters_.all().back().tensor = std::move(weight);
+  config_.tie_word_embeddings = false;
+  info_.num_parameters = parameters_.numel();
 }
 
 at::Tensor Decoder::Hidden(const ForwardInput& input, Attention& attention) {
@@ -38,18 +48,7 @@ absl::Status Decoder::Load(const WeightSource& source, const LoadOptions& option
   RETURN_IF_ERROR(LoadParameters(parameters_, source, options.master_weights ? at::kFloat : dtype_,
                                  device_, options.progress));
   info_.num_parameters = parameters_.numel();
-  std::vector<StoredName> used;
-  for (const Parameter& parameter : parameters_.all()) {
-    used.insert(used.end(), parameter.parts.begin(), parameter.parts.end());
-  }
-  std::vector<std::string> unused = source.Unused(used);
-  if (unused.empty()) return absl::OkStatus();
-  constexpr size_t kNamed = 5;
-  const size_t count = unused.size();
-  unused.resize(std::min(count, kNamed));
-  warnings->push_back(absl::StrCat(source.Location(), ": ", count,
-                                   " unexpected tensors, not used: ", absl::StrJoin(unused, ", "),
-                                   count > kNamed ? ", ..." : ""));
+  WarnOfUnused({&parameters_}, source, warnings);
   return absl::OkStatus();
 }
 

@@ -3,11 +3,13 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "executors/model/causal_lm.h"
 #include "executors/model/config.h"
+#include "executors/model/layers.h"
 #include "executors/model/parameters.h"
 
 namespace flowmesh::model {
@@ -33,7 +35,9 @@ class Decoder : public CausalLm {
   // The same up to the head: the hidden states after the final norm, [rows, hidden].
   at::Tensor Hidden(const ForwardInput& input, Attention& attention);
   // The output head, [vocab, hidden]; of a tied model the embeddings.
-  virtual const at::Tensor& head() const = 0;
+  const at::Tensor& head() const { return head_ ? head_->weight() : embeddings(); }
+  // Gives a tied model a head of its own, as the embeddings are now; after Load.
+  void Untie();
 
   // For forward passes from here on; null: layers just run. Not owned.
   void set_layer_runner(LayerRunner* runner) { layer_runner_ = runner; }
@@ -45,7 +49,7 @@ class Decoder : public CausalLm {
   at::ScalarType dtype() const override { return dtype_; }
   const ModelConfig& config() const { return config_; }
 
-  // Every weight, to train, save or count. A tied head is not listed again.
+  // Every weight, to train, save or count. A head that is tied is not listed again.
   const ParameterList& parameters() const { return parameters_; }
 
   // Fills all parameters. Adds a warning when the source holds tensors that none of them reads.
@@ -58,10 +62,15 @@ class Decoder : public CausalLm {
  protected:
   Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device);
 
+  // The token embeddings, [vocab, hidden].
+  virtual const at::Tensor& embeddings() const = 0;
   // The hidden states before the final norm: [tokens, hidden]. Goes through RunLayer.
   virtual at::Tensor HiddenStates(const ForwardInput& input, Attention& attention) = 0;
   // The final norm: [rows, hidden] -> [rows, hidden].
   virtual at::Tensor FinalNorm(const at::Tensor& hidden) = 0;
+
+  // Registers a head that is not tied; the constructor's last step.
+  void MakeHead();
 
   at::Tensor RunLayer(int index, const LayerRunner::Layer& layer, const at::Tensor& x) {
     return layer_runner_ == nullptr ? layer(x) : layer_runner_->Run(index, layer, x);
@@ -70,11 +79,12 @@ class Decoder : public CausalLm {
   ParameterScope scope() { return ParameterScope(&parameters_); }
 
  private:
-  const ModelConfig config_;
+  ModelConfig config_;
   const at::ScalarType dtype_;
   const at::Device device_;
   ModelInfo info_;
   ParameterList parameters_;
+  std::optional<Linear> head_;  // absent: tied to the embeddings
   LayerRunner* layer_runner_ = nullptr;
   DropoutRates dropout_;
 };

@@ -63,16 +63,12 @@ class Gemma : public Decoder {
     for (int i = 0; i < c.num_layers; ++i) {
       layers_.emplace_back(scope() / "model" / "layers" / i, c, i);
     }
-    if (!c.tie_word_embeddings) {
-      head_.emplace(scope() / "lm_head", c.hidden_size, c.vocab_size, false, Split::kRows);
-    }
-  }
-
-  const at::Tensor& head() const override {
-    return head_ ? head_->weight() : embed_tokens_.weight();
+    if (!c.tie_word_embeddings) MakeHead();
   }
 
  protected:
+  const at::Tensor& embeddings() const override { return embed_tokens_.weight(); }
+
   at::Tensor HiddenStates(const ForwardInput& input, Attention& attention) override {
     const Rotation global = rotary_.At(input.positions, input.lengths, dtype());
     const Rotation local =
@@ -98,7 +94,6 @@ class Gemma : public Decoder {
   Embedding embed_tokens_;
   std::deque<GemmaLayer> layers_;
   GemmaNorm norm_;
-  std::optional<Linear> head_;                   // absent: tied to the embeddings
   RotaryEmbedding rotary_;                       // of global layers
   std::optional<RotaryEmbedding> local_rotary_;  // of sliding ones, gemma3
 };

@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 
 #include <deque>
-#include <optional>
 
 #include "executors/model/decoder.h"
 #include "executors/model/layers.h"
@@ -74,14 +73,12 @@ class Gpt2 : public Decoder {
     for (int i = 0; i < c.num_layers; ++i) {
       layers_.emplace_back(scope() / "transformer" / "h" / i, c, i);
     }
-    if (!c.tie_word_embeddings) {
-      head_.emplace(scope() / "lm_head", c.hidden_size, c.vocab_size, false, Split::kRows);
-    }
+    if (!c.tie_word_embeddings) MakeHead();
   }
 
-  const at::Tensor& head() const override { return head_ ? head_->weight() : wte_.weight(); }
-
  protected:
+  const at::Tensor& embeddings() const override { return wte_.weight(); }
+
   at::Tensor HiddenStates(const ForwardInput& input, Attention& attention) override {
     at::Tensor x = Dropout(wte_(input.token_ids) + wpe_(input.positions), dropout().embedding);
     int index = 0;
@@ -102,7 +99,6 @@ class Gpt2 : public Decoder {
   Embedding wte_, wpe_;
   std::deque<Gpt2Layer> layers_;
   LayerNorm ln_f_;
-  std::optional<Linear> head_;  // absent: tied to the embeddings
 };
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "executors/text/gguf_export.h"
@@ -136,6 +138,8 @@ absl::Status WriteModelFiles(const fs::path& folder, const Checkpoint& base,
                              const std::vector<NamedTensor>& tensors) {
   ASSIGN_OR_RETURN(Json config, BaseConfig(base));
   config["architectures"] = {ArchitectureOf(base.config.family)};
+  const auto is_head = [](const NamedTensor& one) { return one.name == "lm_head.weight"; };
+  if (std::any_of(tensors.begin(), tensors.end(), is_head)) config["tie_word_embeddings"] = false;
   config[config.contains("dtype") ? "dtype" : "torch_dtype"] =
       DtypeName(tensors[0].tensor.scalar_type());
   RETURN_IF_ERROR(WriteShardedSafetensors(folder, tensors, kMaxShardBytes));

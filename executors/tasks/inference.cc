@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 #include <span>
 #include <utility>
 #include <vector>
@@ -157,10 +158,17 @@ absl::StatusOr<std::vector<AdapterFolder>> FindAdapters(const ModelSpec& spec,
 
 absl::Status PutOn(const std::vector<AdapterFolder>& adapters, model::Decoder& model,
                    const TaskContext& context) {
+  std::set<std::string> whole;  // what adapters have put in the place of the model's own
   for (const AdapterFolder& folder : adapters) {
     if (context.is_stopped()) return absl::CancelledError("stopped");
     const auto adapter = model::ReadAdapter(folder.path, model);
     if (!adapter.ok()) return Annotate(adapter.status(), folder.field);
+    for (const auto& [name, tensor] : adapter->whole) {
+      if (whole.insert(name).second) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat(folder.field, ": ", folder.path.string(), ": has ", name,
+                       " whole (modules_to_save, or a bias), and so has an adapter before it"));
+    }
     (folder.merge ? model::Merge : model::Attach)(*adapter, folder.scale, model);
   }
   return absl::OkStatus();

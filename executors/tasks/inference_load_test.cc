@@ -183,6 +183,25 @@ TEST_F(InferenceLoadTest, AModelIsWarmWithTheSameAdaptersAlone) {
   EXPECT_FALSE(IsWarm());
 }
 
+// A tied model gets a head of its own, and is warm only for the same adapters.
+TEST_F(InferenceLoadTest, ModulesThatAnAdapterHasWholeTakeTheirPlace) {
+  const std::string base = Output();
+  const auto whole = [](const char* apply) -> Json {
+    return {{"path", Adapter("whole_embeddings").string()}, {"apply", apply}};
+  };
+  SetAdapters({whole("runtime")});
+  const std::string at_runtime = Output();
+  EXPECT_NE(at_runtime, base);
+  SetAdapters({whole("merge")});
+  EXPECT_EQ(Output(), at_runtime);
+  SetAdapters({});
+  EXPECT_EQ(Output(), base);
+  SetAdapters({whole("merge"), whole("runtime")});
+  EXPECT_THAT(Error(), AllOf(HasSubstr("spec.model.adapters[1]: "),
+                             HasSubstr("has model.embed_tokens.weight whole"),
+                             HasSubstr("and so has an adapter before it")));
+}
+
 TEST_F(InferenceLoadTest, WrongAdaptersNameTheField) {
   SetAdapters({{{"path", Adapter("llama").string()}}, {{"path", Adapter("gpt2").string()}}});
   EXPECT_THAT(Error(), AllOf(HasSubstr("spec.model.adapters[1]: "),

@@ -60,6 +60,8 @@ absl::StatusOr<model::Adapter> StartAdapter(const TrainingJob& job, const model:
   if (const auto folder = job.start_adapter()) {
     auto adapter = model::ReadAdapter(*folder, model);
     if (!adapter.ok()) return Annotate(adapter.status(), job.spec().load->field);
+    const absl::Status trainable = train::CheckTrainable(*adapter);
+    if (!trainable.ok()) return Annotate(trainable, job.spec().load->field);
     return adapter;
   }
   auto adapter = train::MakeAdapter(model, config, job.spec().seed);

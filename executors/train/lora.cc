@@ -61,10 +61,24 @@ absl::StatusOr<model::Adapter> MakeAdapter(const model::Decoder& model,
   return adapter;
 }
 
+absl::Status CheckTrainable(const model::Adapter& adapter) {
+  for (const auto& [name, tensor] : adapter.whole) {
+    if (absl::EndsWith(name, ".bias")) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "an adapter that has ", name,
+        " whole (modules_to_save) can be used for inference, but not trained further"));
+  }
+  if (adapter.modules.contains("lm_head")) {
+    return absl::InvalidArgumentError(
+        "an adapter of lm_head can be used for inference, but not trained further");
+  }
+  return absl::OkStatus();
+}
+
 std::vector<TrainedTensor> TrainAdapter(const model::Adapter& adapter, model::Decoder& model) {
   std::vector<TrainedTensor> tensors;
-  model::Attach({.config = adapter.config, .modules = adapter.modules, .biases = adapter.biases},
-                1.0, model);
+  model::Attach({.config = adapter.config, .modules = adapter.modules, .whole = adapter.whole}, 1.0,
+                model);
   for (const model::LinearModule& module : model.parameters().linears()) {
     if (module.adapters->empty()) continue;
     model::LowRank& low_rank = module.adapters->back();

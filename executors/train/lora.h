@@ -17,6 +17,10 @@ namespace flowmesh::train {
 absl::StatusOr<model::Adapter> MakeAdapter(const model::Decoder& model,
                                            const model::LoraConfig& config, uint64_t seed);
 
+// InvalidArgument: an adapter that can be applied and not trained further, since it has modules
+// whole or adapts the output head.
+absl::Status CheckTrainable(const model::Adapter& adapter);
+
 // Puts the adapter on the model, with its dropout, and gives what is to be trained: its matrices
 // under PEFT's keys and the biases that its configuration names. Call once for a model.
 std::vector<TrainedTensor> TrainAdapter(const model::Adapter& adapter, model::Decoder& model);

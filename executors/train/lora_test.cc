@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "common/files.h"
+#include "executors/model/model_folder.h"
 #include "executors/model/model_goldens.h"
 #include "executors/train/recompute.h"
 #include "executors/train/sft.h"
@@ -100,6 +101,57 @@ INSTANTIATE_TEST_SUITE_P(Cases, LoraCurveTest,
                          testing::Values("llama", "gpt2", "all_linear", "lora_only"),
                          [](const auto& info) { return std::string(info.param); });
 
+// Adapters with modules_to_save, and of the head.
+class WholeModulesTest : public testing::TestWithParam<const char*> {
+ protected:
+  static std::filesystem::path Folder(const char* which) {
+    return TrainGolden(std::string("lora/whole_") + GetParam() + "/" + which);
+  }
+  const Json golden_ = ReadTrainGolden("lora/whole.json")["cases"][GetParam()];
+};
+
+TEST_P(WholeModulesTest, GiveWhatPeftGives) {
+  const model::GoldenTensors want(Folder("logits.safetensors"));
+  for (const bool merged : {false, true}) {
+    const std::unique_ptr<model::Decoder> model = LoadTinyModel(golden_["model"]);
+    const auto adapter = model::ReadAdapter(Folder("end"), *model);
+    ASSERT_TRUE(adapter.ok()) << adapter.status();
+    // Its scale is that of the matrices.
+    (merged ? model::Merge : model::Attach)(*adapter, 1.0, *model);
+    const at::Tensor logits = LogitsOf(*model, {golden_["prompt"].get<Ids>()});
+    EXPECT_LE(model::ErrorInTolerances(logits, want.Get(merged ? "merged" : "runtime")), 1.0)
+        << merged;
+    EXPECT_THAT(Text(CheckTrainable(*adapter)), HasSubstr("but not trained further"));
+  }
+}
+
+// A model that the adapter went into is written as one that others load.
+TEST_P(WholeModulesTest, AreInTheFolderOfAMergedModel) {
+  const std::string family = golden_["model"];
+  const std::unique_ptr<model::Decoder> model = LoadTinyModel(family);
+  const auto adapter = model::ReadAdapter(Folder("end"), *model);
+  ASSERT_TRUE(adapter.ok()) << adapter.status();
+  model::Merge(*adapter, 1.0, *model);
+  const TempDir folder;
+  const auto base = model::OpenCheckpoint(model::ModelGolden(family));
+  ASSERT_TRUE(base.ok()) << base.status();
+  const auto tensors = model::StoredTensors(
+      model->parameters(), [](const model::Parameter& parameter) { return *parameter.tensor; });
+  ASSERT_TRUE(model::WriteModelFiles(folder.path(), *base, tensors).ok());
+  std::vector<std::string> warnings;
+  const auto again = model::LoadCausalLm(folder.path(), {.dtype = at::kFloat}, &warnings);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_TRUE(warnings.empty()) << warnings[0];
+  const model::GoldenTensors want(Folder("logits.safetensors"));
+  const at::Tensor logits = LogitsOf(**again, {golden_["prompt"].get<Ids>()});
+  EXPECT_LE(model::ErrorInTolerances(logits, want.Get("merged")), 1.0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, WholeModulesTest,
+                         testing::Values("embeddings", "head_of_tied", "head_and_norms",
+                                         "adapted_head", "gpt2"),
+                         [](const auto& info) { return std::string(info.param); });
+
 TEST(TargetModulesTest, SaysWhatThereIs) {
   const auto gpt2 = LoadTinyModel("gpt2");
   EXPECT_THAT(Text(TargetModules(*gpt2, {"q_proj"}).status()),
@@ -171,7 +223,12 @@ TEST(ReadAdapterTest, BadFolders) {
   };
   EXPECT_THAT(with("peft_type", "IA3"), HasSubstr("peft_type: expected LORA, got \"IA3\""));
   EXPECT_THAT(with("use_dora", true), HasSubstr("DoRA"));
-  EXPECT_THAT(with("modules_to_save", {"lm_head"}), HasSubstr("modules_to_save"));
+  EXPECT_THAT(with("modules_to_save", {"lm_head"}),
+              HasSubstr("tensor base_model.model.lm_head.weight is missing: it is in "
+                        "modules_to_save"));
+  EXPECT_THAT(with("modules_to_save", {"norm"}), HasSubstr("input_layernorm.weight is missing"));
+  EXPECT_EQ(with("modules_to_save", {"score"}), "");  // PEFT passes over those that are not there
+  EXPECT_THAT(with("modules_to_save", "norm"), HasSubstr("expected a list of strings"));
   EXPECT_THAT(with("r", 5), HasSubstr("expected shape [5, "));
   EXPECT_THAT(
       with("alpha_pattern", {{"q_(proj", 2}}),

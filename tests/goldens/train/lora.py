@@ -3,6 +3,8 @@
 lora/<case>.json               as sft/<case>.json, with "lora": the fields of spec.lora, and "prompt"
 lora/<case>/start, .../end     the adapter before and after, as PEFT saves it (A random, B zero at the start)
 lora/<case>/logits.safetensors "runtime", "merged": [tokens, vocab] of "prompt" with the final adapter
+lora/whole_<case>/...          the same of random adapters, with modules_to_save or of the head, that nothing has trained;
+                               "prompt" is in whole.json
 """
 
 import json
@@ -11,7 +13,7 @@ import shutil
 
 import peft
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import sft
 from common import HERE, SEED, difference, load_model, load_tokenizer, nudged, save_json
@@ -70,6 +72,44 @@ def make_case(case, family, lora, training):
     print(f"lora/{case}: {len(steps)} steps, loss {steps[0]['loss']:.4f} -> {steps[-1]['loss']:.4f}, noise {noise:.1e}")
 
 
+WHOLE = {  # family, target_modules, modules_to_save
+    "embeddings": ("llama", ["q_proj"], ["embed_tokens"]),  # tied: the head stays as it was
+    "head_of_tied": ("llama", ["q_proj"], ["lm_head"]),
+    "head_and_norms": ("mistral", ["v_proj"], ["lm_head", "norm", "layers.1.self_attn.k_proj"]),
+    "adapted_head": ("mistral", ["lm_head", "v_proj"], None),
+    "gpt2": ("gpt2", ["c_attn"], ["h.0.attn.c_proj", "ln_f"]),
+}
+
+
+def make_whole(case, family, targets, whole):
+    folder = os.path.join(HERE, "lora", f"whole_{case}")
+    shutil.rmtree(folder, ignore_errors=True)
+    torch.manual_seed(SEED)
+    model = peft.get_peft_model(load_model(family), peft.LoraConfig(
+        task_type="CAUSAL_LM", r=2, lora_alpha=4, target_modules=targets, modules_to_save=whole,
+        fan_in_fan_out=family == "gpt2"))
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.requires_grad:  # A has values already
+                p.add_(torch.randn_like(p) * (0.1 if "lora_" in name else 0.5 * p.std().nan_to_num(1.0)))
+                p.copy_(p.bfloat16())  # what is stored is exact
+    save_adapter(model, os.path.join(folder, "end"))
+    path = os.path.join(folder, "end", "adapter_model.safetensors")
+    # In few bytes, and exact: the model's own weights, which are stored beside an adapted head, are float16.
+    save_file({name: t.half() if "base_layer" in name else t.bfloat16() for name, t in load_file(path).items()}, path)
+    prompt = torch.tensor([load_tokenizer(family)("the small world")["input_ids"]])
+    model.eval()
+    with torch.no_grad():
+        runtime = model(prompt).logits[0].contiguous()
+        merged = model.merge_and_unload()(prompt).logits[0].contiguous()
+        base = load_model(family).eval()(prompt).logits[0]
+    assert (runtime - merged).abs().max() < 1e-3 < (runtime - base).abs().max()
+    save_file({"runtime": runtime, "merged": merged}, os.path.join(folder, "logits.safetensors"))
+    return dict(model=family, prompt=prompt[0].tolist())
+
+
 def make():
     for case, arguments in CASES.items():
         make_case(case, *arguments)
+    save_json(os.path.join(HERE, "lora", "whole.json"), dict(
+        made_by="PEFT 0.17.1", cases={case: make_whole(case, *arguments) for case, arguments in WHOLE.items()}))
