@@ -140,6 +140,15 @@ class Metaspace : public Decoder {
   bool prepended_;
 };
 
+// Takes out the spaces that words were cut at and texts do not have.
+void CleanUp(std::string& token) {
+  static constexpr std::pair<const char*, const char*> kRules[] = {
+      {" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+      {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+      {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+  for (const auto& [from, to] : kRules) absl::StrReplaceAll({{from, to}}, &token);
+}
+
 class WordPiece : public Decoder {
  public:
   WordPiece(std::string prefix, bool cleanup) : prefix_(std::move(prefix)), cleanup_(cleanup) {}
@@ -157,14 +166,6 @@ class WordPiece : public Decoder {
   }
 
  private:
-  static void CleanUp(std::string& token) {
-    static constexpr std::pair<const char*, const char*> kRules[] = {
-        {" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
-        {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
-        {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
-    for (const auto& [from, to] : kRules) absl::StrReplaceAll({{from, to}}, &token);
-  }
-
   std::string prefix_;
   bool cleanup_;
 };
@@ -182,6 +183,28 @@ class Bpe : public Decoder {
 
  private:
   std::string suffix_;
+};
+
+// Of models that write a token again for as long as it is heard: repeated ones become one, and the
+// pad token between them goes.
+class Ctc : public Decoder {
+ public:
+  Ctc(std::string pad, std::string delimiter, bool cleanup)
+      : pad_(std::move(pad)), delimiter_(std::move(delimiter)), cleanup_(cleanup) {}
+  void Apply(std::vector<std::string>& tokens) const override {
+    tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+    for (std::string& token : tokens) {
+      absl::StrReplaceAll({{pad_, ""}}, &token);
+      if (!cleanup_) continue;
+      CleanUp(token);
+      absl::StrReplaceAll({{delimiter_, " "}}, &token);
+    }
+    std::erase(tokens, "");
+  }
+
+ private:
+  std::string pad_, delimiter_;
+  bool cleanup_;
 };
 
 class Sequence : public Decoder {
@@ -248,6 +271,12 @@ DecoderOr MakeDecoder(const Field& spec) {
     ASSIGN_OR_RETURN(std::string prefix, ReadNonEmpty(spec["prefix"], "##"));
     ASSIGN_OR_RETURN(const bool cleanup, spec["cleanup"].BoolOr(true));
     return std::make_unique<WordPiece>(std::move(prefix), cleanup);
+  }
+  if (type == "CTC") {
+    ASSIGN_OR_RETURN(std::string pad, ReadNonEmpty(spec["pad_token"], "<pad>"));
+    ASSIGN_OR_RETURN(std::string delimiter, ReadNonEmpty(spec["word_delimiter_token"], "|"));
+    ASSIGN_OR_RETURN(const bool cleanup, spec["cleanup"].BoolOr(true));
+    return std::make_unique<Ctc>(std::move(pad), std::move(delimiter), cleanup);
   }
   if (type == "BPEDecoder") {
     ASSIGN_OR_RETURN(std::string suffix, ReadNonEmpty(spec["suffix"], "</w>"));

@@ -18,8 +18,8 @@ class Decoder {
   virtual void Apply(std::vector<std::string>& tokens) const = 0;
 };
 
-// ByteLevel, WordPiece, Metaspace, Replace, ByteFallback, Fuse, Strip, BPEDecoder and Sequence.
-// Null for an absent spec. InvalidArgument: another type, or a malformed spec.
+// ByteLevel, WordPiece, Metaspace, Replace, ByteFallback, Fuse, Strip, BPEDecoder, CTC and
+// Sequence. Null for an absent spec. InvalidArgument: another type, or a malformed spec.
 absl::StatusOr<std::unique_ptr<Decoder>> MakeDecoder(const Field& spec);
 
 }  // namespace flowmesh::text

@@ -20,8 +20,10 @@ absl::StatusOr<std::unique_ptr<Model>> MakeModel(TokenizerDocument& document, co
                    spec["type"].StringOr(document.merges.has_value()   ? "BPE"
                                          : document.pieces.has_value() ? "Unigram"
                                                                        : ""));
-  if (type != "BPE" && type != "WordPiece" && type != "Unigram") {
-    if (!spec["type"].present()) return spec["type"].Expected("BPE, WordPiece or Unigram");
+  if (type != "BPE" && type != "WordPiece" && type != "WordLevel" && type != "Unigram") {
+    if (!spec["type"].present()) {
+      return spec["type"].Expected("BPE, WordPiece, WordLevel or Unigram");
+    }
     return spec["type"].Error(absl::StrCat("the model \"", type, "\" is not supported"));
   }
   if (type == "Unigram") {
@@ -31,6 +33,7 @@ absl::StatusOr<std::unique_ptr<Model>> MakeModel(TokenizerDocument& document, co
   if (!document.vocab.has_value()) return spec["vocab"].Error("expected a map from token to id");
   ASSIGN_OR_RETURN(Vocabulary vocabulary,
                    Vocabulary::Build(*std::move(document.vocab), "model.vocab"));
+  if (type == "WordLevel") return MakeWordLevelModel(spec, std::move(vocabulary));
   if (type == "WordPiece") return MakeWordPieceModel(spec, std::move(vocabulary));
   if (!document.merges.has_value()) return spec["merges"].Expected("a list of merges");
   return MakeBpeModel(spec, std::move(vocabulary), *document.merges);

@@ -39,6 +39,13 @@ absl::StatusOr<std::unique_ptr<Model>> MakeBpeModel(const Field& spec, Vocabular
 // InvalidArgument: malformed settings, an unk_token that the vocabulary lacks.
 absl::StatusOr<std::unique_ptr<Model>> MakeWordPieceModel(const Field& spec, Vocabulary vocabulary);
 
+// Settings of a WordLevel model: unk_token. InvalidArgument: as of WordPiece's.
+absl::StatusOr<std::unique_ptr<Model>> MakeWordLevelModel(const Field& spec, Vocabulary vocabulary);
+
+// The id of the token that stands for unknown words. InvalidArgument: the vocabulary lacks it.
+absl::StatusOr<TokenId> ReadUnkToken(const Field& field, std::string_view fallback,
+                                     const Vocabulary& vocabulary);
+
 using PieceList = std::vector<std::pair<std::string, double>>;
 
 // Settings of a Unigram model: unk_id, byte_fallback. `pieces` are the texts and scores by id.

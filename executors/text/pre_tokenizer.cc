@@ -153,6 +153,25 @@ class WhitespaceWords : public Splitter {
   }
 };
 
+// Pieces of so many characters; the last may have fewer.
+class FixedLength : public Splitter {
+ public:
+  explicit FixedLength(int64_t length) : length_(length) {}
+
+ private:
+  std::vector<Span> Cut(std::string_view text) const override {
+    std::vector<Span> spans;
+    for (size_t pos = 0; pos < text.size();) {
+      const size_t begin = pos;
+      for (int64_t i = 0; i < length_ && pos < text.size(); ++i) NextCodePoint(text, pos);
+      spans.push_back({begin, pos, true});
+    }
+    return spans;
+  }
+
+  int64_t length_;  // in characters
+};
+
 class ByteLevel : public PreTokenizer {
  public:
   ByteLevel(bool add_prefix_space, std::optional<Regex> regex)
@@ -256,9 +275,7 @@ PreTokenizerOr MakeByteLevel(const Field& spec) {
   ASSIGN_OR_RETURN(const bool use_regex, spec["use_regex"].BoolOr(true));
   std::optional<Regex> regex;
   if (use_regex) {
-    constexpr std::string_view kGpt2 =
-        R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-    ASSIGN_OR_RETURN(regex, Regex::Compile(kGpt2));
+    ASSIGN_OR_RETURN(regex, Regex::Compile(kGpt2Pattern));
   }
   return std::make_unique<ByteLevel>(add_prefix_space, std::move(regex));
 }
@@ -272,12 +289,22 @@ PreTokenizerOr MakeSplit(const Field& spec) {
   return std::make_unique<RegexSplitter>(*std::move(regex), behavior, invert);
 }
 
+// Whether `text` is one character.
+bool IsCharacter(const std::string& text) {
+  return !text.empty() && Utf8Length(static_cast<unsigned char>(text[0])) == text.size();
+}
+
+PreTokenizerOr MakeCharDelimiterSplit(const Field& spec) {
+  ASSIGN_OR_RETURN(const std::string text, spec["delimiter"].String());
+  if (!IsCharacter(text)) return spec["delimiter"].Expected("one character");
+  size_t pos = 0;
+  const char32_t delimiter = NextCodePoint(text, pos);
+  return SplitAt([delimiter](char32_t c) { return c == delimiter; }, Behavior::kRemoved);
+}
+
 PreTokenizerOr MakeMetaspace(const Field& spec) {
   ASSIGN_OR_RETURN(std::string replacement, spec["replacement"].StringOr("\u2581"));
-  if (replacement.empty() ||
-      Utf8Length(static_cast<unsigned char>(replacement[0])) != replacement.size()) {
-    return spec["replacement"].Expected("one character");
-  }
+  if (!IsCharacter(replacement)) return spec["replacement"].Expected("one character");
   ASSIGN_OR_RETURN(const bool add_prefix_space, spec["add_prefix_space"].BoolOr(true));
   ASSIGN_OR_RETURN(const std::string scheme,
                    spec["prepend_scheme"].StringOr(add_prefix_space ? "always" : "never"));
@@ -325,6 +352,11 @@ PreTokenizerOr MakePreTokenizer(const Field& spec) {
   if (type == "BertPreTokenizer") return MakeBert();
   if (type == "Whitespace") return std::make_unique<WhitespaceWords>();
   if (type == "WhitespaceSplit") return SplitAt(IsWhiteSpace, Behavior::kRemoved);
+  if (type == "CharDelimiterSplit") return MakeCharDelimiterSplit(spec);
+  if (type == "FixedLength") {
+    ASSIGN_OR_RETURN(const int64_t length, spec["length"].IntOr(5, 1));
+    return std::make_unique<FixedLength>(length);
+  }
   if (type == "Digits") {
     ASSIGN_OR_RETURN(const bool individual, spec["individual_digits"].BoolOr(false));
     return SplitAt(IsNumeric, individual ? Behavior::kIsolated : Behavior::kContiguous);

@@ -23,8 +23,8 @@ class PreTokenizer {
   virtual void Apply(std::vector<Piece>& pieces) const = 0;
 };
 
-// ByteLevel, Split, Digits, Punctuation, Whitespace, WhitespaceSplit, Metaspace, BertPreTokenizer
-// and Sequence. Null for an absent spec. InvalidArgument: another type, or a malformed spec.
+// All of the library but UnicodeScripts. Null for an absent spec. InvalidArgument: another type, or
+// a malformed spec.
 absl::StatusOr<std::unique_ptr<PreTokenizer>> MakePreTokenizer(const Field& spec);
 
 }  // namespace flowmesh::text

@@ -37,6 +37,10 @@ class Regex {
   std::unique_ptr<re_pattern_buffer, Free> regex_;
 };
 
+// How GPT-2 cuts text into words.
+inline constexpr std::string_view kGpt2Pattern =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
 // `literal` with every character that means something in a pattern escaped.
 std::string EscapeRegex(std::string_view literal);
 

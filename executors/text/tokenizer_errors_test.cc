@@ -99,8 +99,8 @@ TEST_F(TokenizerErrorsTest, UnsupportedComponentsAreNamed) {
                                              " \"Strange\" is not supported"));
   }
   Json document = good_;
-  document["model"]["type"] = "WordLevel";
-  EXPECT_THAT(ErrorOf(document), HasSubstr("model.type: the model \"WordLevel\" is not supported"));
+  document["model"]["type"] = "Strange";
+  EXPECT_THAT(ErrorOf(document), HasSubstr("model.type: the model \"Strange\" is not supported"));
 }
 
 TEST_F(TokenizerErrorsTest, WithinASequenceThePathLeadsToIt) {
@@ -109,6 +109,16 @@ TEST_F(TokenizerErrorsTest, WithinASequenceThePathLeadsToIt) {
       R"({"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "Split",
           "pattern": {"Regex": "("}, "behavior": "Isolated"}]})");
   EXPECT_THAT(ErrorOf(document), HasSubstr("pre_tokenizer.pretokenizers[1].pattern"));
+}
+
+TEST_F(TokenizerErrorsTest, PreTokenizers) {
+  Json document = good_;
+  for (const char* delimiter : {"", "ab"}) {
+    document["pre_tokenizer"] = {{"type", "CharDelimiterSplit"}, {"delimiter", delimiter}};
+    EXPECT_THAT(ErrorOf(document), HasSubstr("pre_tokenizer.delimiter: expected one character"));
+  }
+  document["pre_tokenizer"] = {{"type", "FixedLength"}, {"length", 0}};
+  EXPECT_THAT(ErrorOf(document), HasSubstr("pre_tokenizer.length: expected "));
 }
 
 TEST_F(TokenizerErrorsTest, Models) {
@@ -132,6 +142,8 @@ TEST_F(TokenizerErrorsTest, Models) {
   EXPECT_THAT(ErrorOf(document), HasSubstr("model.merges[1]: expected \"a b\""));
   document = Json::parse(R"({"model": {"type": "WordPiece", "vocab": {"a": 0}}})");
   EXPECT_THAT(ErrorOf(document), HasSubstr("model.unk_token: \"[UNK]\" is not in the vocabulary"));
+  document["model"]["type"] = "WordLevel";
+  EXPECT_THAT(ErrorOf(document), HasSubstr("model.unk_token: \"<unk>\" is not in the vocabulary"));
 }
 
 TEST_F(TokenizerErrorsTest, Unigram) {

@@ -51,17 +51,19 @@ class WordPieceModel : public Model {
 
 }  // namespace
 
+absl::StatusOr<TokenId> ReadUnkToken(const Field& field, std::string_view fallback,
+                                     const Vocabulary& vocabulary) {
+  ASSIGN_OR_RETURN(const std::string token, field.StringOr(fallback));
+  if (const std::optional<TokenId> id = vocabulary.Find(token)) return *id;
+  return field.Error(absl::StrCat("\"", token.substr(0, 100), "\" is not in the vocabulary"));
+}
+
 absl::StatusOr<std::unique_ptr<Model>> MakeWordPieceModel(const Field& spec,
                                                           Vocabulary vocabulary) {
-  ASSIGN_OR_RETURN(const std::string unk_token, spec["unk_token"].StringOr("[UNK]"));
   ASSIGN_OR_RETURN(std::string prefix, spec["continuing_subword_prefix"].StringOr("##"));
   ASSIGN_OR_RETURN(const int64_t longest, spec["max_input_chars_per_word"].IntOr(100, 0));
-  const std::optional<TokenId> unk_id = vocabulary.Find(unk_token);
-  if (!unk_id.has_value()) {
-    return spec["unk_token"].Error(
-        absl::StrCat("\"", unk_token.substr(0, 100), "\" is not in the vocabulary"));
-  }
-  return std::make_unique<WordPieceModel>(std::move(vocabulary), *unk_id, std::move(prefix),
+  ASSIGN_OR_RETURN(const TokenId unk_id, ReadUnkToken(spec["unk_token"], "[UNK]", vocabulary));
+  return std::make_unique<WordPieceModel>(std::move(vocabulary), unk_id, std::move(prefix),
                                           static_cast<size_t>(longest));
 }
 

@@ -312,6 +312,8 @@ PRE_TOKENIZERS = {
     "MetaspaceFirst": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True},
     "MetaspaceNever": {"type": "Metaspace", "replacement": "_", "prepend_scheme": "never", "split": True},
     "Bert": {"type": "BertPreTokenizer"},
+    "CharDelimiterSplit": {"type": "CharDelimiterSplit", "delimiter": "e"}, "CharDelimiterSplitWide": {"type": "CharDelimiterSplit", "delimiter": "的"},
+    "FixedLength": {"type": "FixedLength", "length": 5},
     "Sequence": {"type": "Sequence", "pretokenizers": [
         {"type": "WhitespaceSplit"}, {"type": "Punctuation", "behavior": "Contiguous"}, {"type": "Digits", "individual_digits": True},
         {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True}]},
@@ -326,6 +328,8 @@ DECODERS = {
     "ByteFallback": {"type": "ByteFallback"}, "Fuse": {"type": "Fuse"}, "Strip": {"type": "Strip", "content": " ", "start": 1, "stop": 0},
     # The reference panics on tokens that are shorter than what it strips.
     "StripEnd": {"type": "Strip", "content": " ", "start": 0, "stop": 1}, "BPE": {"type": "BPEDecoder", "suffix": "</w>"},
+    "CTC": {"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|", "cleanup": True},
+    "CTCRaw": {"type": "CTC", "pad_token": "a", "word_delimiter_token": "b", "cleanup": False},
     "Llama": {"type": "Sequence", "decoders": [
         {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
         {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
@@ -333,6 +337,7 @@ DECODERS = {
 DECODED_TOKENS = [
     "a", "b", "cab", "##ing", "##", "##s", "▁", "▁▁", "▁hello", "world</w>", "un</w>", "Ġthe", "Ġ", "Ċ", "Ã©", "Ã", "©", "ð", "Ł", "ĺ", "Ģ", "<0x41>", "<0xE4>",
     "<0xBD>", "<0xA0>", "<0x0a>", "<0xZZ>", "<0x4>", ".", "?", "!", ",", "'", "n't", "'m", "do not", "'s", "'ve", "'re", "你", "é", "  x  ", " ", "😀", "x y",
+    "<pad>", "|", "x<pad>", " .|",
 ]
 
 
@@ -343,6 +348,17 @@ def component_document(vocab, normalizer, pre_tokenizer):
             "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": "##",
                       "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
                       "vocab": vocab, "merges": []}}
+
+
+def word_level(places):
+    """Whole words as tokens, the commonest."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.train_from_iterator(CORPUS, trainers.WordLevelTrainer(vocab_size=300, special_tokens=["[UNK]"], show_progress=False))
+    document = json.loads(tokenizer.to_str()) | {"added_tokens": []}
+    tokenizer = Tokenizer.from_str(json.dumps(document))
+    return {"pre_tokenizer": document["pre_tokenizer"], "model": document["model"],
+            "ids": [tokenizer.encode(CORPUS[place]).ids for place in places]}
 
 
 def write_components():
@@ -370,7 +386,9 @@ def write_components():
         tokenizer = Tokenizer.from_str(json.dumps(component_document(vocab, normalizer, pre_tokenizer)))
         result["cases"].append({"name": f"{kind} {name}", "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
                                 "ids": [tokenizer.encode(CORPUS[place]).ids for place in places]})
+    result["word_level"] = word_level(places)
     runs = [[rng.randrange(len(DECODED_TOKENS)) for _ in range(rng.randint(1, 7))] for _ in range(80)]
+    runs += [run + run[-1:] + [place] + run[-1:] for run in runs[:20] for place in [DECODED_TOKENS.index("<pad>")]]
     result["decoded_tokens"] = DECODED_TOKENS
     result["decoded_runs"] = runs
     result["decoders"] = []
