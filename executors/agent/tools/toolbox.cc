@@ -44,17 +44,17 @@ absl::Status Toolbox::Add(std::shared_ptr<Tool> tool) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> Toolbox::Run(const chat::ToolCall& call,
-                                         const ToolContext& context) const {
+absl::StatusOr<std::string> Toolbox::Run(const chat::ToolCall& call, const ToolContext& context,
+                                         const Hide& hide) const {
   const auto tool = std::find_if(tools_.begin(), tools_.end(),
                                  [&](const auto& one) { return one->spec().name == call.name; });
   if (tool == tools_.end()) {
     std::vector<std::string> names;
     for (const chat::ToolSpec& spec : specs_) names.push_back(spec.name);
-    return absl::NotFoundError(
-        absl::StrCat("no tool is named '", ToAbsl(CutUtf8(call.name, 100)), "'; ",
-                     names.empty() ? "there are none"
-                                   : absl::StrCat("known are: ", absl::StrJoin(names, ", "))));
+    return absl::NotFoundError(absl::StrCat(
+        "no tool is named '", ToAbsl(CutUtf8(hide ? hide(call.name) : call.name, 100)), "'; ",
+        names.empty() ? "there are none"
+                      : absl::StrCat("known are: ", absl::StrJoin(names, ", "))));
   }
   ASSIGN_OR_RETURN(const Json arguments, ParseArguments(call.arguments));
   RETURN_IF_ERROR(CheckSchema((*tool)->spec().parameters, arguments, ""));
@@ -67,7 +67,7 @@ absl::StatusOr<std::string> Toolbox::Run(const chat::ToolCall& call,
 
 absl::StatusOr<ToolAnswer> Toolbox::Call(const chat::ToolCall& call, const ToolContext& context,
                                          const Hide& hide) const {
-  absl::StatusOr<std::string> answer = Run(call, context);
+  absl::StatusOr<std::string> answer = Run(call, context, hide);
   if (context.is_stopped && context.is_stopped()) return absl::CancelledError("cancelled");
   if (Clock::Real().Monotonic() >= context.deadline) {
     return absl::DeadlineExceededError("the time limit was reached");

@@ -35,7 +35,8 @@ class Toolbox {
                                   const Hide& hide = nullptr) const;
 
  private:
-  absl::StatusOr<std::string> Run(const chat::ToolCall& call, const ToolContext& context) const;
+  absl::StatusOr<std::string> Run(const chat::ToolCall& call, const ToolContext& context,
+                                  const Hide& hide) const;
 
   const size_t max_answer_;
   std::vector<std::shared_ptr<Tool>> tools_;

@@ -89,6 +89,9 @@ TEST_F(ToolboxTest, SecretsAreTakenOutBeforeAnAnswerIsCut) {
   const std::string arguments = DumpJson({{"text", std::string(97, 'a') + "canary"}});
   EXPECT_EQ(box_.Call({.name = "repeat", .arguments = arguments}, {}, hide)->text,
             std::string(97, 'a') + "***");
+  const std::string name = std::string(97, 'n') + "canary";
+  EXPECT_THAT(Toolbox(200).Call({.name = name}, {}, hide)->text,
+              StartsWith("error: no tool is named '" + std::string(97, 'n') + "***';"));
 }
 
 TEST_F(ToolboxTest, TheEndOfTheTaskIsNoAnswer) {
