@@ -27,6 +27,16 @@ int CountGpus() {
   return device_count == nullptr ? 0 : device_count();
 }
 
+std::optional<int> ComputeCapability(int index) {
+  // From the CUDA runtime, looked up for the same reason.
+  using GetAttribute = int (*)(int* value, int attribute, int device);
+  constexpr int kComputeCapabilityMajor = 75;  // cudaDevAttrComputeCapabilityMajor
+  const auto get = reinterpret_cast<GetAttribute>(::dlsym(RTLD_DEFAULT, "cudaDeviceGetAttribute"));
+  int major = 0;
+  if (get == nullptr || get(&major, kComputeCapabilityMajor, index) != 0) return std::nullopt;
+  return major;
+}
+
 absl::Status SelectGpu(int index) {
   try {
     const c10::Device gpu(c10::kCUDA, static_cast<c10::DeviceIndex>(index));

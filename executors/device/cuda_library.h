@@ -2,6 +2,8 @@
 // one that computes on the CPU 0.2 s and hundreds of megabytes.
 #pragma once
 
+#include <optional>
+
 #include "common/status.h"
 
 namespace flowmesh::device {
@@ -12,6 +14,9 @@ absl::Status LoadCudaLibrary();
 
 // The GPUs that this process may use; 0 before LoadCudaLibrary.
 int CountGpus();
+
+// The first part of a GPU's compute capability, 8 of 8.6; nothing when it is not known.
+std::optional<int> ComputeCapability(int index);
 
 // Makes a GPU the calling thread's current one, on which libtorch allocates where nothing else is
 // said. All GPUs of a group are visible to each of its ranks. FailedPrecondition: there is no such

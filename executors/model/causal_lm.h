@@ -56,9 +56,9 @@ class CausalLm {
 };
 
 struct LoadOptions {
-  // nullopt is `auto` (TASKS.md 2.2): on a GPU the checkpoint's, float32 as bfloat16; on the CPU
-  // float32; a GGUF file whose weights are quantised or bfloat16 becomes bfloat16 on a GPU or a CPU
-  // with native bf16, else float32.
+  // nullopt is `auto` (TASKS.md 2.2): on a GPU the checkpoint's, float32 as bfloat16 or, below
+  // compute capability 8, float16; on the CPU float32; a GGUF file whose weights are quantised or
+  // bfloat16 becomes bfloat16 on a GPU or a CPU with native bf16, else float32.
   std::optional<at::ScalarType> dtype;
   at::Device device = at::kCPU;
   // The weights in float32, for a training, which turns them into `dtype` itself; the model cannot

@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "common/files.h"
 #include "common/json.h"
+#include "executors/device/cuda_library.h"
 #include "executors/kernels/few_rows.h"
 
 namespace flowmesh::model {
@@ -19,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint64_t kMaxConfigBytes = 16u << 20;
+constexpr int kBf16Capability = 8;  // from which on GPUs compute in bfloat16
 
 // The names of the files in a folder, sorted.
 std::vector<std::string> FileNames(const fs::path& folder) {
@@ -125,10 +127,14 @@ absl::StatusOr<Checkpoint> OpenCheckpoint(const fs::path& path) {
       absl::StrCat(path.string(), ": expected a model folder or a .gguf file"));
 }
 
-at::ScalarType ChooseDtype(const Checkpoint& checkpoint, const LoadOptions& options) {
+at::ScalarType ChooseDtype(const Checkpoint& checkpoint, const LoadOptions& options,
+                           std::optional<int> capability) {
   if (options.dtype) return *options.dtype;
   const at::ScalarType stored = checkpoint.config.dtype;
-  if (!options.device.is_cpu()) return stored == at::kFloat ? at::kBFloat16 : stored;
+  if (!options.device.is_cpu()) {
+    if (stored != at::kFloat) return stored;
+    return capability.value_or(kBf16Capability) < kBf16Capability ? at::kHalf : at::kBFloat16;
+  }
   if (checkpoint.gguf == nullptr || stored != at::kBFloat16) return at::kFloat;
   return kernels::HasNativeBf16() ? at::kBFloat16 : at::kFloat;
 }
@@ -138,8 +144,10 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Checkpoint& checkpoin
                                                      std::vector<std::string>* warnings) {
   try {
     const at::NoGradGuard no_grad;
-    std::unique_ptr<Decoder> model =
-        MakeDecoder(checkpoint.config, ChooseDtype(checkpoint, options), options.device);
+    const auto capability =
+        options.device.is_cuda() ? device::ComputeCapability(options.device.index()) : std::nullopt;
+    std::unique_ptr<Decoder> model = MakeDecoder(
+        checkpoint.config, ChooseDtype(checkpoint, options, capability), options.device);
     RETURN_IF_ERROR(model->Load(*checkpoint.weights, options, warnings));
     return model;
   } catch (const c10::Error& error) {

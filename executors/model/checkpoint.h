@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,8 @@ struct Checkpoint {
 // Errors as LoadModel, those of tensors excepted.
 absl::StatusOr<Checkpoint> OpenCheckpoint(const std::filesystem::path& path);
 
-// The parts of it that encoders share.
+// What it does that encoders do too.
+
 // A JSON file; errors name it.
 absl::StatusOr<Json> ReadJsonFile(const std::filesystem::path& path);
 // The file of a folder that holds the weights, or names the shards that do: safetensors, its index,
@@ -48,8 +50,10 @@ absl::StatusOr<std::unique_ptr<text::Tokenizer>> LoadTokenizer(const Checkpoint&
 // What the GGUF file that holds the tokenizer says of it.
 absl::StatusOr<text::GgufVocabulary> ReadTokenizerVocabulary(const Checkpoint& checkpoint);
 
-// The dtype that `options` mean for this checkpoint.
-at::ScalarType ChooseDtype(const Checkpoint& checkpoint, const LoadOptions& options);
+// The dtype that `options` mean for this checkpoint. `capability`: the GPU's, as far as it is
+// known.
+at::ScalarType ChooseDtype(const Checkpoint& checkpoint, const LoadOptions& options,
+                           std::optional<int> capability);
 
 // Builds the model and reads its weights. ResourceExhausted: not enough memory.
 absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Checkpoint& checkpoint,

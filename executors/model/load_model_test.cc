@@ -197,10 +197,11 @@ TEST_F(LoadModelTest, AFolderWithoutATokenizer) {
 
 TEST_F(LoadModelTest, DtypeAuto) {
   LoadOptions options;
+  std::optional<int> capability;
   const auto dtype_of = [&](const char* name) {
     auto checkpoint = OpenCheckpoint(ModelGolden(name));
     EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
-    return ChooseDtype(*checkpoint, options);
+    return ChooseDtype(*checkpoint, options, capability);
   };
   EXPECT_EQ(dtype_of("llama"), at::kFloat);
   options.device = at::Device(at::kCUDA, 0);
@@ -208,6 +209,11 @@ TEST_F(LoadModelTest, DtypeAuto) {
   EXPECT_EQ(dtype_of("mistral"), at::kHalf);
   EXPECT_EQ(dtype_of("gpt2"), at::kBFloat16);  // stored as float32
   EXPECT_EQ(dtype_of("gguf/llama.gguf"), at::kBFloat16);
+  capability = 8;
+  EXPECT_EQ(dtype_of("gpt2"), at::kBFloat16);
+  capability = 7;
+  EXPECT_EQ(dtype_of("gpt2"), at::kHalf);
+  EXPECT_EQ(dtype_of("llama"), at::kBFloat16);  // as it is stored
   options.dtype = at::kFloat;
   EXPECT_EQ(dtype_of("gguf/llama.gguf"), at::kFloat);
 }

@@ -8,7 +8,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/field.h"
+#include "common/json.h"
 #include "common/strings.h"
+#include "executors/model/checkpoint.h"
 
 namespace flowmesh::model {
 namespace {
@@ -73,14 +76,31 @@ absl::StatusOr<Names> ModelFiles(const Names& all) {
   return weights;
 }
 
-// Other programs may have fetched a model's tokenizer only.
+// Whether all files are there that an index of shards names. A broken one is for the loader.
+bool HasShards(const fs::path& index) {
+  const absl::StatusOr<Json> document = ReadJsonFile(index);
+  if (!document.ok()) return true;
+  std::error_code ignored;
+  for (const auto& [tensor, file] : Field(&*document, "")["weight_map"].json().items()) {
+    if (file.is_string() && !fs::exists(index.parent_path() / file.get<std::string>(), ignored)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Other programs may have fetched a model's tokenizer only, or some of its shards.
 bool HasWeights(const fs::path& snapshot) {
   std::error_code ignored;
+  if (fs::exists(snapshot / "model.safetensors", ignored)) return true;
+  bool found = false;
   for (const auto& entry : fs::directory_iterator(snapshot, ignored)) {
     const std::string extension = entry.path().extension();
-    if (extension == ".safetensors" || extension == ".gguf" || extension == ".bin") return true;
+    found |= extension == ".safetensors" || extension == ".gguf" || extension == ".bin";
+    const bool is_index = absl::EndsWith(entry.path().string(), ".safetensors.index.json");
+    if (is_index && !HasShards(entry.path())) return false;
   }
-  return false;
+  return found;
 }
 
 absl::StatusOr<fs::path> Download(hub::Hub& hub, const hub::Repository& repository) {
@@ -123,7 +143,7 @@ absl::StatusOr<fs::path> ResolveModel(const std::string& identifier, const std::
       absl::StrCat("model \"", identifier, "\" (revision ", repository.revision,
                    ") was not found: no folder or file ", fs::absolute(local, ignored).string(),
                    "; ", hub.CacheFolder(repository).string(), ": ",
-                   cached.ok() ? "no weights" : Message(cached.status()), "; ",
+                   cached.ok() ? "no weights, or not all" : Message(cached.status()), "; ",
                    hub.settings().endpoint, ": ", downloaded.status().message()));
 }
 

@@ -138,6 +138,28 @@ TEST_F(ResolveTest, ASnapshotWithoutWeightsIsFilledUp) {
   EXPECT_THAT(Message(Resolve("org/name").status()), HasSubstr("models--org--name: no weights"));
 }
 
+TEST_F(ResolveTest, ASnapshotWithoutAllShardsIsFilledUp) {
+  const std::string index = R"({"weight_map": {"a": "model-00001-of-00002.safetensors",
+                                               "b": "model-00002-of-00002.safetensors"}})";
+  hub::FakeHub fake;
+  fake.repositories["models/org/name@main"] = {{"config.json", "{}"},
+                                               {"model.safetensors.index.json", index},
+                                               {"model-00001-of-00002.safetensors", "1"},
+                                               {"model-00002-of-00002.safetensors", "2"}};
+  const fs::path snapshot = MakeSnapshot(folder_ / "home/.cache/huggingface/hub", "org--name",
+                                         hub::FakeHub::CommitOf("models/org/name@main"));
+  std::ofstream(snapshot / "model.safetensors.index.json") << index;
+  std::ofstream(snapshot / "model-00001-of-00002.safetensors") << "1";
+  UseHub(fake);
+  EXPECT_EQ(*Resolve("org/name"), snapshot);
+  EXPECT_EQ(ReadFile(snapshot / "model-00002-of-00002.safetensors").value(), "2");
+  fake.repositories.clear();  // it is whole now
+  EXPECT_EQ(*Resolve("org/name"), snapshot);
+  fs::remove(snapshot / "model-00001-of-00002.safetensors");
+  EXPECT_THAT(Message(Resolve("org/name").status()),
+              HasSubstr("models--org--name: no weights, or not all"));
+}
+
 TEST_F(ResolveTest, OneGgufFileIsAModelToo) {
   hub::FakeHub fake;
   fake.repositories["models/one@main"] = {{"m.gguf", "GGUF"}};
