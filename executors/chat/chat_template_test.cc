@@ -94,6 +94,17 @@ TEST(ChatTemplateTest, StringsAreFormatted) {
   EXPECT_THAT(ErrorOf("{{ '{:d}'.format(3) }}"), HasSubstr("got {:d}"));
 }
 
+TEST(ChatTemplateTest, UniqueItemsAreTheFirstOfTheirKind) {
+  EXPECT_EQ(
+      Render(
+          "{{ ['b', 'B', 'a', 'b', 1, 1.0]|unique|list }} "
+          "{{ ['b', 'B', 'b']|unique(true)|list }} {{ ['b', 'B']|unique(case_sensitive=1)|list }}"),
+      "['b', 'a', 1] ['b', 'B'] ['b', 'B']");
+  EXPECT_EQ(Render("{{ [{'a': 'x', 'n': 1}, {'a': 'X', 'n': 2}, {'n': 3}, {'n': 4}]"
+                   "|unique(attribute='a')|map(attribute='n')|list }}"),
+            "[1, 3]");
+}
+
 TEST(ChatTemplateTest, MapsWithIntegersAsKeys) {
   EXPECT_EQ(Render("{% set m = {10: 'a', 2: 'b', 'x': 1} %}{{ m }} {{ m[2] }} {{ 10 in m }} "
                    "{{ '10' in m }} {{ m | tojson }} {{ m.get(3, 'n') }} {{ m.keys() | list }} "

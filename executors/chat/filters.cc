@@ -230,13 +230,17 @@ class FilterCall {
   }
 
   Result Unique() {
-    RETURN_IF_ERROR(Bind({}).status());
+    ASSIGN_OR_RETURN(const Bound args, Bind({"case_sensitive", "attribute"}));
     ASSIGN_OR_RETURN(const Bound items, Iterate(in_, budget_));
-    Bound out;
+    Bound out, keys;
     for (const Value& item : items) {
-      ASSIGN_OR_RETURN(const Value list, Value::OfList(out));
-      ASSIGN_OR_RETURN(const bool is_known, Contains(list, item, budget_));
-      if (!is_known) out.push_back(item);
+      Value key = args[1].is_string() ? GetPath(item, args[1].string()) : item;
+      if (!args[0].IsTrue() && key.is_string()) key = Value(LowerText(key.string()));
+      ASSIGN_OR_RETURN(const Value known, Value::OfList(keys));
+      ASSIGN_OR_RETURN(const bool is_known, Contains(known, key, budget_));
+      if (is_known) continue;
+      keys.push_back(std::move(key));
+      out.push_back(item);
     }
     return Value::OfList(std::move(out));
   }

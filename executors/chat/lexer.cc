@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/json.h"
 #include "common/strings.h"
+#include "executors/chat/python_text.h"
 
 namespace flowmesh::chat {
 namespace {
@@ -30,19 +31,6 @@ std::string Normalize(std::string_view source) {
   }
   if (out.ends_with('\n')) out.pop_back();
   return out;
-}
-
-void AppendUtf8(uint32_t code, std::string& out) {
-  if (code < 0x80) {
-    out += static_cast<char>(code);
-  } else if (code < 0x800) {
-    out += static_cast<char>(0xC0 | (code >> 6));
-    out += static_cast<char>(0x80 | (code & 0x3F));
-  } else {
-    out += static_cast<char>(0xE0 | (code >> 12));
-    out += static_cast<char>(0x80 | ((code >> 6) & 0x3F));
-    out += static_cast<char>(0x80 | (code & 0x3F));
-  }
 }
 
 class Lexer {
@@ -286,9 +274,9 @@ class Lexer {
       const bool is_hex = hex.size() == digits && std::all_of(hex.begin(), hex.end(), [](char d) {
                             return absl::ascii_isxdigit(d);
                           });
-      const uint32_t code = is_hex ? std::stoul(hex, nullptr, 16) : 0xD800;
+      const int32_t code = is_hex ? std::stoi(hex, nullptr, 16) : 0xD800;
       if (code < 0xD800 || code > 0xDFFF) {
-        AppendUtf8(code, text);
+        AppendCodePoint(code, text);
         return i + 2 + digits;
       }
     }

@@ -20,12 +20,6 @@ utf8proc_int32_t NextCodePoint(std::string_view text, size_t& at) {
   return code;
 }
 
-void AppendCodePoint(utf8proc_int32_t code, std::string& out) {
-  utf8proc_uint8_t bytes[4];
-  const auto size = utf8proc_encode_char(code, bytes);
-  out.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(size));
-}
-
 // str.isspace() of one code point.
 bool IsSpace(utf8proc_int32_t c) {
   return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
@@ -68,6 +62,12 @@ std::string MapCodePoints(std::string_view text, Mapping mapping) {
 }
 
 }  // namespace
+
+void AppendCodePoint(int32_t code, std::string& out) {
+  utf8proc_uint8_t bytes[4];
+  const auto size = utf8proc_encode_char(code, bytes);
+  out.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(size));
+}
 
 int64_t TextLength(std::string_view text) {
   return std::count_if(text.begin(), text.end(), StartsCharacter);

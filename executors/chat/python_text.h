@@ -8,6 +8,9 @@
 
 namespace flowmesh::chat {
 
+// Appends a code point in UTF-8; not a surrogate.
+void AppendCodePoint(int32_t code, std::string& out);
+
 // Code points of `text`.
 int64_t TextLength(std::string_view text);
 
