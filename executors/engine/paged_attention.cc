@@ -21,6 +21,8 @@ namespace {
 constexpr int64_t kFewTokens = 8;
 // Scores of one tile, per head: bounds the memory of long prompts.
 constexpr int64_t kMaxTileScores = int64_t{1} << 22;
+// Of the masks that are kept for other layers; to make one anew costs little beside its scores.
+constexpr int64_t kMaxKeptScores = 4 * kMaxTileScores;
 
 at::Tensor ToTensor(const std::vector<int64_t>& values, at::Device device) {
   at::Tensor tensor = at::empty({static_cast<int64_t>(values.size())}, at::kLong);
@@ -131,16 +133,20 @@ void PagedAttention::RunKernel(const at::Tensor& q, at::Tensor& out,
 // What is added to the scores: 0 where query and key meet, else minus infinity. [count, keys]
 at::Tensor PagedAttention::Mask(const Tile& tile, int64_t first, int64_t window,
                                 const at::Tensor& q) {
-  at::Tensor& mask = masks_[{tile.row, window}];
-  if (mask.defined()) return mask;
+  const auto kept = masks_.find({tile.row, window});
+  if (kept != masks_.end()) return kept->second;
   const auto options = at::TensorOptions(at::kLong).device(q.device());
   const int64_t end = tile.position + tile.count;
   const at::Tensor queries = at::arange(tile.position, end, options).unsqueeze(1);
   const at::Tensor distance = queries - at::arange(first, end, options).unsqueeze(0);
   at::Tensor hidden = distance < 0;
   if (window > 0) hidden = hidden | (distance >= window);
-  mask = at::zeros(hidden.sizes(), q.options())
-             .masked_fill_(hidden, -std::numeric_limits<float>::infinity());
+  at::Tensor mask = at::zeros(hidden.sizes(), q.options())
+                        .masked_fill_(hidden, -std::numeric_limits<float>::infinity());
+  if (kept_scores_ + mask.numel() <= kMaxKeptScores) {
+    kept_scores_ += mask.numel();
+    masks_.emplace(std::pair(tile.row, window), mask);
+  }
   return mask;
 }
 
@@ -153,9 +159,13 @@ at::Tensor PagedAttention::RunTile(const Tile& tile, const at::Tensor& q,
   const int64_t group = q.size(1) / cache_->keys(params.layer).size(2);
   // Query heads that share a key-value head become the first dimension, over which keys and values
   // are repeated without a copy: [group, kv_heads, ..., head_dim].
+  const int64_t first_block = first / cache_->block_tokens();
+  const at::Tensor blocks = tile.blocks.slice(0, first_block);
   const auto gather = [&](const at::Tensor& cached) {
-    const at::Tensor all = cached.index_select(0, tile.blocks).flatten(0, 1);
-    const at::Tensor seen = all.narrow(0, first, end - first).transpose(0, 1).unsqueeze(0);
+    const at::Tensor all = cached.index_select(0, blocks).flatten(0, 1);
+    const at::Tensor seen = all.narrow(0, first - first_block * cache_->block_tokens(), end - first)
+                                .transpose(0, 1)
+                                .unsqueeze(0);
     return seen.expand({group, -1, -1, -1});
   };
   const at::Tensor keys = gather(cache_->keys(params.layer));

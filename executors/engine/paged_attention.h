@@ -53,7 +53,9 @@ class PagedAttention : public model::Attention {
   std::vector<kernels::PagedToken> tokens_;   // [tokens]; null tables where a tile has the token
   std::vector<Span> spans_;
   std::vector<Tile> tiles_;
-  std::map<std::pair<int64_t, int64_t>, at::Tensor> masks_;  // by tile row and window
+  // By tile row and window, for the other layers: as many as kMaxKeptScores allows.
+  std::map<std::pair<int64_t, int64_t>, at::Tensor> masks_;
+  int64_t kept_scores_ = 0;  // of masks_
 };
 
 }  // namespace flowmesh::engine
