@@ -8,11 +8,10 @@
 
 namespace flowmesh::kernels {
 
-// x: [rows, in], weight: [out, in], bias: [out] or undefined; x and weight of one
-// dtype. Result: [rows,
-// out]. Sums are kept in float32 and rounded once to the dtype. Differentiable (gradients.h).
-// A row's result does not depend on the number of rows as long as rows stay within one
-// kernel.
+// x: [rows, in], weight: [out, in], bias: [out] or undefined; x and weight of one dtype. Result:
+// [rows, out]. Sums are kept in float32 and rounded once to the dtype. Differentiable
+// (gradients.h). A row's result does not depend on the number of rows as long as rows stay within
+// one kernel.
 at::Tensor Linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 
 }  // namespace flowmesh::kernels

@@ -76,8 +76,6 @@ GgufBlock BlockOf(GgufType type) {
   return {1, 4};
 }
 
-bool IsFloat(GgufType type) { return BlockOf(type).weights == 1; }
-
 int64_t GgufTensor::num_weights() const {
   int64_t count = 1;
   for (int64_t size : shape) count *= size;

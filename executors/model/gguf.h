@@ -37,8 +37,6 @@ struct GgufBlock {
   int64_t bytes = 4;
 };
 GgufBlock BlockOf(GgufType type);
-// Plain floats, not blocks of small integers with scales.
-bool IsFloat(GgufType type);
 
 struct GgufTensor {
   std::string name;

@@ -53,7 +53,6 @@ class AddedTokens {
   const AddedToken* Get(TokenId id) const;  // null when `id` is not an added token
   bool IsSpecial(std::string_view content) const;
   TokenId id_end() const { return id_end_; }  // one past the largest id, 0 without tokens
-  const absl::flat_hash_map<TokenId, AddedToken>& by_id() const { return by_id_; }
 
  private:
   struct Part {
