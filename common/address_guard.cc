@@ -88,6 +88,16 @@ bool IsLinkLocal6(const in6_addr& address) {
                      [&](const auto& known) { return std::memcmp(b, known.data(), 16) == 0; });
 }
 
+// Empty when there is none.
+std::string HostOf(const std::string& url) {
+  const std::string origin = UrlOrigin(url);  // libcurl writes 0x7f.1 as 127.0.0.1
+  const size_t begin = origin.find("://");
+  if (begin == std::string::npos) return "";
+  std::string host = origin.substr(begin + 3, origin.rfind(':') - begin - 3);
+  while (host.ends_with('.')) host.pop_back();
+  return host;
+}
+
 }  // namespace
 
 bool IsPublicAddress(const sockaddr& address) {
@@ -108,21 +118,29 @@ bool IsLinkLocal(const sockaddr& address) {
          IsLinkLocal6(reinterpret_cast<const sockaddr_in6&>(address).sin6_addr);
 }
 
-bool MayBePublicHost(const std::string& url) {
-  const std::string origin = UrlOrigin(url);  // libcurl writes 0x7f.1 as 127.0.0.1
-  const size_t begin = origin.find("://");
-  if (begin == std::string::npos) return false;
-  std::string host = origin.substr(begin + 3, origin.rfind(':') - begin - 3);
-  while (host.ends_with('.')) host.pop_back();
-  in_addr four;
-  if (::inet_pton(AF_INET, host.c_str(), &four) == 1) return IsPublic4(ntohl(four.s_addr));
-  if (host.starts_with('[') && host.ends_with(']')) {
-    in6_addr six;
-    const std::string inner = host.substr(1, host.size() - 2);
-    return ::inet_pton(AF_INET6, inner.c_str(), &six) == 1 && IsPublic6(six);
+std::optional<sockaddr_storage> LiteralAddress(const std::string& url) {
+  std::string host = HostOf(url);
+  sockaddr_storage address = {};
+  auto& four = reinterpret_cast<sockaddr_in&>(address);
+  auto& six = reinterpret_cast<sockaddr_in6&>(address);
+  if (::inet_pton(AF_INET, host.c_str(), &four.sin_addr) == 1) {
+    address.ss_family = AF_INET;
+    return address;
   }
-  return host != "localhost" && !host.ends_with(".localhost") && !host.ends_with(".local") &&
-         !host.ends_with(".internal");
+  if (!host.starts_with('[') || !host.ends_with(']')) return std::nullopt;
+  host = host.substr(1, host.size() - 2);
+  if (::inet_pton(AF_INET6, host.c_str(), &six.sin6_addr) != 1) return std::nullopt;
+  address.ss_family = AF_INET6;
+  return address;
+}
+
+bool MayBePublicHost(const std::string& url) {
+  if (const auto address = LiteralAddress(url)) {
+    return IsPublicAddress(reinterpret_cast<const sockaddr&>(*address));
+  }
+  const std::string host = HostOf(url);
+  return !host.empty() && !host.starts_with('[') && host != "localhost" &&
+         !host.ends_with(".localhost") && !host.ends_with(".local") && !host.ends_with(".internal");
 }
 
 }  // namespace flowmesh

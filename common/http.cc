@@ -15,6 +15,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/address_guard.h"
 #include "common/clock.h"
 #include "common/files.h"
 #include "common/strings.h"
@@ -320,6 +321,7 @@ absl::StatusOr<HttpResponse> HttpClient::Send(const HttpRequest& original) {
     }
     ASSIGN_OR_RETURN(HttpResponse response, SendOnce(request, left));
     const bool is_followed = request.max_redirects > 0 && IsRedirect(response.status);
+    response.url = request.url;
     if (!is_followed || response.Header("location").empty()) return response;
     if (redirects >= request.max_redirects) {
       return absl::UnavailableError(
@@ -341,6 +343,13 @@ absl::StatusOr<HttpResponse> HttpClient::Send(const HttpRequest& original) {
 }
 
 absl::StatusOr<HttpResponse> HttpClient::SendOnce(const HttpRequest& request, absl::Duration left) {
+  if (request.may_connect && request.may_use_proxy) {  // which connects to whatever it is told
+    const auto address = LiteralAddress(request.url);
+    if (address && !request.may_connect(reinterpret_cast<const sockaddr&>(*address))) {
+      return absl::PermissionDeniedError(
+          absl::StrCat(UrlOrigin(request.url), ": its address may not be connected to"));
+    }
+  }
   CURL* curl = static_cast<CURL*>(curl_);
   curl_easy_reset(curl);  // keeps the connections
   char detail[CURL_ERROR_SIZE] = "";
@@ -370,6 +379,7 @@ absl::StatusOr<HttpResponse> HttpClient::SendOnce(const HttpRequest& request, ab
 
   curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, OnOpenSocket);
   curl_easy_setopt(curl, CURLOPT_OPENSOCKETDATA, &transfer);
+  if (!request.ca_file.empty()) curl_easy_setopt(curl, CURLOPT_CAINFO, request.ca_file.c_str());
   if (request.may_connect) {
     if (!request.may_reuse_connection) curl_easy_setopt(curl, CURLOPT_FRESH_CONNECT, 1L);
     if (!request.may_use_proxy) curl_easy_setopt(curl, CURLOPT_PROXY, "");

@@ -22,6 +22,7 @@ struct HttpResponse {
   int status = 0;
   std::multimap<std::string, std::string> headers;  // names in lower case
   std::string body;
+  std::string url;  // of the request, or where redirects have led
 
   std::string Header(std::string_view name) const;  // first value, empty when absent
 };
@@ -62,9 +63,11 @@ struct HttpRequest {
   std::function<bool()> cancelled;  // polled; true ends the transfer with Cancelled
   // Asked for each address before it is connected to, after DNS and for each redirect; none that
   // may be: PermissionDenied. Given, no kept connection is used and no proxy of the environment,
-  // unless `may_use_proxy`: then it is asked for the proxy's address.
+  // unless `may_use_proxy`: then it is asked for the proxy's address, and for a host that is one.
   std::function<bool(const sockaddr& address)> may_connect;
   bool may_use_proxy = false;
+  // A file in PEM with authorities whose certificates of servers count, beside those of the system.
+  std::string ca_file;
   bool may_reuse_connection = false;  // all requests of the client have the same may_connect
 
   // `name` in lower case.

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 
 #include <atomic>
@@ -399,6 +400,25 @@ TEST(HttpTest, AddressesMayBeRefusedAlsoAfterARedirectAndOnAKeptConnection) {
   EXPECT_TRUE(absl::IsPermissionDenied(client.Send(request).status()));
   request.may_connect = [](const sockaddr&) { return true; };
   EXPECT_EQ(client.Send(request)->body, "secret");
+}
+
+// It would be the proxy that connects to the address in the URL.
+TEST(HttpTest, AddressesInUrlsAreAskedForBeforeAProxyIs) {
+  TestHttpServer proxy(Text("secret"));
+  ::setenv("http_proxy", proxy.url().c_str(), 1);
+  HttpRequest request = Request("GET", "http://192.0.2.7/");
+  request.may_use_proxy = true;
+  request.may_connect = [](const sockaddr& address) {
+    return reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr != htonl(0xC0000207);
+  };
+  const absl::Status refused = Error(request);
+  request.url = "http://192.0.2.8/";
+  const auto answer = HttpClient().Send(request);
+  ::unsetenv("http_proxy");
+  EXPECT_TRUE(absl::IsPermissionDenied(refused)) << refused;
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->body, "secret");
+  EXPECT_THAT(proxy.requests(), SizeIs(1));
 }
 
 TEST(HttpTest, AConnectionThatWasAskedForMayBeUsedAgain) {

@@ -54,6 +54,26 @@ std::optional<absl::Duration> RetrySchedule::Next(absl::Duration spent,
   return pause;
 }
 
+absl::StatusOr<HttpResponse> SendWithRetries(HttpClient& client, HttpRequest request,
+                                             absl::Duration limit, const Clock& clock,
+                                             absl::Duration deadline) {
+  const absl::Duration begin = clock.Monotonic(), total = request.total_timeout;
+  RetrySchedule schedule(std::min(limit, deadline - begin));
+  while (true) {
+    request.total_timeout = std::min(total, deadline - clock.Monotonic());
+    absl::StatusOr<HttpResponse> response = client.Send(request);
+    const bool may_pass =
+        response.ok() ? IsRetryable(response->status) : IsRetryable(response.status());
+    if (!may_pass) return response;
+    const auto retry_after = response.ok()
+                                 ? ParseRetryAfter(response->Header("retry-after"), clock.Now())
+                                 : std::nullopt;
+    const auto pause = schedule.Next(clock.Monotonic() - begin, retry_after);
+    if (!pause) return response;
+    RETURN_IF_ERROR(WaitUntil(clock, clock.Monotonic() + *pause, request.cancelled));
+  }
+}
+
 absl::Status WaitUntil(const Clock& clock, absl::Duration time,
                        const std::function<bool()>& is_cancelled) {
   absl::Mutex mutex;

@@ -8,6 +8,7 @@
 
 #include "absl/time/time.h"
 #include "common/clock.h"
+#include "common/http.h"
 #include "common/status.h"
 
 namespace flowmesh {
@@ -42,6 +43,13 @@ class RetrySchedule {
   const std::function<double()> random_;
   int failures_ = 0;
 };
+
+// Sends a request until its answer or failure is none that may go away by itself, for at most
+// `limit`, pauses included, and until `deadline` on the clock's monotonic scale. The outcome of the
+// last try; Cancelled.
+absl::StatusOr<HttpResponse> SendWithRetries(HttpClient& client, HttpRequest request,
+                                             absl::Duration limit, const Clock& clock,
+                                             absl::Duration deadline = absl::InfiniteDuration());
 
 // Waits until `time` on the clock's monotonic scale. Cancelled as soon as `is_cancelled`, which is
 // polled from this thread and may be null.

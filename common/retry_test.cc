@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+
+#include "common/test_http_server.h"
+
 namespace flowmesh {
 namespace {
 
@@ -73,6 +77,37 @@ TEST(RetryTest, NoPauseReachesTheLimit) {
   EXPECT_EQ(schedule.Next(absl::ZeroDuration(),
                           ParseRetryAfter("9223372036854775807", absl::UnixEpoch())),
             std::nullopt);
+}
+
+TEST(RetryTest, ARequestIsSentAgainWhileThatMayHelp) {
+  std::atomic<int> asked = 0;
+  TestHttpServer server([&](const httplib::Request& request, httplib::Response& reply) {
+    const int count = ++asked;
+    if (request.path == "/gone") {
+      reply.status = 404;
+    } else if (request.path == "/broken" || count < 3) {
+      reply.status = count == 1 ? 503 : 429;
+      reply.set_header("Retry-After", "0");
+    }
+  });
+  HttpClient client;
+  const Clock& clock = Clock::Real();
+  HttpRequest request{.url = server.url()};
+  EXPECT_EQ(SendWithRetries(client, request, absl::Minutes(1), clock)->status, 200);
+  EXPECT_EQ(asked, 3);
+  request.url = server.url("/gone");
+  EXPECT_EQ(SendWithRetries(client, request, absl::Minutes(1), clock)->status, 404);
+  EXPECT_EQ(asked, 4);
+  // The last try's outcome, when there is no time for another.
+  request.url = server.url("/broken");
+  EXPECT_EQ(SendWithRetries(client, request, absl::ZeroDuration(), clock)->status, 429);
+  EXPECT_EQ(asked, 5);
+  const absl::Duration deadline = clock.Monotonic() + absl::Milliseconds(200);
+  const auto late = SendWithRetries(client, request, absl::Hours(1), clock, deadline);
+  EXPECT_TRUE(late.ok() ? late->status == 429 : absl::IsDeadlineExceeded(late.status()))
+      << late.status();
+  request.cancelled = [&, last = asked + 2] { return asked >= last; };
+  EXPECT_TRUE(absl::IsCancelled(SendWithRetries(client, request, absl::Hours(1), clock).status()));
 }
 
 }  // namespace

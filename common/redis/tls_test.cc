@@ -1,5 +1,4 @@
 // TLS against redis-server, with certificates that openssl makes for each test.
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <openssl/ssl.h>
@@ -15,7 +14,7 @@
 #include "common/redis/client.h"
 #include "common/redis/state_log.h"
 #include "common/redis/subscriber.h"
-#include "common/subprocess.h"
+#include "common/test_certificate.h"
 #include "common/test_listener.h"
 #include "tests/integration/redis_peer.h"
 
@@ -23,44 +22,6 @@ namespace flowmesh::redis {
 namespace {
 
 using ::testing::HasSubstr;
-
-// A key and a certificate of its own for the names in `alternatives`.
-class Certificate {
- public:
-  explicit Certificate(const std::string& alternatives) {
-    SubprocessOptions options;
-    options.argv = {"openssl",
-                    "req",
-                    "-x509",
-                    "-newkey",
-                    "ec",
-                    "-pkeyopt",
-                    "ec_paramgen_curve:prime256v1",
-                    "-noenc",
-                    "-days",
-                    "2",
-                    "-subj",
-                    "/CN=test",
-                    "-addext",
-                    "subjectAltName=" + alternatives,
-                    "-keyout",
-                    key(),
-                    "-out",
-                    file()};
-    const UniqueFd log(::open((dir_ / "log").c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
-    options.stdout_fd = log.get();
-    options.stderr_fd = log.get();
-    const std::optional<ExitStatus> made =
-        Subprocess::Start(options).value().Wait(absl::Seconds(30));
-    EXPECT_TRUE(made && made->ok()) << ReadFile(dir_ / "log").value_or("");
-  }
-
-  std::string key() const { return dir_ / "key.pem"; }
-  std::string file() const { return dir_ / "certificate.pem"; }
-
- private:
-  TempDir dir_;
-};
 
 // redis-server with TLS on a port beside the plain one.
 class TlsServer {

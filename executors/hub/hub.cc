@@ -177,9 +177,6 @@ absl::StatusOr<Listing> Hub::List(const Repository& repository) {
 
 absl::StatusOr<std::string> Hub::BlobName(const std::string& url) {
   HttpClient client;
-  RetrySchedule schedule(callbacks_.retry_limit);
-  const Clock& clock = Clock::Real();
-  const absl::Duration begin = clock.Monotonic();
   HttpRequest request{.method = "HEAD", .url = url, .timeout = kTimeout, .max_redirects = 0};
   request.cancelled = callbacks_.is_cancelled;
   for (int redirects = 0; redirects <= 5;) {
@@ -187,16 +184,8 @@ absl::StatusOr<std::string> Hub::BlobName(const std::string& url) {
     if (!settings_.token.empty() && UrlOrigin(request.url) == UrlOrigin(settings_.endpoint)) {
       request.headers.emplace_back("Authorization", "Bearer " + settings_.token);
     }
-    const absl::StatusOr<HttpResponse> head = client.Send(request);
-    const bool retryable = head.ok() ? IsRetryable(head->status) : IsRetryable(head.status());
-    if (retryable) {
-      const auto retry_after =
-          head.ok() ? ParseRetryAfter(head->Header("retry-after"), clock.Now()) : std::nullopt;
-      if (const auto pause = schedule.Next(clock.Monotonic() - begin, retry_after)) {
-        RETURN_IF_ERROR(WaitUntil(clock, clock.Monotonic() + *pause, callbacks_.is_cancelled));
-        continue;
-      }
-    }
+    const absl::StatusOr<HttpResponse> head =
+        SendWithRetries(client, request, callbacks_.retry_limit, Clock::Real());
     if (!head.ok()) return head.status();
     const bool is_redirect = head->status >= 300 && head->status < 400;
     if (is_redirect && head->Header("x-linked-etag").empty()) {

@@ -60,7 +60,7 @@ absl::StatusOr<Page> FetchPage(const std::string& url, const std::function<bool(
     return absl::UnavailableError(absl::StrCat(ShownUrl(url), ": answered ", response->status));
   }
   const std::string type = response->Header("content-type");
-  Page page{std::move(response->body), EndingOf(type, url)};
+  Page page{std::move(response->body), EndingOf(type, response->url)};
   if (page.ending != ".pdf") page.content = html::ToUtf8(page.content, html::CharsetOf(type));
   if (!page.ending.empty()) return page;
   return absl::InvalidArgumentError(

@@ -76,6 +76,7 @@ HttpRequest QdrantClient::MakeRequest(const std::string& method, const std::stri
                       .cancelled = options_.is_cancelled,
                       .may_connect = [](const sockaddr& address) { return !IsLinkLocal(address); },
                       .may_use_proxy = true,
+                      .ca_file = options_.ca_cert,
                       .may_reuse_connection = true};
   if (!body.is_null()) {
     request.headers.emplace_back("Content-Type", "application/json");
@@ -86,20 +87,7 @@ HttpRequest QdrantClient::MakeRequest(const std::string& method, const std::stri
 }
 
 absl::StatusOr<HttpResponse> QdrantClient::Send(const HttpRequest& request) {
-  RetrySchedule schedule(options_.retry_limit);
-  const absl::Duration begin = clock_.Monotonic();
-  while (true) {
-    absl::StatusOr<HttpResponse> response = http_.Send(request);
-    const bool may_pass =
-        response.ok() ? IsRetryable(response->status) : IsRetryable(response.status());
-    if (!may_pass) return response;
-    const auto retry_after = response.ok()
-                                 ? ParseRetryAfter(response->Header("retry-after"), clock_.Now())
-                                 : std::nullopt;
-    const auto pause = schedule.Next(clock_.Monotonic() - begin, retry_after);
-    if (!pause) return response;
-    RETURN_IF_ERROR(WaitUntil(clock_, clock_.Monotonic() + *pause, options_.is_cancelled));
-  }
+  return SendWithRetries(http_, request, options_.retry_limit, clock_);
 }
 
 int64_t QdrantClient::CollectionSize() {

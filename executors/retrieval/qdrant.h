@@ -18,6 +18,7 @@ struct QdrantOptions {
   std::string url;         // http(s), with or without a path
   std::string collection;  // any text
   std::string api_key;     // secret; empty: none is sent
+  std::string ca_cert;     // HttpRequest::ca_file of https; empty: the system's authorities alone
   std::string using_name;  // named vector of the collection; empty: its only one
   int64_t limit = 5;       // points at most
   absl::Duration timeout = absl::Seconds(30);      // of one request

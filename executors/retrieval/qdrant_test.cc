@@ -3,8 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "absl/strings/str_cat.h"
 #include "common/endpoint.h"
+#include "common/test_certificate.h"
 #include "common/test_listener.h"
 #include "executors/retrieval/fake_qdrant.h"
 
@@ -68,6 +71,48 @@ TEST_F(QdrantTest, TheKeyIsAHeader) {
                     HasSubstr("Must provide an API key"), Not(HasSubstr("canary-key-of"))));
   options_.api_key.clear();
   EXPECT_THAT(Message(Error()), HasSubstr("API key not set"));
+}
+
+// A real server of TLS whose certificate no system knows.
+class TlsServer {
+ public:
+  TlsServer() {
+    server_.Post(".*", [](const httplib::Request&, httplib::Response& reply) {
+      reply.set_content(R"({"result": {"points": [{"id": 1, "score": 0.5}]}})", "application/json");
+    });
+    port_ = server_.bind_to_any_port("127.0.0.1");
+    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    while (!server_.is_running()) std::this_thread::yield();
+  }
+  ~TlsServer() {
+    server_.stop();
+    thread_.join();
+  }
+
+  std::string url() const { return absl::StrCat("https://127.0.0.1:", port_); }
+  std::string certificate() const { return certificate_.file(); }
+
+ private:
+  Certificate certificate_{"IP:127.0.0.1"};
+  httplib::SSLServer server_{certificate_.file().c_str(), certificate_.key().c_str()};
+  int port_ = -1;
+  std::thread thread_;
+};
+
+TEST_F(QdrantTest, AnAuthorityMayBeNamed) {
+  const TlsServer server;
+  options_.url = server.url();
+  options_.retry_limit = absl::ZeroDuration();
+  const absl::Status unknown = Error();
+  EXPECT_TRUE(absl::IsUnavailable(unknown)) << unknown;
+  EXPECT_THAT(Message(unknown), AllOf(HasSubstr("scheme https"), HasSubstr("certificate")));
+  options_.ca_cert = server.certificate();
+  const auto items = Search({1, 0});
+  ASSERT_TRUE(items.ok()) << items.status();
+  EXPECT_EQ((*items)[0]["id"], 1);
+  const Certificate another("IP:127.0.0.1");
+  options_.ca_cert = another.file();
+  EXPECT_THAT(Message(Error()), HasSubstr("certificate"));
 }
 
 TEST_F(QdrantTest, NamedVectors) {

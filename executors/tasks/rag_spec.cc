@@ -3,8 +3,10 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/field.h"
+#include "common/files.h"
 #include "common/http.h"
 #include "common/strings.h"
 #include "executors/tasks/unread_keys.h"
@@ -15,6 +17,7 @@ namespace {
 using Warn = std::function<void(const std::string&)>;
 
 constexpr int64_t kMostPoints = 10000;
+constexpr uint64_t kMostCaBytes = 16u << 20;
 
 // Trimmed; empty when absent.
 absl::StatusOr<std::string> ReadName(const Field& field, std::string_view fallback = "") {
@@ -37,6 +40,15 @@ absl::StatusOr<retrieval::QdrantOptions> ReadQdrant(const Field& spec) {
   const Field key = block["api_key"];
   if (key.present() && !key.json().is_string()) return key.Error("expected a string");
   ASSIGN_OR_RETURN(options.api_key, ReadName(key));
+  ASSIGN_OR_RETURN(options.ca_cert, ReadName(block["ca_cert"]));
+  if (!options.ca_cert.empty()) {
+    const absl::StatusOr<std::string> content = ReadFile(options.ca_cert, kMostCaBytes);
+    if (!content.ok()) return Annotate(content.status(), block["ca_cert"].path());
+    if (!absl::StrContains(*content, "-----BEGIN CERTIFICATE-----")) {
+      return block["ca_cert"].Error(
+          absl::StrCat("expected a file with certificates in PEM, got ", options.ca_cert));
+    }
+  }
   ASSIGN_OR_RETURN(options.using_name, ReadName(search["using"]));
   return options;
 }
@@ -127,7 +139,7 @@ absl::StatusOr<RagSpec> ReadRagSpec(const Json& document, const Warn& warn) {
     ASSIGN_OR_RETURN(auto child, ReadChild(children[i], spec, warn));
     if (child) result.units.push_back(*std::move(child));
   }
-  WarnOfUnread(spec["qdrant"], {"url", "collection", "api_key"}, warn);
+  WarnOfUnread(spec["qdrant"], {"url", "collection", "api_key", "ca_cert"}, warn);
   WarnOfUnread(spec["embedding"], {"model", "mode", "revision", "download_dir"}, warn);
   WarnOfUnread(spec["store"], {"type", "path", "sources", "chunking", "text_column", "metadata"},
                warn);

@@ -27,6 +27,9 @@ struct RagUnit {
   std::vector<std::string> queries;
 };
 
+// `spec.qdrant` has, beyond TASKS.md, `ca_cert`: a file in PEM with the authority that the server's
+// certificate is of, where the system does not know it.
+
 // `spec.store`: passages in a file of this machine instead of a Qdrant server.
 //   store:
 //     type: embedded

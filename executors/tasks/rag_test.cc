@@ -191,6 +191,8 @@ TEST_F(RagTest, WrongFieldsAreNamedBeforeAnythingIsLoaded) {
       AllOf(HasSubstr("spec.qdrant.url: expected an http or https URL"), Not(HasSubstr("canary"))));
   EXPECT_EQ(error("/qdrant/collection", " "), "spec.qdrant.collection: required");
   EXPECT_EQ(error("/qdrant/api_key", 93417), "spec.qdrant.api_key: expected a string");
+  EXPECT_THAT(error("/qdrant/ca_cert", encoder_ + "/config.json"),
+              HasSubstr("spec.qdrant.ca_cert: expected a file with certificates in PEM, got "));
   EXPECT_EQ(error("/search/top_k", 0),
             "spec.search.top_k: expected an integer from 1 to 10000, got 0");
   EXPECT_EQ(error("/embedding/mode", "remote"),
@@ -200,6 +202,9 @@ TEST_F(RagTest, WrongFieldsAreNamedBeforeAnythingIsLoaded) {
             "spec.data.type: expected list, dataset or graph_template, got \"static\"");
   EXPECT_THAT(error("/data/items", {1}), HasSubstr("spec.data.items[0]: expected a string"));
   EXPECT_THAT(progress_, testing::IsEmpty());
+  spec_ = good;
+  spec_["qdrant"]["ca_cert"] = "/no/such.pem";
+  EXPECT_THAT(Error(), HasSubstr("spec.qdrant.ca_cert: cannot open /no/such.pem"));
   spec_ = good;
   spec_["embedding"]["model"] = "./nowhere";
   EXPECT_THAT(Error(), HasSubstr("spec.embedding.model: no such model"));

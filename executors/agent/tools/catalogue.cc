@@ -94,33 +94,18 @@ Json Parameters(std::initializer_list<Parameter> parameters) {
 absl::StatusOr<HttpResponse> FetchForTool(HttpRequest request, const ToolContext& context,
                                           std::vector<std::string> secrets) {
   const Clock& clock = Clock::Real();
-  const absl::Duration begin = clock.Monotonic();
-  const absl::Duration left = std::min(kRequestTime, context.deadline - clock.Monotonic());
-  request.timeout = std::min(request.timeout, left);
+  const absl::Duration now = clock.Monotonic();
+  const absl::Duration deadline = std::min(now + kRequestTime, context.deadline);
+  request.timeout = std::min(request.timeout, deadline - now);
   request.max_response_bytes = kMaxAnswer;
   request.cancelled = context.is_stopped;
-  RetrySchedule schedule(std::min(kRetryTime, left));
   HttpClient client;
-  while (true) {
-    request.total_timeout = left - (clock.Monotonic() - begin);
-    absl::StatusOr<HttpResponse> response = client.Send(request);
-    if (response.ok() && response->status >= 200 && response->status < 300) return response;
-    const bool may_help =
-        response.ok() ? IsRetryable(response->status) : absl::IsUnavailable(response.status());
-    const auto retry_after = response.ok()
-                                 ? ParseRetryAfter(response->Header("retry-after"), clock.Now())
-                                 : std::nullopt;
-    const auto pause =
-        may_help ? schedule.Next(clock.Monotonic() - begin, retry_after) : std::nullopt;
-    if (pause) {
-      RETURN_IF_ERROR(WaitUntil(clock, clock.Monotonic() + *pause, context.is_stopped));
-      continue;
-    }
-    if (!response.ok()) return response.status();
-    return absl::FailedPreconditionError(
-        absl::StrCat(UrlOrigin(request.url), ": HTTP ", response->status,
-                     ShownBody(response->body, request, std::move(secrets))));
-  }
+  ASSIGN_OR_RETURN(HttpResponse response,
+                   SendWithRetries(client, request, kRetryTime, clock, deadline));
+  if (response.status >= 200 && response.status < 300) return response;
+  return absl::FailedPreconditionError(
+      absl::StrCat(UrlOrigin(request.url), ": HTTP ", response.status,
+                   ShownBody(response.body, request, std::move(secrets))));
 }
 
 bool IsOver(const ToolContext& context) {

@@ -11,8 +11,8 @@
 namespace flowmesh::agent {
 namespace {
 
-absl::StatusOr<std::string> TextOfPage(const HttpResponse& response, const std::string& url,
-                                       const ToolContext& context) {
+// Links of the page are relative to where redirects have led.
+absl::StatusOr<std::string> TextOfPage(const HttpResponse& response, const ToolContext& context) {
   const std::string type = ToLower(response.Header("content-type"));
   if (absl::StartsWith(type, "application/pdf")) {
     return TextOfDocument(response.body, ".pdf", context);
@@ -26,7 +26,7 @@ absl::StatusOr<std::string> TextOfPage(const HttpResponse& response, const std::
     return absl::FailedPreconditionError(
         absl::StrCat("the page is ", type.substr(0, 100), "; HTML, text and PDFs can be read"));
   }
-  ASSIGN_OR_RETURN(const html::Page page, html::ReadHtml(body, {.url = url}));
+  ASSIGN_OR_RETURN(const html::Page page, html::ReadHtml(body, {.url = response.url}));
   return page.title.empty() ? page.text : absl::StrCat(page.title, "\n\n", page.text);
 }
 
@@ -34,19 +34,29 @@ struct Reader {
   std::string jina_key, jina_url;
   bool allow_private = false;
 
+  // Those at which clouds serve credentials never.
+  bool MayRead(const sockaddr& address) const {
+    return allow_private ? !IsLinkLocal(address) : IsPublicAddress(address);
+  }
+
   absl::StatusOr<std::string> Read(const std::string& url, const ToolContext& context) const {
     if (UrlOrigin(url).empty()) {
       return absl::InvalidArgumentError("url: expected an http:// or https:// URL");
     }
     HttpRequest request{.url = url};
     if (jina_key.empty()) {
-      if (!allow_private) request.may_connect = IsPublicAddress;
+      request.may_connect = [this](const sockaddr& address) { return MayRead(address); };
+      request.may_use_proxy = allow_private;
       ASSIGN_OR_RETURN(const HttpResponse response, FetchForTool(request, context));
-      return TextOfPage(response, url, context);
+      return TextOfPage(response, context);
     }
-    if (!allow_private && !MayBePublicHost(url)) {
+    const auto address = LiteralAddress(url);
+    if (allow_private ? address && !MayRead(reinterpret_cast<const sockaddr&>(*address))
+                      : !MayBePublicHost(url)) {
       return absl::PermissionDeniedError(
-          absl::StrCat(UrlOrigin(url), ": not an address of the public internet"));
+          absl::StrCat(UrlOrigin(url), ": ",
+                       allow_private ? "an address that may not be read"
+                                     : "not an address of the public internet"));
     }
     request.url = absl::StrCat(jina_url, "/", url);
     request.headers = {{"Authorization", absl::StrCat("Bearer ", jina_key)}};

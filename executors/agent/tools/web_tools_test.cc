@@ -89,6 +89,8 @@ TEST_F(WebToolsTest, AKeyDoesNotFollowARedirect) {
 TEST_F(WebToolsTest, APageIsReadAsText) {
   TestHttpServer server([](const httplib::Request& request, httplib::Response& reply) {
     if (request.path == "/moved") return reply.set_redirect("/page", 302);
+    if (request.path == "/far") return reply.set_redirect("/folder/page", 302);
+    if (request.path == "/folder/page") return reply.set_content("<a href='y'>y</a>", "text/html");
     if (request.path == "/latin")
       return reply.set_content("caf\xE9", "text/plain; charset=ISO-8859-1");
     if (request.path == "/image") return reply.set_content("x", "image/png");
@@ -111,6 +113,7 @@ TEST_F(WebToolsTest, APageIsReadAsText) {
   const std::string page = absl::StrCat("T\n\n# H\n\nx [y](", server.url("/y"), ")");
   EXPECT_EQ(read("/page"), page);
   EXPECT_EQ(read("/moved"), page);
+  EXPECT_EQ(read("/far"), absl::StrCat("[y](", server.url("/folder/y"), ")"));
   EXPECT_EQ(read("/latin"), "caf\xC3\xA9");
   EXPECT_EQ(read("/once"), "{\"a\": 1}");
   EXPECT_EQ(read("/image"), "error: the page is image/png; HTML, text and PDFs can be read");
@@ -140,6 +143,28 @@ TEST_F(WebToolsTest, ThisMachineAndItsNetworkAreOutOfReach) {
     EXPECT_THAT(Call("read_page", {{"url", url}}), HasSubstr("may not be connected to")) << url;
   }
   EXPECT_THAT(server.requests(), IsEmpty());
+}
+
+TEST_F(WebToolsTest, WhereCloudsServeCredentialsIsOutOfReachInAnyCase) {
+  TestHttpServer server([](const httplib::Request&, httplib::Response& reply) {
+    reply.set_redirect("http://169.254.169.254/", 302);
+  });
+  Add("read_page", Json::object(), /*allow_private=*/true);
+  for (const std::string& url : {std::string("http://169.254.169.254/latest/meta-data"),
+                                 std::string("http://[fd00:ec2::254]/"), server.url()}) {
+    EXPECT_THAT(Call("read_page", {{"url", url}}), HasSubstr("may not be connected to")) << url;
+  }
+  EXPECT_THAT(server.requests(), SizeIs(1));
+}
+
+TEST_F(WebToolsTest, NorIsItReadThroughJina) {
+  TestHttpServer server(Content("secret", "text/plain"));
+  env_["JINA_API_KEY"] = "jina-key";
+  Add("read_page", {{"jina_url", server.url()}}, /*allow_private=*/true);
+  EXPECT_THAT(Call("read_page", {{"url", "http://168.63.129.16/"}}),
+              HasSubstr("an address that may not be read"));
+  EXPECT_EQ(Call("read_page", {{"url", "http://10.0.0.1/"}}), "secret");
+  EXPECT_THAT(server.requests(), SizeIs(1));
 }
 
 TEST_F(WebToolsTest, WithAKeyPagesAreReadThroughJina) {
