@@ -32,6 +32,7 @@ absl::StatusOr<Charsmap> Charsmap::Parse(std::string_view bytes) {
   }
   Charsmap made;
   made.units_.resize(trie_size / sizeof(uint32_t));
+  if (made.units_.empty()) return absl::InvalidArgumentError("has an empty trie");
   const size_t unit_bytes = made.units_.size() * sizeof(uint32_t);
   std::memcpy(made.units_.data(), bytes.data(), unit_bytes);
   made.replacements_ = bytes.substr(unit_bytes);
@@ -44,7 +45,6 @@ absl::Status Charsmap::Check() const {
   if (!IsValidUtf8(replacements_)) {
     return absl::InvalidArgumentError("has replacements that are no UTF-8");
   }
-  if (units_.empty()) return absl::InvalidArgumentError("has an empty trie");
   for (size_t i = 0; i < units_.size(); ++i) {
     const uint32_t unit = units_[i];
     if ((unit & kIsValue) != 0) continue;
