@@ -58,6 +58,8 @@ std::optional<Json> AsInt(const std::string& text) {
   }
   if (digits.find(':') != std::string::npos) {
     const double value = Sexagesimal(digits);
+    constexpr double kBeyond = 9223372036854775808.0;  // 64 bits: a float
+    if (value >= kBeyond) return negative ? -value : value;
     return static_cast<int64_t>(negative ? -value : value);
   }
   int base = 10;
