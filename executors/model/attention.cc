@@ -7,21 +7,14 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/tanh.h>
+#include <ATen/ops/where.h>
 
 #include <limits>
+#include <utility>
 #include <vector>
 
 namespace flowmesh::model {
 namespace {
-
-// Pairs (query, key) of one sequence that must not meet: [length, length] bool.
-at::Tensor Hidden(int64_t length, int64_t window, at::Device device) {
-  const at::Tensor place = at::arange(length, at::TensorOptions(at::kLong).device(device));
-  const at::Tensor distance = place.unsqueeze(1) - place.unsqueeze(0);
-  at::Tensor hidden = distance < 0;
-  if (window > 0) hidden = hidden | (distance >= window);
-  return hidden;
-}
 
 // [length, heads, head_dim] -> [heads, length, head_dim], key-value heads repeated for their group.
 at::Tensor ByHead(const at::Tensor& x, int64_t heads) {
@@ -31,6 +24,21 @@ at::Tensor ByHead(const at::Tensor& x, int64_t heads) {
 }
 
 }  // namespace
+
+at::Tensor CausalMasks::Of(int64_t length, int64_t window, at::Device device) {
+  at::Tensor& mask = masks_[window];
+  if (!mask.defined()) {
+    const at::Tensor place = at::arange(longest_, at::TensorOptions(at::kLong).device(device));
+    const at::Tensor distance = place.unsqueeze(1) - place.unsqueeze(0);
+    mask = distance >= 0;
+    if (window > 0) mask = mask & (distance < window);
+  }
+  return mask.narrow(0, 0, length).narrow(1, 0, length);
+}
+
+DenseAttention::DenseAttention(at::Tensor lengths)
+    : lengths_(std::move(lengths)),
+      masks_(lengths_.numel() == 0 ? 0 : lengths_.max().item<int64_t>()) {}
 
 at::Tensor DenseAttention::Run(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                const AttentionParams& params) {
@@ -43,8 +51,8 @@ at::Tensor DenseAttention::Run(const at::Tensor& q, const at::Tensor& k, const a
     const at::Tensor values = ByHead(v.narrow(0, begin, length), q.size(1));
     at::Tensor scores = at::matmul(queries, keys.transpose(1, 2)) * params.scale;
     if (const float cap = params.logit_soft_cap; cap != 0) scores = at::tanh(scores / cap) * cap;
-    scores = scores.masked_fill(Hidden(length, params.sliding_window, q.device()),
-                                -std::numeric_limits<float>::infinity());
+    scores = at::where(masks_.Of(length, params.sliding_window, q.device()), scores,
+                       -std::numeric_limits<float>::infinity());
     at::Tensor weights = at::softmax(scores, -1, at::kFloat).to(q.scalar_type());
     if (params.dropout > 0) weights = at::dropout(weights, params.dropout, /*train=*/true);
     results.push_back(at::matmul(weights, values).transpose(0, 1));

@@ -6,7 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <optional>
+#include <map>
 
 namespace flowmesh::model {
 
@@ -31,18 +31,35 @@ class Attention {
                          const AttentionParams& params) = 0;
 };
 
+// Which tokens each token of a sequence looks at: itself and those before it, with a window above 0
+// only the last so many. Made once for each window, since all layers of a forward pass want the
+// same. On one device.
+class CausalMasks {
+ public:
+  // `longest`: tokens of the longest sequence.
+  explicit CausalMasks(int64_t longest) : longest_(longest) {}
+
+  // [length, length] bool, by looking token and token looked at.
+  at::Tensor Of(int64_t length, int64_t window, at::Device device);
+
+ private:
+  const int64_t longest_;
+  std::map<int64_t, at::Tensor> masks_;  // by window: [longest, longest]
+};
+
 // The plain-torch oracle without a cache: whole sequences, lengths given. Differentiable; any
 // device.
 class DenseAttention : public Attention {
  public:
   // `lengths`: [sequences] int64 on the CPU; the tokens of sequence i follow those of i - 1.
-  explicit DenseAttention(at::Tensor lengths) : lengths_(std::move(lengths)) {}
+  explicit DenseAttention(at::Tensor lengths);
 
   at::Tensor Run(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                  const AttentionParams& params) override;
 
  private:
-  at::Tensor lengths_;
+  const at::Tensor lengths_;
+  CausalMasks masks_;
 };
 
 }  // namespace flowmesh::model

@@ -1,23 +1,16 @@
 #include "executors/train/attention.h"
 
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/repeat_interleave.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
 #include <optional>
+#include <utility>
 
 namespace flowmesh::train {
 namespace {
-
-// Which keys each query of a sequence sees when it sees only the last `window`: [length, length].
-at::Tensor WindowMask(int64_t length, int64_t window, at::Device device) {
-  const at::Tensor place = at::arange(length, at::TensorOptions(at::kLong).device(device));
-  const at::Tensor distance = place.unsqueeze(1) - place.unsqueeze(0);
-  return (distance >= 0) & (distance < window);
-}
 
 // Rows [begin, begin + count * length) of [tokens, heads, head_dim] as [count, heads, length,
 // head_dim].
@@ -27,10 +20,15 @@ at::Tensor Sequences(const at::Tensor& x, int64_t begin, int64_t count, int64_t 
 
 }  // namespace
 
+SequenceAttention::SequenceAttention(std::vector<int64_t> lengths)
+    : lengths_(std::move(lengths)),
+      dense_(at::tensor(lengths_, at::kLong)),
+      masks_(lengths_.empty() ? 0 : *std::max_element(lengths_.begin(), lengths_.end())) {}
+
 at::Tensor SequenceAttention::Run(const at::Tensor& q, const at::Tensor& all_k,
                                   const at::Tensor& all_v, const model::AttentionParams& params) {
   if (params.logit_soft_cap != 0) {  // no fused kernel caps scores
-    return model::DenseAttention(at::tensor(lengths_, at::kLong)).Run(q, all_k, all_v, params);
+    return dense_.Run(q, all_k, all_v, params);
   }
   // On GPUs the fused kernels that take float32 or a mask want as many heads of keys as of queries.
   const int64_t group = q.size(1) / all_k.size(1);
@@ -47,7 +45,7 @@ at::Tensor SequenceAttention::Run(const at::Tensor& q, const at::Tensor& all_k,
     for (; first < lengths_.size() && lengths_[first] == length; ++first) ++count;
     const bool is_windowed = params.sliding_window > 0 && params.sliding_window < length;
     const std::optional<at::Tensor> mask =
-        is_windowed ? std::optional(WindowMask(length, params.sliding_window, q.device()))
+        is_windowed ? std::optional(masks_.Of(length, params.sliding_window, q.device()))
                     : std::nullopt;
     const at::Tensor result = at::scaled_dot_product_attention(
         Sequences(q, begin, count, length), Sequences(k, begin, count, length),

@@ -15,7 +15,7 @@ namespace flowmesh::train {
 class SequenceAttention : public model::Attention {
  public:
   // `lengths`: tokens of each sequence; those of a sequence follow those of the one before.
-  explicit SequenceAttention(std::vector<int64_t> lengths) : lengths_(std::move(lengths)) {}
+  explicit SequenceAttention(std::vector<int64_t> lengths);
 
   // q: [tokens, heads, head_dim], k and v: [tokens, kv_heads, head_dim] -> [tokens, heads,
   // head_dim].
@@ -24,6 +24,8 @@ class SequenceAttention : public model::Attention {
 
  private:
   const std::vector<int64_t> lengths_;
+  model::DenseAttention dense_;  // where no fused kernel will do
+  model::CausalMasks masks_;
 };
 
 }  // namespace flowmesh::train
