@@ -82,6 +82,49 @@ TEST_P(LoraCurveTest, EqualsPeft) {
   }
 }
 
+TEST_P(LoraCurveTest, GradientsEqualPyTorchs) {
+  const Json golden = ReadTrainGolden(std::string("lora/") + GetParam() + ".json");
+  const std::string family = golden["model"];
+  const auto want = model::Safetensors::OpenFile(Folder("grads.safetensors")).value();
+  auto texts = ReadTrainGolden("sft/texts.json")["texts"].get<std::vector<std::string>>();
+  texts.resize(4);
+  const auto rows =
+      MakeSftRows(texts, *LoadTinyTokenizer(family), golden["training"]["max_seq_length"], false);
+  ASSERT_TRUE(rows.ok()) << rows.status();
+  for (const bool recompute : {false, true}) {
+    const std::unique_ptr<model::Decoder> model = LoadTinyModel(family);
+    const auto adapter = model::ReadAdapter(Folder("end"), *model);
+    ASSERT_TRUE(adapter.ok()) << adapter.status();
+    const auto group = parallel::ProcessGroup::Single();
+    TrainedWeights weights(TrainAdapter(*adapter, *model), {.group = group.get()});
+    TrainingLayerRunner runner(recompute, weights.hooks());
+    model->set_layer_runner(&runner);
+    SftRecipe recipe(model.get(), &*rows, /*is_packed=*/false);
+    const StepBatches batches = {.batches = {{0, 1, 2, 3}}};
+    ASSERT_TRUE(recipe.BeginStep(batches, *group).ok());
+    weights.BeginStep();
+    ASSERT_TRUE(weights.BeginPass(true).ok());
+    const auto report = recipe.Pass(batches.batches[0], 1.0);
+    ASSERT_TRUE(report.ok()) << report.status();
+    ASSERT_TRUE(weights.EndPass().ok());
+    EXPECT_NEAR(report->loss, golden["grads_loss"].get<double>(), 1e-4);
+
+    const auto collected = weights.Collect([](WeightShard& shard) { return shard.gradient; });
+    ASSERT_TRUE(collected.ok());
+    std::map<std::string, at::Tensor> gradients;
+    for (const auto& named : *collected) gradients[named.name] = named.tensor;
+    const auto stored = StoredAdapter(*model, adapter->config, gradients);
+    EXPECT_EQ(stored.size(), want->tensors().size());
+    for (const model::NamedTensor& named : stored) {
+      ASSERT_NE(want->Find(named.name), nullptr) << named.name;
+      const at::Tensor gradient = want->Find(named.name)->Copy();
+      ASSERT_EQ(named.tensor.sizes(), gradient.sizes()) << named.name;
+      const double scale = std::max(gradient.abs().max().item<double>(), 1e-2);
+      EXPECT_LT((named.tensor - gradient).abs().max().item<double>() / scale, 1e-4) << named.name;
+    }
+  }
+}
+
 TEST_P(LoraCurveTest, GivesPeftsLogitsAtRuntimeAndMerged) {
   if (GetParam() == std::string("lora_only")) return;  // PEFT's folder lacks the biases
   const Json golden = ReadTrainGolden(std::string("lora/") + GetParam() + ".json");

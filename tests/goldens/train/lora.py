@@ -5,6 +5,8 @@ lora/<case>/start, .../end     the adapter before and after, as PEFT saves it (A
 lora/<case>/logits.safetensors "runtime", "merged": [tokens, vocab] of "prompt" with the final adapter
 lora/whole_<case>/...          the same of random adapters, with modules_to_save or of the head, that nothing has trained;
                                "prompt" is in whole.json
+lora/<case>/grads.safetensors  the gradient for all that is trained, by the names of PEFT's files, with the adapter of
+                               .../end: of the first texts' loss (TASKS.md 4.4), which is "grads_loss"
 """
 
 import json
@@ -16,10 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sft
-from common import HERE, SEED, difference, load_model, load_tokenizer, nudged, save_json
+from common import HERE, SEED, difference, load_model, load_tokenizer, nudged, save_json, token_loss_sum
 from texts import short_texts
 
 TRAINING = sft.BASE | dict(learning_rate=5e-3)
+GRADIENT_ROWS = 4
 LORA = dict(r=8, alpha=16, dropout=0.0, bias="none", use_rslora=False)
 CASES = {
     "llama": ("llama", dict(target_modules=["q_proj", "v_proj"]), dict(num_train_epochs=2.5)),
@@ -49,6 +52,19 @@ def save_adapter(model, folder):
         json.dump(config, f, indent=2)
 
 
+def save_gradients(family, texts, max_length, folder):
+    """Gives the loss. B is not zero any more at the end: at the start all gradients of A are."""
+    model = peft.PeftModel.from_pretrained(load_model(family), os.path.join(folder, "end"), is_trainable=True)
+    rows = [torch.tensor(ids) for ids in sft.encode(family, texts, max_length)]
+    labels = sum(map(len, rows))
+    loss = sum(token_loss_sum(model(ids[None]).logits[0], ids) for ids in rows) / labels
+    loss.backward()
+    grads = {name.replace(".default", ""): p.grad for name, p in model.named_parameters() if p.requires_grad}
+    assert all(g.isfinite().all() and g.norm() > 0 for g in grads.values())
+    save_file(grads, os.path.join(folder, "grads.safetensors"), metadata={"format": "pt"})
+    return loss.item()
+
+
 def make_case(case, family, lora, training):
     settings, training, texts = LORA | lora, TRAINING | training, short_texts()
     folder = os.path.join(HERE, "lora", case)
@@ -66,9 +82,10 @@ def make_case(case, family, lora, training):
     assert (runtime - merged).abs().max() < 1e-3
     save_file({"runtime": runtime, "merged": merged}, os.path.join(folder, "logits.safetensors"))
     noise = difference(steps, other)
+    grads_loss = save_gradients(family, texts[:GRADIENT_ROWS], training["max_seq_length"], folder)
     save_json(folder + ".json", dict(
         made_by="TRL 0.23.0 SFTTrainer with PEFT 0.17.1", model=family, training=training, lora=settings,
-        prompt=prompt, noise=noise, steps=steps))
+        prompt=prompt, noise=noise, grads_loss=grads_loss, steps=steps))
     print(f"lora/{case}: {len(steps)} steps, loss {steps[0]['loss']:.4f} -> {steps[-1]['loss']:.4f}, noise {noise:.1e}")
 
 
