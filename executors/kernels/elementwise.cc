@@ -30,8 +30,9 @@ FLOWMESH_INLINE float Rounded(float value) {
   return Load(&stored, 0);
 }
 
-FLOWMESH_INLINE void NormRow(const uint16_t* x, const uint16_t* w, uint16_t* y, int64_t width,
-                             float eps, NormWeight form) {
+template <typename W>
+FLOWMESH_INLINE void NormRow(const uint16_t* x, const W* w, uint16_t* y, int64_t width, float eps,
+                             NormWeight form) {
   float squares = 0;
 #pragma omp simd reduction(+ : squares)
   for (int64_t i = 0; i < width; ++i) squares += Load(x, i) * Load(x, i);
@@ -51,9 +52,14 @@ FLOWMESH_EVERY_CPU void NormRows(const uint16_t* x, const uint16_t* w, uint16_t*
                                  float eps, NormWeight form, int64_t begin, int64_t end) {
   for (int64_t r = begin; r < end; ++r) NormRow(x + r * width, w, y + r * width, width, eps, form);
 }
+FLOWMESH_EVERY_CPU void NormRows(const uint16_t* x, const float* w, uint16_t* y, int64_t width,
+                                 float eps, NormWeight form, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) NormRow(x + r * width, w, y + r * width, width, eps, form);
+}
 
 // With n = x * scale and y = n * w: dw += dy * n, and dx = scale * (dy * w - n * mean(dy * w * n)).
-FLOWMESH_INLINE void NormRowBackward(const uint16_t* x, const uint16_t* w, const uint16_t* dy,
+template <typename W>
+FLOWMESH_INLINE void NormRowBackward(const uint16_t* x, const W* w, const uint16_t* dy,
                                      uint16_t* dx, float* dw, int64_t width, float eps, float one) {
   float squares = 0, along = 0;
 #pragma omp simd reduction(+ : squares, along)
@@ -72,6 +78,13 @@ FLOWMESH_INLINE void NormRowBackward(const uint16_t* x, const uint16_t* w, const
 }
 
 FLOWMESH_EVERY_CPU void NormRowsBackward(const uint16_t* x, const uint16_t* w, const uint16_t* dy,
+                                         uint16_t* dx, float* dw, int64_t width, float eps,
+                                         float one, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    NormRowBackward(x + r * width, w, dy + r * width, dx + r * width, dw, width, eps, one);
+  }
+}
+FLOWMESH_EVERY_CPU void NormRowsBackward(const uint16_t* x, const float* w, const uint16_t* dy,
                                          uint16_t* dx, float* dw, int64_t width, float eps,
                                          float one, int64_t begin, int64_t end) {
   for (int64_t r = begin; r < end; ++r) {
@@ -192,6 +205,16 @@ const uint16_t* Bits(const at::Tensor& tensor) {
   return static_cast<const uint16_t*>(tensor.const_data_ptr());
 }
 
+// f(data) of a tensor in bfloat16 or float32.
+template <typename F>
+void WithNumbers(const at::Tensor& tensor, const F& f) {
+  if (tensor.scalar_type() == at::kFloat) {
+    f(tensor.const_data_ptr<float>());
+  } else {
+    f(Bits(tensor));
+  }
+}
+
 Input RowsOf(const at::Tensor& tensor) { return {Bits(tensor), tensor.stride(0)}; }
 Output RowsInto(const at::Tensor& tensor) {
   return {static_cast<uint16_t*>(tensor.mutable_data_ptr()), tensor.stride(0)};
@@ -206,7 +229,8 @@ at::Tensor WithWholeRows(const at::Tensor& tensor) {
 
 // Not in float32: there the order of the sum shows, and libtorch's is the reference's.
 bool IsOnePassNorm(const at::Tensor& x, const at::Tensor& weight) {
-  return IsOnePass(x, weight) && x.scalar_type() == at::kBFloat16;
+  return x.is_cpu() && x.scalar_type() == at::kBFloat16 &&
+         (weight.scalar_type() == at::kBFloat16 || weight.scalar_type() == at::kFloat);
 }
 
 RmsNormGradients RmsNormBackward(const at::Tensor& x, const at::Tensor& weight,
@@ -223,9 +247,11 @@ RmsNormGradients RmsNormBackward(const at::Tensor& x, const at::Tensor& weight,
   float* sum = sums.mutable_data_ptr<float>();
   at::parallel_for(0, pieces, 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
-      NormRowsBackward(in, Bits(w), given, out, sum + i * width, width, static_cast<float>(eps),
-                       form == NormWeight::kOnePlus ? 1.0f : 0.0f, i * piece,
-                       std::min(count, (i + 1) * piece));
+      WithNumbers(w, [&](const auto* weights) {
+        NormRowsBackward(in, weights, given, out, sum + i * width, width, static_cast<float>(eps),
+                         form == NormWeight::kOnePlus ? 1.0f : 0.0f, i * piece,
+                         std::min(count, (i + 1) * piece));
+      });
     }
   });
   return {x_gradient, sums.sum(0)};
@@ -239,7 +265,7 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps, No
     if (form == NormWeight::kOnePlus) {
       return (normed * (weight.to(at::kFloat) + 1)).to(x.scalar_type());
     }
-    return weight * normed.to(x.scalar_type());
+    return (weight * normed.to(x.scalar_type())).to(x.scalar_type());
   }
   const at::Tensor rows = x.contiguous(), w = weight.contiguous();
   at::Tensor y = at::empty_like(rows);
@@ -247,7 +273,9 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps, No
   auto* out = static_cast<uint16_t*>(y.mutable_data_ptr());
   const int64_t width = x.size(-1);
   at::parallel_for(0, x.numel() / width, kGrain / width + 1, [&](int64_t begin, int64_t end) {
-    NormRows(in, Bits(w), out, width, static_cast<float>(eps), form, begin, end);
+    WithNumbers(w, [&](const auto* weights) {
+      NormRows(in, weights, out, width, static_cast<float>(eps), form, begin, end);
+    });
   });
   return y;
 }

@@ -13,10 +13,10 @@ namespace flowmesh::kernels {
 enum class NormWeight { kPlain, kOnePlus };
 
 // x / sqrt(mean(x²) + eps), in float32, with the weight. x: [..., width], weight: [width], of x's
-// dtype. Result: x's shape and dtype.
+// dtype or float32. Result: x's shape and dtype.
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps, NormWeight form);
 
-// Whether RmsNorm and its gradients are one pass for these: on the CPU, both in bfloat16.
+// Whether RmsNorm and its gradients are one pass for these: on the CPU, x in bfloat16.
 bool IsOnePassNorm(const at::Tensor& x, const at::Tensor& weight);
 
 struct RmsNormGradients {

@@ -97,7 +97,7 @@ class RmsNormFunction : public Function<RmsNormFunction> {
     ctx->saved_data["one_plus"] = one_plus;
     const at::Tensor normed = wide * scale;
     if (one_plus) return (normed * (weight.to(at::kFloat) + 1)).to(x.scalar_type());
-    return weight * normed.to(x.scalar_type());
+    return (weight * normed.to(x.scalar_type())).to(x.scalar_type());
   }
 
   // With n = x * scale and y = n * w: dw = sum over rows of dy * n, and

@@ -97,17 +97,33 @@ TEST(LinearTest, PortableTwinAgrees) {
 TEST(ElementwiseTest, RmsNormEqualsItsChain) {
   for (const auto form : {NormWeight::kPlain, NormWeight::kOnePlus}) {
     for (const int64_t width : {1, 7, 64, 650}) {
-      const at::Tensor wide = at::randn({3, 2, 2 * width}).to(at::kBFloat16);
-      const at::Tensor x = wide.narrow(-1, 1, width);  // not contiguous
-      const at::Tensor w = at::randn({width}).to(at::kBFloat16);
-      at::Tensor tracked = w.clone().requires_grad_(true);
-      const at::Tensor chain = RmsNorm(x, tracked, 1e-6, form);
-      ASSERT_TRUE(chain.requires_grad());
-      const at::Tensor one_pass = RmsNorm(x, w, 1e-6, form);
-      ASSERT_EQ(one_pass.sizes(), x.sizes());
-      ASSERT_EQ(one_pass.scalar_type(), at::kBFloat16);
-      const double scale = chain.abs().max().item<double>() + 1e-3;
-      EXPECT_LE(MaxDifference(one_pass, chain.detach()), scale / 128) << width;
+      for (const auto weights : {at::kBFloat16, at::kFloat}) {
+        const at::Tensor wide = at::randn({3, 2, 2 * width}).to(at::kBFloat16);
+        const at::Tensor x = wide.narrow(-1, 1, width);  // not contiguous
+        const at::Tensor w = at::randn({width}).to(weights);
+        at::Tensor tracked = w.clone().requires_grad_(true);
+        const at::Tensor chain = RmsNorm(x, tracked, 1e-6, form);
+        ASSERT_TRUE(chain.requires_grad());
+        const at::Tensor one_pass = RmsNorm(x, w, 1e-6, form);
+        ASSERT_EQ(one_pass.sizes(), x.sizes());
+        ASSERT_EQ(one_pass.scalar_type(), at::kBFloat16);
+        const double scale = chain.abs().max().item<double>() + 1e-3;
+        EXPECT_LE(MaxDifference(one_pass, chain.detach()), scale / 128) << width;
+      }
+    }
+  }
+}
+
+// Float16 is for GPUs: what computes it there has no kernel of its own here either.
+TEST(ElementwiseTest, NormWeightsMayBeWiderThanWhatTheyNorm) {
+  const at::Tensor x = at::randn({5, 64}).to(at::kHalf), w = at::randn({64});
+  for (const auto form : {NormWeight::kPlain, NormWeight::kOnePlus}) {
+    const at::Tensor want = RmsNorm(x.to(at::kFloat), w, 1e-6, form);
+    at::Tensor tracked = x.clone().requires_grad_(true);
+    for (const at::Tensor& in : {x, tracked}) {
+      const at::Tensor got = RmsNorm(in, w, 1e-6, form);
+      ASSERT_EQ(got.scalar_type(), at::kHalf);
+      EXPECT_LE(MaxDifference(got.detach(), want), want.abs().max().item<double>() / 1024);
     }
   }
 }
@@ -215,10 +231,13 @@ TEST_F(GradientsTest, OfRmsNorm) {
 
 // One pass: within bfloat16's own rounding of what double precision gives from the same numbers.
 TEST_F(GradientsTest, OfRmsNormInBfloat16) {
-  for (const auto form : {NormWeight::kPlain, NormWeight::kOnePlus}) {
+  for (const auto& [form, dtype] : {std::pair(NormWeight::kPlain, at::kBFloat16),
+                                    {NormWeight::kOnePlus, at::kBFloat16},
+                                    {NormWeight::kPlain, at::kFloat},
+                                    {NormWeight::kOnePlus, at::kFloat}}) {
     for (const int64_t rows : {1, 7, 300}) {
       at::Tensor x = at::randn({rows, 3, 100}).to(at::kBFloat16).requires_grad_(true);
-      at::Tensor w = at::randn({100}).to(at::kBFloat16).requires_grad_(true);
+      at::Tensor w = at::randn({100}).to(dtype).requires_grad_(true);
       const at::Tensor weights = at::randn({rows, 3, 100}).to(at::kBFloat16);
       RmsNorm(x, w, 1e-5, form).backward(weights);
 

@@ -45,8 +45,10 @@ at::Tensor Decoder::Hidden(const ForwardInput& input, Attention& attention) {
 
 absl::Status Decoder::Load(const WeightSource& source, const LoadOptions& options,
                            std::vector<std::string>* warnings) {
-  RETURN_IF_ERROR(LoadParameters(parameters_, source, options.master_weights ? at::kFloat : dtype_,
-                                 device_, options.progress));
+  const at::ScalarType dtype = options.master_weights ? at::kFloat : dtype_;
+  RETURN_IF_ERROR(LoadParameters(
+      parameters_, source, {.norms = options.wide_norms ? at::kFloat : dtype, .others = dtype},
+      device_, options.progress));
   info_.num_parameters = parameters_.numel();
   WarnOfUnused({&parameters_}, source, warnings);
   return absl::OkStatus();

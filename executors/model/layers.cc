@@ -83,7 +83,7 @@ at::Tensor Embedding::operator()(const at::Tensor& ids) const {
 
 RmsNorm::RmsNorm(const ParameterScope& scope, int64_t width, double eps, kernels::NormWeight form)
     : eps_(eps), form_(form) {
-  scope.Add(&weight_, "weight", {width});
+  scope.AddNorm(&weight_, "weight", width);
 }
 
 at::Tensor RmsNorm::operator()(const at::Tensor& x) const {
@@ -92,13 +92,13 @@ at::Tensor RmsNorm::operator()(const at::Tensor& x) const {
 
 LayerNorm::LayerNorm(const ParameterScope& scope, int64_t width, double eps)
     : width_(width), eps_(eps) {
-  scope.Add(&weight_, "weight", {width});
-  scope.Add(&bias_, "bias", {width});
+  scope.AddNorm(&weight_, "weight", width);
+  scope.AddNorm(&bias_, "bias", width);
 }
 
 at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
-  const at::ScalarType dtype = x.scalar_type();  // a bias that is trained may be wider
-  return at::layer_norm(x, {width_}, weight_.to(dtype), bias_.to(dtype), eps_);
+  const at::ScalarType dtype = weight_.scalar_type();  // may be wider than x; no kernel takes both
+  return at::layer_norm(x.to(dtype), {width_}, weight_, bias_, eps_).to(x.scalar_type());
 }
 
 at::Tensor Activate(const at::Tensor& x, Activation activation) {

@@ -81,6 +81,33 @@ TEST_F(LoadModelTest, AFolderGivesModelAndTokenizer) {
   EXPECT_EQ(loaded->tokenizer->eos_id(), 2);
 }
 
+TEST_F(LoadModelTest, NormsMayBeWiderThanTheOthers) {
+  uint64_t last = 0, total = 0;
+  LoadOptions options = {.dtype = at::kBFloat16, .wide_norms = true};
+  options.progress = [&](uint64_t done, uint64_t all) {
+    last = done;
+    total = all;
+  };
+  for (const char* family : {"qwen3", "gpt2"}) {
+    std::vector<std::string> warnings;
+    const auto model = LoadDecoder(*OpenCheckpoint(ModelGolden(family)), options, &warnings);
+    ASSERT_TRUE(model.ok()) << model.status();
+    EXPECT_EQ(last, total);
+    int norms = 0;
+    for (const Parameter& parameter : (*model)->parameters().all()) {
+      const std::string& name = parameter.parts[0].name;
+      const bool is_norm =
+          name.find("norm") != std::string::npos || name.find("ln_") != std::string::npos;
+      EXPECT_EQ(parameter.tensor->scalar_type(), is_norm ? at::kFloat : at::kBFloat16) << name;
+      norms += is_norm ? 1 : 0;
+    }
+    EXPECT_GT(norms, 4);
+    const auto exact =
+        LoadDecoder(*OpenCheckpoint(ModelGolden(family)), {.dtype = at::kFloat}, &warnings);
+    EXPECT_LT(RelativeError(LogitsOf(**model, {{5, 6, 7}}), LogitsOf(**exact, {{5, 6, 7}})), 2e-2);
+  }
+}
+
 TEST_F(LoadModelTest, TheEosSetIsThatOfAllFiles) {
   const fs::path copy = CopyOf("llama");
   Json config = ReadJson(copy / "config.json");

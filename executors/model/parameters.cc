@@ -58,6 +58,11 @@ void ParameterScope::Add(at::Tensor* tensor, const std::string& name, std::vecto
   list_->Add({tensor, {stored}, std::move(shape), split});
 }
 
+void ParameterScope::AddNorm(at::Tensor* tensor, const std::string& name, int64_t width) const {
+  const StoredName stored = {(*this / name).prefix_, {width}};
+  list_->Add({.tensor = tensor, .parts = {stored}, .shape = {width}, .is_norm = true});
+}
+
 void ParameterScope::AddStack(at::Tensor* tensor, const std::string& name,
                               const std::vector<std::string>& parts,
                               const std::vector<int64_t>& rows, std::vector<int64_t> rest,
@@ -74,12 +79,15 @@ void ParameterScope::AddStack(at::Tensor* tensor, const std::string& name,
 }
 
 absl::Status LoadParameters(const ParameterList& list, const WeightSource& source,
-                            at::ScalarType dtype, at::Device device,
+                            const ParameterDtypes& dtypes, at::Device device,
                             const std::function<void(uint64_t, uint64_t)>& progress) {
   RETURN_IF_ERROR(CheckShapes(list, source));
-  const uint64_t total = list.numel() * c10::elementSize(dtype);
-  uint64_t done = 0;
+  uint64_t total = 0, done = 0;
   for (const Parameter& parameter : list.all()) {
+    total += static_cast<uint64_t>(parameter.numel()) * c10::elementSize(dtypes.Of(parameter));
+  }
+  for (const Parameter& parameter : list.all()) {
+    const at::ScalarType dtype = dtypes.Of(parameter);
     at::Tensor tensor = at::empty(parameter.shape, at::TensorOptions(dtype).device(device));
     int64_t row = 0;
     for (const StoredName& part : parameter.parts) {

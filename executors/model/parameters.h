@@ -26,6 +26,7 @@ struct Parameter {
   std::vector<StoredName> parts;
   std::vector<int64_t> shape;  // [sum of the parts' rows, ...]
   Split split = Split::kNone;
+  bool is_norm = false;
 
   int64_t numel() const;
 };
@@ -80,6 +81,9 @@ class ParameterScope {
   void Add(at::Tensor* tensor, const std::string& name, std::vector<int64_t> shape,
            Split split = Split::kNone, bool transposed = false) const;
 
+  // Registers `tensor` as `<prefix>.<name>`, a norm's, [width].
+  void AddNorm(at::Tensor* tensor, const std::string& name, int64_t width) const;
+
   // Registers `tensor` as a stack of `<prefix>.<part>.<name>`; `rows` are the parts' first
   // dimensions, `rest` the others.
   void AddStack(at::Tensor* tensor, const std::string& name, const std::vector<std::string>& parts,
@@ -90,11 +94,19 @@ class ParameterScope {
   std::string prefix_;
 };
 
-// Gives every parameter of the list its tensor, of `dtype` on `device`, filled from `source`. All
-// shapes are proven before anything is allocated. InvalidArgument naming the tensor: missing, or of
-// another shape (both are said). `progress` as in LoadOptions.
+// The dtypes of a model's parameters.
+struct ParameterDtypes {
+  at::ScalarType norms;
+  at::ScalarType others;
+
+  at::ScalarType Of(const Parameter& parameter) const { return parameter.is_norm ? norms : others; }
+};
+
+// Gives every parameter of the list its tensor on `device`, filled from `source`. All shapes are
+// proven before anything is allocated. InvalidArgument naming the tensor: missing, or of another
+// shape (both are said). `progress` as in LoadOptions.
 absl::Status LoadParameters(const ParameterList& list, const WeightSource& source,
-                            at::ScalarType dtype, at::Device device,
+                            const ParameterDtypes& dtypes, at::Device device,
                             const std::function<void(uint64_t, uint64_t)>& progress);
 
 // Adds a warning when the source holds tensors that no parameter of the lists reads.

@@ -83,7 +83,7 @@ absl::Status Dpo(const Field& spec, TrainingJob& job) {
   ASSIGN_OR_RETURN(const auto pairs, LoadPairs(data, dpo.limits, job));
 
   const at::ScalarType compute = job.spec().compute;
-  ASSIGN_OR_RETURN(const auto model, job.LoadModel(compute, /*master=*/true));
+  ASSIGN_OR_RETURN(const auto model, job.LoadModel(WeightsFor::kTraining));
   train::TrainedWeights weights(
       train::AllWeights(*model),
       {.compute = compute, .zero_stage = job.zero_stage(), .group = &job.group()});

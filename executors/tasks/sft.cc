@@ -22,7 +22,7 @@ absl::Status Sft(const Field& spec, TrainingJob& job) {
   ASSIGN_OR_RETURN(const std::vector<train::SftRow> rows, LoadSftRows(data, row_options, job));
 
   const at::ScalarType compute = job.spec().compute;
-  ASSIGN_OR_RETURN(const auto model, job.LoadModel(compute, /*master=*/true));
+  ASSIGN_OR_RETURN(const auto model, job.LoadModel(WeightsFor::kTraining));
   train::TrainedWeights weights(train::AllWeights(*model), {.compute = compute,
                                                             .sums = train::SftGradientSums(compute),
                                                             .zero_stage = job.zero_stage(),

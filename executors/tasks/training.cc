@@ -105,15 +105,15 @@ std::optional<fs::path> TrainingJob::start_adapter() const {
   return continues_adapter_ ? files_.adapter() : std::nullopt;
 }
 
-absl::StatusOr<std::unique_ptr<model::Decoder>> TrainingJob::LoadModel(at::ScalarType dtype,
-                                                                       bool master) {
+absl::StatusOr<std::unique_ptr<model::Decoder>> TrainingJob::LoadModel(WeightsFor purpose) {
   std::vector<std::string> warnings;
   const double begin = MonotonicSeconds();
   ASSIGN_OR_RETURN(std::unique_ptr<model::Decoder> model,
                    model::LoadDecoder(base_,
-                                      {.dtype = dtype,
+                                      {.dtype = spec_.compute,
                                        .device = device_.device(),
-                                       .master_weights = master,
+                                       .master_weights = purpose == WeightsFor::kTraining,
+                                       .wide_norms = purpose == WeightsFor::kAdapters,
                                        .progress =
                                            [&](uint64_t done, uint64_t total) {
                                              if (!is_first()) return;

@@ -43,6 +43,11 @@ struct DataSize {
   int64_t tokens = 0;
 };
 
+// What a model is loaded for: to be trained (float32, which TrainedWeights turns into the task's
+// dtype), to be asked, or to carry adapters that are trained (norms in float32, as autocast has
+// them).
+enum class WeightsFor { kTraining, kReference, kAdapters };
+
 // One training task on one rank. One thread at a time.
 class TrainingJob {
  public:
@@ -56,8 +61,8 @@ class TrainingJob {
   // resume_from_path put in their place. An adapter there becomes part of the model when that is
   // loaded, unless the method goes on with it.
   absl::Status Open(bool continues_adapter = false);
-  // Reads the weights for `dtype`; `master`: in float32, for TrainedWeights to turn into `dtype`.
-  absl::StatusOr<std::unique_ptr<model::Decoder>> LoadModel(at::ScalarType dtype, bool master);
+  // Reads the weights, which the task's dtype is for.
+  absl::StatusOr<std::unique_ptr<model::Decoder>> LoadModel(WeightsFor purpose);
 
   // Rank 0 first, since what is fetched from elsewhere is there for the others then.
   absl::Status InTurn(const std::function<absl::Status()>& load);

@@ -104,6 +104,21 @@ class TrainingStartTest : public TaskTest {
   }
 };
 
+// In bfloat16 1 + 2^-8 is 1, yet what it is a factor of becomes another number.
+TEST_F(TrainingStartTest, AdaptersInBfloat16SeeNormsInFloat32) {
+  spec_["training"]["bf16"] = true;
+  const auto loss_with_norms_of = [&](double weight) {
+    Tensors tensors = TensorsOf(BaseWeights());
+    for (auto& [name, tensor] : tensors) {
+      if (name.find("norm") != std::string::npos) tensor.fill_(weight);
+    }
+    Write(dir_ / "w.safetensors", tensors);
+    SetLoad({{"path", (dir_ / "w.safetensors").string()}});
+    return Result(RunLoraSft)["train_loss"].get<double>();
+  };
+  EXPECT_NE(loss_with_norms_of(1.0), loss_with_norms_of(1.0 + 1.0 / 256));
+}
+
 TEST_F(TrainingStartTest, AFileOfWeightsAndAFolder) {
   const Tensors other = Other();
   Write(dir_ / "w.safetensors", other);

@@ -82,6 +82,43 @@ TEST_P(LoraCurveTest, EqualsPeft) {
   }
 }
 
+// Frozen weights in a half precision, norms and adapters in float32.
+TEST_P(LoraCurveTest, HalvesStayNearPeft) {
+  const Json golden = ReadTrainGolden(std::string("lora/") + GetParam() + ".json");
+  const std::string family = golden["model"];
+  const auto texts = ReadTrainGolden("sft/texts.json")["texts"].get<std::vector<std::string>>();
+  const auto rows =
+      MakeSftRows(texts, *LoadTinyTokenizer(family), golden["training"]["max_seq_length"], false);
+  ASSERT_TRUE(rows.ok()) << rows.status();
+  for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
+    SCOPED_TRACE(c10::toString(dtype));
+    const auto model = LoadTinyModel(family, {.dtype = dtype, .wide_norms = true});
+    const auto adapter = model::ReadAdapter(Folder("start"), *model);
+    ASSERT_TRUE(adapter.ok()) << adapter.status();
+    const auto group = parallel::ProcessGroup::Single();
+    TrainedWeights weights(TrainAdapter(*adapter, *model), {.group = group.get()});
+    TrainingLayerRunner runner(/*recompute=*/true, weights.hooks());
+    model->set_layer_runner(&runner);
+    SftRecipe recipe(model.get(), &*rows, false);
+    TrainerOptions options = OptionsOf(golden["training"], static_cast<int64_t>(rows->size()));
+    options.scale_loss = dtype == at::kHalf;
+    options.first_loss_scale = 1024;  // with 65536 the first steps would overflow and be left out
+    Trainer trainer(options, &recipe, &weights, group.get());
+    const auto state = trainer.Run({}, QuietCallbacks());
+    ASSERT_TRUE(state.ok()) << state.status();
+    const Json& steps = golden["steps"];
+    ASSERT_EQ(state->log.size(), steps.size());
+    for (size_t i = 0; i < steps.size(); ++i) {
+      const double loss = steps[i]["loss"], norm = steps[i]["grad_norm"];
+      EXPECT_NEAR(state->log[i]["loss"].get<double>(), loss, 2e-2 * loss) << i;
+      if (i < 5) EXPECT_NEAR(state->log[i]["grad_norm"].get<double>(), norm, 0.1 * norm) << i;
+    }
+    for (const WeightShard& shard : weights.shards()) {
+      EXPECT_EQ(shard.compute.scalar_type(), at::kFloat);
+    }
+  }
+}
+
 TEST_P(LoraCurveTest, GradientsEqualPyTorchs) {
   const Json golden = ReadTrainGolden(std::string("lora/") + GetParam() + ".json");
   const std::string family = golden["model"];

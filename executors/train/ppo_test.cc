@@ -15,7 +15,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "executors/device/test_device.h"
-#include "executors/model/checkpoint.h"
 #include "executors/model/model_folder.h"
 #include "executors/model/model_goldens.h"
 #include "executors/parallel/test_ranks.h"
@@ -37,19 +36,12 @@ ValueHead GoldenHead() {
   return head;
 }
 
-std::unique_ptr<model::Decoder> LoadTinyReference(const std::string& family, at::ScalarType dtype) {
-  std::vector<std::string> warnings;
-  return model::LoadDecoder(model::OpenCheckpoint(model::ModelGolden(family)).value(),
-                            {.dtype = dtype, .device = device::TestDevice()}, &warnings)
-      .value();
-}
-
 // A policy with all that PPO trains it with.
 struct Rig {
   explicit Rig(const std::string& family, parallel::ProcessGroup& group, int zero_stage = 0,
                at::ScalarType compute = at::kFloat)
       : policy(LoadTinyModel(family, compute)),
-        reference(LoadTinyReference(family, compute)),
+        reference(LoadTinyModel(family, {.dtype = compute})),
         head(GoldenHead()),
         weights(PolicyWeights(*policy, head),
                 {.compute = compute, .zero_stage = zero_stage, .group = &group}),

@@ -69,7 +69,8 @@ class OverflowingRecipe : public SftRecipe {
 struct Training {
   Training(parallel::ProcessGroup& group, const Setup& setup, bool adapters = false)
       : group(group),
-        model(LoadTinyModel(setup.family, setup.compute)),
+        model(adapters ? LoadTinyModel(setup.family, {.dtype = setup.compute, .wide_norms = true})
+                       : LoadTinyModel(setup.family, setup.compute)),
         rows(MakeSftRows(ReadTrainGolden("sft/texts.json")["texts"].get<std::vector<std::string>>(),
                          *LoadTinyTokenizer(setup.family), 32, false)
                  .value()),

@@ -22,12 +22,15 @@ Json ReadTrainGolden(std::string_view name) {
 }
 
 std::unique_ptr<model::Decoder> LoadTinyModel(const std::string& family, at::ScalarType dtype) {
+  return LoadTinyModel(family, {.dtype = dtype, .master_weights = true});
+}
+
+std::unique_ptr<model::Decoder> LoadTinyModel(const std::string& family,
+                                              model::LoadOptions options) {
   const auto checkpoint = model::OpenCheckpoint(Goldens() / "models" / family).value();
   std::vector<std::string> warnings;
-  return model::LoadDecoder(
-             checkpoint, {.dtype = dtype, .device = device::TestDevice(), .master_weights = true},
-             &warnings)
-      .value();
+  options.device = device::TestDevice();
+  return model::LoadDecoder(checkpoint, options, &warnings).value();
 }
 
 std::unique_ptr<text::Tokenizer> LoadTinyTokenizer(const std::string& family) {

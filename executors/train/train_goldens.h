@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/json.h"
+#include "executors/model/causal_lm.h"
 #include "executors/model/decoder.h"
 #include "executors/train/trainer.h"
 
@@ -19,6 +20,9 @@ Json ReadTrainGolden(std::string_view name);
 // The tiny model of tests/goldens/models/<family>, its weights in float32.
 std::unique_ptr<model::Decoder> LoadTinyModel(const std::string& family,
                                               at::ScalarType dtype = at::kFloat);
+// The same, loaded as `options` say; the device is the test's.
+std::unique_ptr<model::Decoder> LoadTinyModel(const std::string& family,
+                                              model::LoadOptions options);
 std::unique_ptr<text::Tokenizer> LoadTinyTokenizer(const std::string& family);
 
 // What a golden's `training` block asks of the trainer, logging every step.

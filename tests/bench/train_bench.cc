@@ -144,10 +144,13 @@ double ExchangeSeconds(TrainedWeights& weights, parallel::ProcessGroup& group) {
 }
 
 std::unique_ptr<model::Decoder> Load(const model::Checkpoint& checkpoint, const Arguments& a,
-                                     bool master) {
+                                     bool master, bool wide_norms = false) {
   std::vector<std::string> warnings;
   return model::LoadDecoder(checkpoint,
-                            {.dtype = a.dtype, .device = Device(), .master_weights = master},
+                            {.dtype = a.dtype,
+                             .device = Device(),
+                             .master_weights = master,
+                             .wide_norms = wide_norms},
                             &warnings)
       .value();
 }
@@ -201,7 +204,8 @@ void RunPpo(const Arguments& a) {
 
 void Run(const Arguments& a) {
   const bool is_lora = a.method == "lora";
-  const auto model = Load(model::OpenCheckpoint(a.model).value(), a, /*master=*/!is_lora);
+  const auto model = Load(model::OpenCheckpoint(a.model).value(), a, /*master=*/!is_lora,
+                          /*wide_norms=*/is_lora);
   const auto group = parallel::ProcessGroup::Join(
                          parallel::ProcessGroup::OptionsFromEnvironment(Device().is_cuda()).value())
                          .value();
