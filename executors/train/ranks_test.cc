@@ -17,6 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
+#include "executors/device/test_device.h"
 #include "executors/parallel/test_ranks.h"
 #include "executors/train/dpo.h"
 #include "executors/train/lora.h"
@@ -189,7 +190,7 @@ std::string Overflow(parallel::ProcessGroup& group) {
 // second step it does not, and its sum need not fit into fp16. Whether the steps were finite.
 template <int kStage>
 std::string OverflowingShard(parallel::ProcessGroup& group) {
-  at::Tensor tensor = at::ones({64});
+  at::Tensor tensor = at::ones({64}, device::TestDevice());
   TrainedWeights weights({{"w", &tensor}},
                          {.compute = at::kHalf, .zero_stage = kStage, .group = &group});
   AdamW optimizer({}, &weights);
@@ -211,7 +212,7 @@ std::string OverflowingShard(parallel::ProcessGroup& group) {
 // 0 has at the end.
 template <int kStage>
 std::string SmallBesideLarge(parallel::ProcessGroup& group) {
-  at::Tensor tensor = at::ones({64});
+  at::Tensor tensor = at::ones({64}, device::TestDevice());
   TrainedWeights weights({{"w", &tensor}},
                          {.compute = at::kBFloat16, .zero_stage = kStage, .group = &group});
   weights.BeginStep();
@@ -421,49 +422,57 @@ void ExpectNear(const std::string& got, const std::string& want, const std::stri
   }
 }
 
-TEST(RanksTest, EveryStageGivesWhatOneRankGives) {
+class RanksTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!parallel::HasDevices(2)) GTEST_SKIP() << "needs 2 GPUs";
+  }
+};
+
+TEST_F(RanksTest, EveryStageGivesWhatOneRankGives) {
   const std::string alone = ReportOf("sft_0", 1);
   for (const char* function : {"sft_0", "sft_1", "sft_2", "sft_3", "sft_2_kept", "sft_3_kept"}) {
     ExpectNear(ReportOf(function, 2), alone, absl::StrCat(function, " on 2 ranks"));
   }
+  if (!parallel::HasDevices(4)) GTEST_SKIP() << "needs 4 GPUs";
   for (const char* function : {"sft_0", "sft_1", "sft_2", "sft_3"}) {
     ExpectNear(ReportOf(function, 4), alone, absl::StrCat(function, " on 4 ranks"));
   }
 }
 
-TEST(RanksTest, SeveralPassesMakeOneStep) {
+TEST_F(RanksTest, SeveralPassesMakeOneStep) {
   const std::string alone = ReportOf("sft_0_windows", 1);
   for (const char* function : {"sft_0_windows", "sft_2_windows"}) {
     ExpectNear(ReportOf(function, 2), alone, function);
   }
 }
 
-TEST(RanksTest, AdaptersToo) {
+TEST_F(RanksTest, AdaptersToo) {
   const std::string alone = ReportOf("lora_0", 1);
   for (const char* function : {"lora_0", "lora_1", "lora_2", "lora_3"})
     ExpectNear(ReportOf(function, 2), alone, function);
 }
 
-TEST(RanksTest, DpoToo) {
+TEST_F(RanksTest, DpoToo) {
   const std::string alone = ReportOf("dpo_0", 1);
   for (const char* function : {"dpo_0", "dpo_1", "dpo_2", "dpo_3"})
     ExpectNear(ReportOf(function, 2), alone, function);
 }
 
 // The layers' collectives belong to passes, so a rank must run those that have nothing to predict.
-TEST(RanksTest, RowsThatPredictNothingKeepRanksInStep) {
+TEST_F(RanksTest, RowsThatPredictNothingKeepRanksInStep) {
   const std::string alone = ReportOf("short_0", 1);
   for (const char* function : {"short_0", "short_2", "short_3"})
     ExpectNear(ReportOf(function, 2), alone, function);
 }
 
-TEST(RanksTest, SoDoPairsOfEmptyTexts) {
+TEST_F(RanksTest, SoDoPairsOfEmptyTexts) {
   const std::string alone = ReportOf("empty_0", 1);
   for (const char* function : {"empty_0", "empty_2", "empty_3"})
     ExpectNear(ReportOf(function, 2), alone, function);
 }
 
-TEST(RanksTest, ARankLostInAPassIsNamedWhereWeightsAreShared) {
+TEST_F(RanksTest, ARankLostInAPassIsNamedWhereWeightsAreShared) {
   for (const char* function : {"killed", "stopped", "dpo_killed", "dpo_stopped"}) {
     const parallel::RanksToRun ranks = {
         .world_size = 2, .timeout = absl::Seconds(3), .endless = {1}};
@@ -476,7 +485,7 @@ TEST(RanksTest, ARankLostInAPassIsNamedWhereWeightsAreShared) {
 
 // Float16 rounds to one part in 2048. In six steps that moves losses by less than twice as much;
 // norms of gradients, and sums of weights, in which much cancels out, by more.
-TEST(RanksTest, HalvesGiveWhatFloat32Gives) {
+TEST_F(RanksTest, HalvesGiveWhatFloat32Gives) {
   const std::string alone = ReportOf("sft_0", 1);
   const auto expect_near = [&](const char* function, int ranks) {
     const std::string what = absl::StrCat(function, " on ", ranks),
@@ -492,12 +501,12 @@ TEST(RanksTest, HalvesGiveWhatFloat32Gives) {
     expect_near(function, 2);
 }
 
-TEST(RanksTest, HalvesWithAdaptersAndInDpoToo) {
+TEST_F(RanksTest, HalvesWithAdaptersAndInDpoToo) {
   ExpectNear(ReportOf("lora_half", 2), ReportOf("lora_0", 1), "adapters", 2e-2);
   ExpectNear(ReportOf("dpo_half", 2), ReportOf("dpo_0", 1), "DPO", 2e-2);
 }
 
-TEST(RanksTest, AStepThatOverflowsOnOneRankIsLeftOutOnAll) {
+TEST_F(RanksTest, AStepThatOverflowsOnOneRankIsLeftOutOnAll) {
   const std::string expected =
       "changed 1024 1\nchanged 1024 2\nkept 512 2\nchanged 512 3\nchanged 512 4\nchanged 512 5\n";
   for (const char* function : {"overflow_0", "overflow_1", "overflow_2", "overflow_3"}) {
@@ -509,7 +518,7 @@ TEST(RanksTest, AStepThatOverflowsOnOneRankIsLeftOutOnAll) {
   }
 }
 
-TEST(RanksTest, AStepThatOverflowsInOneShardIsLeftOutOnAllRanks) {
+TEST_F(RanksTest, AStepThatOverflowsInOneShardIsLeftOutOnAllRanks) {
   for (const char* function : {"shard_0", "shard_1", "shard_2", "shard_3"}) {
     for (const auto& [rank, end] : parallel::RunRanks(function, {.world_size = 2})) {
       EXPECT_EQ(end.output, "not finite finite ") << function << ", rank " << rank;
@@ -517,12 +526,12 @@ TEST(RanksTest, AStepThatOverflowsInOneShardIsLeftOutOnAllRanks) {
   }
 }
 
-TEST(RanksTest, GradientsOfPassesAndRanksAddUpInFloat32) {
+TEST_F(RanksTest, GradientsOfPassesAndRanksAddUpInFloat32) {
   for (const char* function : {"small_0", "small_1", "small_2", "small_3"})
     EXPECT_EQ(ReportOf(function, 2), "514") << function;
 }
 
-TEST(RanksTest, AStateIsGoneOnFromToTheLastBit) {
+TEST_F(RanksTest, AStateIsGoneOnFromToTheLastBit) {
   for (const char* function : {"resume_0", "resume_1", "resume_2", "resume_3"}) {
     for (const int ranks : {1, 2}) {
       const TempDir folder;

@@ -79,6 +79,30 @@ class TrainingFaultsTest : public ::testing::Test {
     return ranks;
   }
 
+  // A training whose rank 1 is killed goes on from its last checkpoint, to the same end; its log
+  // says `stage`.
+  void ExpectToGoOn(Json spec, const std::string& stage) {
+    const std::string calm = line_.Dispatch(spec);
+    ExpectDone(calm);
+    spec["training"]["max_restarts"] = 1;
+    const std::string killed = line_.Dispatch(spec);
+    KillARankOf(killed);
+    ExpectDone(killed);
+    const std::string log = ReadFile(line_.results() / killed / "logs/task.log").value();
+    EXPECT_THAT(log, HasSubstr("start 1 of at most 1 anew, from the last checkpoint, after: rank 1 "
+                               "died: signal 9 (Killed)"));
+    EXPECT_THAT(log, AllOf(HasSubstr("restart 1: going on after step "), HasSubstr(stage)));
+    const Json want = line_.ResultFile(calm), got = line_.ResultFile(killed);
+    for (const char* key : {"train_loss", "train_loss_final", "global_steps", "num_tokens"}) {
+      EXPECT_EQ(got[key], want[key]) << key;
+    }
+    const auto weights = [&](const std::string& id) {
+      return ReadFile(line_.results() / id / "final_model/model.safetensors").value();
+    };
+    EXPECT_TRUE(weights(killed) == weights(calm));
+    EXPECT_THAT(line_.executor("e0").Children(), IsEmpty());
+  }
+
   std::string Write(const std::string& name, const std::string& text) {
     EXPECT_TRUE(WriteFileAtomically(line_.dir() / name, text).ok());
     return line_.dir() / name;
@@ -88,26 +112,15 @@ class TrainingFaultsTest : public ::testing::Test {
 };
 
 TEST_F(TrainingFaultsTest, ARankThatIsKilledGoesOnFromTheLastCheckpointWithTheSameResult) {
+  ExpectToGoOn(LongSpec(), "ZeRO stage 2");
+}
+
+// No rank has all weights: those of the checkpoint come from both, and the other one waits for the
+// dead one's in the midst of a pass.
+TEST_F(TrainingFaultsTest, SoItDoesWhereWeightsAreShared) {
   Json spec = LongSpec();
-  const std::string calm = line_.Dispatch(spec);
-  ExpectDone(calm);
-  spec["training"]["max_restarts"] = 1;
-  const std::string killed = line_.Dispatch(spec);
-  KillARankOf(killed);
-  ExpectDone(killed);
-  const std::string log = ReadFile(line_.results() / killed / "logs/task.log").value();
-  EXPECT_THAT(log, HasSubstr("start 1 of at most 1 anew, from the last checkpoint, after: rank 1 "
-                             "died: signal 9 (Killed)"));
-  EXPECT_THAT(log, HasSubstr("restart 1: going on after step "));
-  const Json want = line_.ResultFile(calm), got = line_.ResultFile(killed);
-  for (const char* key : {"train_loss", "train_loss_final", "global_steps", "num_tokens"}) {
-    EXPECT_EQ(got[key], want[key]) << key;
-  }
-  const auto weights = [&](const std::string& id) {
-    return ReadFile(line_.results() / id / "final_model/model.safetensors").value();
-  };
-  EXPECT_TRUE(weights(killed) == weights(calm));
-  EXPECT_THAT(line_.executor("e0").Children(), IsEmpty());
+  spec["training"]["auto_deepspeed_stage"] = 3;
+  ExpectToGoOn(spec, "ZeRO stage 3");
 }
 
 TEST_F(TrainingFaultsTest, ARankThatIsKilledFailsItsTaskWithRankAndSignal) {
