@@ -12,4 +12,6 @@ void KeepFreedMemory() {
   mallopt(M_TOP_PAD, 64 << 20);
 }
 
+void ReturnFreedMemory() { malloc_trim(0); }
+
 }  // namespace flowmesh::device

@@ -9,4 +9,7 @@ namespace flowmesh::device {
 // kernel and goes back to it.
 void KeepFreedMemory();
 
+// Gives back what is free now, once, after something large has gone in small pieces.
+void ReturnFreedMemory();
+
 }  // namespace flowmesh::device

@@ -12,6 +12,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "executors/device/allocator.h"
 
 namespace flowmesh::train {
 namespace {
@@ -108,6 +109,9 @@ TrainedWeights::TrainedWeights(const std::vector<TrainedTensor>& tensors,
     }
     Release(unit);
   }
+  // What the model's own tensors have left are holes between small things that live on, each too
+  // small for a unit.
+  device::ReturnFreedMemory();
 }
 
 TrainedWeights::~TrainedWeights() = default;
