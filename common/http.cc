@@ -23,6 +23,8 @@
 namespace flowmesh {
 namespace {
 
+// Marks a status that IsLasting knows.
+constexpr char kLasting[] = "flowmesh/lasting";
 constexpr size_t kMaxHeaderBytes = 256 << 10;
 
 // One transfer: what libcurl's callbacks fill and watch.
@@ -231,10 +233,17 @@ absl::Status TransferError(CURLcode code, const Transfer& transfer, const char* 
   if (code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL) {
     return absl::InvalidArgumentError(absl::StrCat("expected an http(s) URL: ", text));
   }
-  return absl::UnavailableError(absl::StrCat(where, ": ", text));
+  absl::Status failure = absl::UnavailableError(absl::StrCat(where, ": ", text));
+  if (code == CURLE_COULDNT_RESOLVE_HOST || code == CURLE_COULDNT_RESOLVE_PROXY ||
+      code == CURLE_PEER_FAILED_VERIFICATION) {
+    failure.SetPayload(kLasting, absl::Cord());
+  }
+  return failure;
 }
 
 }  // namespace
+
+bool IsLasting(const absl::Status& failure) { return failure.GetPayload(kLasting).has_value(); }
 
 bool HttpRequest::HasHeader(std::string_view name) const {
   return std::any_of(headers.begin(), headers.end(),

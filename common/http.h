@@ -82,6 +82,10 @@ std::string UrlOrigin(std::string_view url);
 // value of a query.
 std::string PercentEncoded(std::string_view text, std::string_view also = "");
 
+// Whether a failure of Send hardly goes away by itself: the host's name cannot be resolved, or its
+// certificate is not accepted.
+bool IsLasting(const absl::Status& failure);
+
 // Whether a header of a request, by its name, describes the request and not who sends it.
 bool IsOrdinaryHeader(std::string_view name);
 

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -44,12 +45,42 @@ class RetrySchedule {
   int failures_ = 0;
 };
 
+// The tries of one request, which may be made again until it succeeds or its time is up, with a
+// word to whoever waits before each pause. Not thread-safe.
+class Retries {
+ public:
+  // Gets `GET http://host/file: status 503; try 3 in 4.2 s`.
+  using OnRetry = std::function<void(const std::string& text)>;
+
+  // `what` is asked for. `limit`: of tries that bring nothing new. Null `on_retry`: the log.
+  Retries(std::string what, absl::Duration limit, const Clock& clock, OnRetry on_retry);
+
+  // Something new came: tries count from now on.
+  void Progressed();
+
+  // After a failure that may pass: waits until the next try is due. Otherwise returns `failure`:
+  // the limit would be passed, or another, shorter one of failures that hardly pass (IsLasting).
+  // Cancelled; `is_cancelled` as in WaitUntil.
+  absl::Status WaitAfter(const absl::Status& failure, std::optional<absl::Duration> retry_after,
+                         const std::function<bool()>& is_cancelled);
+
+ private:
+  const std::string what_;
+  const Clock& clock_;
+  const OnRetry on_retry_;
+  RetrySchedule schedule_;
+  int tries_ = 1;
+  absl::Duration progressed_;                    // when
+  std::optional<absl::Duration> lasting_since_;  // of the failures in a row that hardly pass
+};
+
 // Sends a request until its answer or failure is none that may go away by itself, for at most
 // `limit`, pauses included, and until `deadline` on the clock's monotonic scale. The outcome of the
-// last try; Cancelled.
+// last try; Cancelled. `on_retry` as in Retries.
 absl::StatusOr<HttpResponse> SendWithRetries(HttpClient& client, HttpRequest request,
                                              absl::Duration limit, const Clock& clock,
-                                             absl::Duration deadline = absl::InfiniteDuration());
+                                             absl::Duration deadline = absl::InfiniteDuration(),
+                                             Retries::OnRetry on_retry = nullptr);
 
 // Waits until `time` on the clock's monotonic scale. Cancelled as soon as `is_cancelled`, which is
 // polled from this thread and may be null.

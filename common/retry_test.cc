@@ -4,7 +4,10 @@
 
 #include <atomic>
 
+#include "absl/strings/str_cat.h"
+#include "common/http.h"
 #include "common/test_http_server.h"
+#include "common/test_jumping_clock.h"
 
 namespace flowmesh {
 namespace {
@@ -108,6 +111,36 @@ TEST(RetryTest, ARequestIsSentAgainWhileThatMayHelp) {
       << late.status();
   request.cancelled = [&, last = asked + 2] { return asked >= last; };
   EXPECT_TRUE(absl::IsCancelled(SendWithRetries(client, request, absl::Hours(1), clock).status()));
+}
+
+TEST(RetriesTest, AFailureThatHardlyPassesEndsThemSooner) {
+  JumpingClock clock;
+  std::vector<std::string> said;
+  HttpClient client;
+  const absl::Status lasting =
+      client.Send({.url = absl::StrCat("http://", std::string(64, 'x'), ".invalid")}).status();
+  ASSERT_TRUE(IsLasting(lasting)) << lasting;
+  const absl::Status passing = client.Send({.url = "http://127.0.0.1:1"}).status();
+  ASSERT_TRUE(absl::IsUnavailable(passing) && !IsLasting(passing)) << passing;
+  Retries retries("GET x", absl::Seconds(300), clock,
+                  [&](const std::string& text) { said.push_back(text); });
+  const absl::Duration begin = clock.Monotonic();
+  // An outage of the name servers in the middle of a longer one has its time of its own.
+  while (clock.Monotonic() - begin < absl::Seconds(100)) {
+    ASSERT_TRUE(retries.WaitAfter(passing, std::nullopt, nullptr).ok());
+  }
+  const size_t before = said.size();
+  const absl::Duration then = clock.Monotonic();
+  absl::Status end;
+  while (end.ok()) end = retries.WaitAfter(lasting, absl::Seconds(4), nullptr);
+  EXPECT_EQ(end, lasting);
+  EXPECT_LT(clock.Monotonic() - then, absl::Seconds(20));
+  EXPECT_GT(said.size(), before);
+  EXPECT_EQ(said.back().substr(0, 7), "GET x: ");
+  // Until something new comes, all of them count; from then on none does.
+  retries.Progressed();
+  EXPECT_TRUE(retries.WaitAfter(passing, std::nullopt, nullptr).ok());
+  EXPECT_TRUE(absl::IsCancelled(retries.WaitAfter(passing, std::nullopt, [] { return true; })));
 }
 
 }  // namespace

@@ -9,9 +9,7 @@
 #include "absl/strings/strip.h"
 #include "common/address_guard.h"
 #include "common/files.h"
-#include "common/log.h"
 #include "common/redact.h"
-#include "common/retry.h"
 #include "common/sha256.h"
 #include "common/strings.h"
 
@@ -71,7 +69,8 @@ absl::Status StatusOf(const HttpResponse& response, const std::string& shown_bod
 // What of a file has come so far, under its dot-name.
 class Downloader::Partial {
  public:
-  Partial(DotFile file, uint64_t max_bytes) : file_(std::move(file)), max_bytes_(max_bytes) {}
+  Partial(DotFile file, const DownloadRequest& request)
+      : file_(std::move(file)), max_bytes_(request.max_bytes), on_progress_(request.on_progress) {}
 
   // Asks for the rest only, where that can be told from the rest of another file.
   void AskForRest(HttpRequest& request) {
@@ -86,6 +85,7 @@ class Downloader::Partial {
     if (piece.size() > max_bytes_ - bytes_) return TooLarge();
     sha256_.Update(piece);
     bytes_ += piece.size();
+    if (on_progress_) on_progress_(bytes_, total_.value_or(0));
     return file_.Write(piece);
   }
 
@@ -149,6 +149,7 @@ class Downloader::Partial {
 
   DotFile file_;
   const uint64_t max_bytes_;
+  const std::function<void(uint64_t, uint64_t)> on_progress_;
   Sha256 sha256_;
   uint64_t bytes_ = 0;
   std::optional<uint64_t> total_;  // as announced
@@ -206,27 +207,18 @@ Downloader::Answer Downloader::FetchOnce(HttpRequest request, Partial& partial) 
   return answer;
 }
 
-absl::Status Downloader::Fetch(HttpRequest request, Partial& partial,
+absl::Status Downloader::Fetch(const std::string& what, HttpRequest request, Partial& partial,
                                const std::function<bool()>& is_cancelled) {
-  RetrySchedule schedule(options_.retry_limit);
+  Retries retries(what, options_.retry_limit, clock_, options_.on_retry);
   uint64_t most_bytes = 0;
-  absl::Duration last_progress = clock_.Monotonic();
   while (true) {
     const Answer answer = FetchOnce(request, partial);
-    if (answer.status.ok()) return answer.status;
+    if (answer.status.ok() || !answer.retryable) return answer.status;
     if (partial.bytes() > most_bytes) {
       most_bytes = partial.bytes();
-      last_progress = clock_.Monotonic();
-      schedule.Reset();
+      retries.Progressed();
     }
-    std::optional<absl::Duration> pause;
-    if (answer.retryable) {
-      pause = schedule.Next(clock_.Monotonic() - last_progress, answer.retry_after);
-    }
-    if (!pause) return answer.status;
-    LogWarning("GET {}: {}; again in {}", ShownUrl(request.url), Message(answer.status),
-               absl::FormatDuration(*pause));
-    RETURN_IF_ERROR(WaitUntil(clock_, clock_.Monotonic() + *pause, is_cancelled));
+    RETURN_IF_ERROR(retries.WaitAfter(answer.status, answer.retry_after, is_cancelled));
   }
 }
 
@@ -235,9 +227,9 @@ absl::StatusOr<DownloadedFile> Downloader::Download(const DownloadRequest& reque
   const std::string what = absl::StrCat("GET ", ShownUrl(request.url));
   RemoveDotNames(request.to);
   ASSIGN_OR_RETURN(DotFile dot_file, DotFile::Create(request.to));
-  Partial partial(std::move(dot_file), request.max_bytes);
+  Partial partial(std::move(dot_file), request);
   const HttpRequest http = RequestFor(request, is_cancelled);
-  RETURN_IF_ERROR(Annotate(Fetch(http, partial, is_cancelled), what));
+  RETURN_IF_ERROR(Annotate(Fetch(what, http, partial, is_cancelled), what));
   absl::StatusOr<DownloadedFile> file = partial.Commit(request.sha256);
   return file.ok() ? file : absl::StatusOr<DownloadedFile>(Annotate(file.status(), what));
 }

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "common/clock.h"
 #include "common/http.h"
+#include "common/retry.h"
 #include "common/status.h"
 
 namespace flowmesh {
@@ -25,6 +26,7 @@ struct DownloaderOptions {
   bool token_without_origin = false;
   // How long tries go on that bring nothing new.
   absl::Duration retry_limit = absl::Seconds(300);
+  Retries::OnRetry on_retry;  // null: the log
 };
 
 struct DownloadRequest {
@@ -36,6 +38,8 @@ struct DownloadRequest {
   uint64_t max_bytes = uint64_t{1} << 40;
   // Whether IsLinkLocal addresses are refused, also behind a redirect: of URLs that a task names.
   bool no_link_local = false;
+  // Called from the downloading thread as bytes come; `total` 0: unknown. May be null.
+  std::function<void(uint64_t done, uint64_t total)> on_progress;
 };
 
 struct DownloadedFile {
@@ -70,7 +74,7 @@ class Downloader {
 
   HttpRequest RequestFor(const DownloadRequest& request,
                          const std::function<bool()>& is_cancelled) const;
-  absl::Status Fetch(HttpRequest request, Partial& partial,
+  absl::Status Fetch(const std::string& what, HttpRequest request, Partial& partial,
                      const std::function<bool()>& is_cancelled);
   Answer FetchOnce(HttpRequest request, Partial& partial);
 

@@ -11,6 +11,7 @@
 #include "common/files.h"
 #include "common/strings.h"
 #include "common/test_http_server.h"
+#include "common/test_jumping_clock.h"
 
 namespace flowmesh {
 namespace {
@@ -22,16 +23,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::StartsWith;
-
-// A fake clock on which every wait is over at once, and took its time.
-class JumpingClock : public FakeClock {
- public:
-  bool Await(absl::Mutex&, const absl::Condition& condition,
-             absl::Duration timeout) const override ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    const_cast<JumpingClock*>(this)->Advance(timeout);
-    return condition.Eval();
-  }
-};
 
 std::string Content(size_t size) {
   std::string content;
@@ -291,6 +282,54 @@ TEST_F(DownloaderTest, StatusesThatMayPassAreTriedAgain) {
   });
   ExpectWhole(Get({.url = server.url()}), "content");
   EXPECT_GE(clock_.Monotonic(), absl::Seconds(77));
+}
+
+TEST_F(DownloaderTest, EachTryIsSaidWithItsReasonAndPause) {
+  std::vector<std::string> said;
+  options_.on_retry = [&](const std::string& text) { said.push_back(text); };
+  std::atomic<int> requests = 0;
+  TestHttpServer server([&](const httplib::Request&, httplib::Response& reply) {
+    reply.status = requests++ < 2 ? 503 : 200;
+    if (requests == 2) reply.set_header("Retry-After", "77");
+    reply.set_content(reply.status == 200 ? "content" : "busy", "text/plain");
+  });
+  ExpectWhole(Get({.url = server.url("/f?key=hidden")}), "content");
+  ASSERT_EQ(said.size(), 2u);
+  EXPECT_THAT(
+      said[0],
+      AllOf(StartsWith(absl::StrCat("GET ", server.url("/f"), ": status 503: busy; try 2 in 0.")),
+            Not(HasSubstr("hidden"))));
+  EXPECT_EQ(said[1], absl::StrCat("GET ", server.url("/f"), ": status 503: busy; try 3 in 77.0 s"));
+}
+
+TEST_F(DownloaderTest, AHostThatNobodyKnowsIsGivenUpSoonerThanOneThatIsAway) {
+  int tries = 1;
+  options_.on_retry = [&](const std::string&) { ++tries; };
+  // A name with a part that is too long for one: no server is asked for it.
+  const std::string unknown = absl::StrCat("http://", std::string(64, 'x'), ".invalid/f");
+  const absl::Duration begin = clock_.Monotonic();
+  EXPECT_THAT(Message(Error({.url = unknown})), HasSubstr("Could not resolve host"));
+  EXPECT_LE(clock_.Monotonic() - begin, absl::Seconds(20));
+  EXPECT_GE(tries, 3);
+  const absl::Duration then = clock_.Monotonic();
+  EXPECT_THAT(Message(Error({.url = "http://127.0.0.1:1/f"})), HasSubstr("connect"));
+  EXPECT_GE(clock_.Monotonic() - then, options_.retry_limit - absl::Seconds(30));
+}
+
+TEST_F(DownloaderTest, SaysHowMuchHasCome) {
+  const std::string content = Content(300'000);
+  CuttingServer answers(content);
+  answers.cuts = 1;
+  answers.cut = 100'000;
+  RawServer server(std::ref(answers));
+  uint64_t last = 0;
+  const auto on_progress = [&](uint64_t done, uint64_t total) {
+    EXPECT_GT(done, last);
+    EXPECT_EQ(total, content.size());
+    last = done;
+  };
+  ExpectWhole(Get({.url = server.url(), .on_progress = on_progress}), content);
+  EXPECT_EQ(last, content.size());
 }
 
 TEST_F(DownloaderTest, OtherStatusesFailAtOnce) {

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
+#include "common/redact.h"
 #include "common/strings.h"
 #include "executors/hub/hub.h"
 
@@ -39,8 +40,10 @@ class HubRepository : public DataRepository {
   HubRepository(hub::Repository repository, const DataContext& context)
       : repository_(std::move(repository)),
         context_(context),
-        hub_(hub::Settings::FromEnv(context.env),
-             {.is_cancelled = context.is_cancelled, .retry_limit = context.retry_limit}) {}
+        hub_(hub::Settings::FromEnv(context.env), {.is_cancelled = context.is_cancelled,
+                                                   .on_progress = context.on_download,
+                                                   .on_retry = context.warn,
+                                                   .retry_limit = context.retry_limit}) {}
 
   absl::StatusOr<std::vector<Configuration>> Configurations() override {
     RETURN_IF_ERROR(ListFiles());
@@ -90,7 +93,7 @@ class HubRepository : public DataRepository {
         absl::StrCat("data set \"", repository_.id, "\" (revision ", repository_.revision,
                      ") was not found: ", hub_.CacheFolder(repository_).string(), ": ",
                      snapshot.ok() ? "not asked" : Message(snapshot.status()), "; ",
-                     hub_.settings().endpoint, ": ", why.message()));
+                     ShownUrl(hub_.settings().endpoint), ": ", why.message()));
   }
 
   // The configurations of the converted branch, on which the files are from then on; none when

@@ -200,13 +200,19 @@ absl::StatusOr<fs::path> DownloadInput(const std::string& url, const Headers& he
   Downloader downloader({.token = context.orchestrator_token,
                          .token_urls = {context.orchestrator_base_url, context.destination_url},
                          .token_without_origin = token_without_origin,
-                         .retry_limit = context.retry_limit},
+                         .retry_limit = context.retry_limit,
+                         .on_retry = context.warn},
                         Clock::Real());
   DownloadRequest request{.url = url,
                           .headers = headers,
                           .to = folder / FileNameOf(url, fallback_name),
                           .timeout = timeout,
                           .no_link_local = true};
+  if (context.on_download) {
+    request.on_progress = [&](uint64_t done, uint64_t total) {
+      context.on_download(request.to.filename().string(), done, total);
+    };
+  }
   std::error_code ignored;
   if (context.may_reuse && fs::is_regular_file(request.to, ignored)) return request.to;
   RETURN_IF_ERROR(downloader.Download(request, context.is_cancelled).status());

@@ -1,6 +1,7 @@
 // Data sets by name: a file, a folder, a URL or a repository of the hub (TASKS.md 2.6, 2.7).
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -25,6 +26,8 @@ struct DataContext {
   std::string destination_url;        // of the task's output
   EnvLookup env = SystemEnv();        // HF_*
   std::function<void(const std::string&)> warn;
+  // How much of a file has come; `total` 0: unknown.
+  std::function<void(const std::string& file, uint64_t done, uint64_t total)> on_download;
   std::function<bool()> is_cancelled;
   absl::Duration retry_limit = absl::Seconds(300);  // of a download that brings nothing new
   // A file that is in inputs/ already was downloaded for this run, by the job's first rank: it is

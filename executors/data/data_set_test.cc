@@ -197,6 +197,14 @@ class HubDataSetTest : public DataSetTest {
   std::vector<std::string> warnings_;
 };
 
+TEST_F(HubDataSetTest, TriesAreWarnedOf) {
+  fake_.failures = 1;
+  context_.retry_limit = absl::Seconds(30);
+  EXPECT_EQ(Rows({{"url", "org/set"}, {"revision", "v2"}}), "v2");
+  ASSERT_EQ(warnings_.size(), 1u);
+  EXPECT_THAT(warnings_[0], HasSubstr("status 503; try 2 in 0."));
+}
+
 TEST_F(HubDataSetTest, TheFilesOfASplitAreFetched) {
   EXPECT_EQ(Rows({{"url", "org/set"}}), "ab");
   const fs::path snapshots = folder_ / "cache/datasets--org--set/snapshots";

@@ -10,14 +10,13 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "common/clock.h"
-#include "common/fetch/downloader.h"
 #include "common/fetch/file_lock.h"
 #include "common/fetch/inner_path.h"
 #include "common/field.h"
 #include "common/files.h"
 #include "common/http.h"
 #include "common/json.h"
-#include "common/retry.h"
+#include "common/redact.h"
 #include "common/strings.h"
 
 namespace flowmesh::hub {
@@ -154,6 +153,14 @@ absl::Status Hub::WithHint(const absl::Status& status) const {
       settings_.token.empty() ? "HF_TOKEN is not set" : "HF_TOKEN is set but not accepted"));
 }
 
+Downloader Hub::MakeDownloader() const {
+  return Downloader({.token = settings_.token,
+                     .token_urls = {settings_.endpoint},
+                     .retry_limit = callbacks_.retry_limit,
+                     .on_retry = callbacks_.on_retry},
+                    Clock::Real());
+}
+
 absl::StatusOr<Listing> Hub::List(const Repository& repository) {
   if (settings_.offline) {
     return absl::FailedPreconditionError("the hub is not asked: HF_HUB_OFFLINE is set");
@@ -162,10 +169,7 @@ absl::StatusOr<Listing> Hub::List(const Repository& repository) {
       settings_.endpoint, repository.kind == Kind::kModel ? "/api/models/" : "/api/datasets/",
       EscapePath(repository.id), "/revision/", PercentEncoded(repository.revision));
   const TempDir folder;
-  Downloader downloader({.token = settings_.token,
-                         .token_urls = {settings_.endpoint},
-                         .retry_limit = callbacks_.retry_limit},
-                        Clock::Real());
+  Downloader downloader = MakeDownloader();
   const DownloadRequest request{.url = url, .to = folder / "listing.json", .timeout = kTimeout};
   RETURN_IF_ERROR(WithHint(downloader.Download(request, callbacks_.is_cancelled).status()));
   ASSIGN_OR_RETURN(const std::string text, ReadFile(request.to));
@@ -185,15 +189,16 @@ absl::StatusOr<std::string> Hub::BlobName(const std::string& url) {
       request.headers.emplace_back("Authorization", "Bearer " + settings_.token);
     }
     const absl::StatusOr<HttpResponse> head =
-        SendWithRetries(client, request, callbacks_.retry_limit, Clock::Real());
-    if (!head.ok()) return head.status();
+        SendWithRetries(client, request, callbacks_.retry_limit, Clock::Real(),
+                        absl::InfiniteDuration(), callbacks_.on_retry);
+    if (!head.ok()) return Annotate(head.status(), absl::StrCat("HEAD ", ShownUrl(url)));
     const bool is_redirect = head->status >= 300 && head->status < 400;
     if (is_redirect && head->Header("x-linked-etag").empty()) {
       request.url = ResolveUrl(request.url, head->Header("location"));
       ++redirects;
       continue;
     }
-    const std::string text = absl::StrCat("HEAD ", url, ": status ", head->status);
+    const std::string text = absl::StrCat(what, ": status ", head->status);
     if (head->status == 401 || head->status == 403) {
       return WithHint(absl::PermissionDeniedError(text));
     }
@@ -201,9 +206,9 @@ absl::StatusOr<std::string> Hub::BlobName(const std::string& url) {
     if (head->status >= 400) return absl::UnknownError(text);
     std::string name = BlobNameOf(*head);
     if (IsPlainFileName(name)) return name;
-    return absl::UnknownError(absl::StrCat("HEAD ", url, ": the answer has no usable ETag"));
+    return absl::UnknownError(absl::StrCat(what, ": the answer has no usable ETag"));
   }
-  return absl::UnavailableError(absl::StrCat("HEAD ", url, ": more than 5 redirects"));
+  return absl::UnavailableError(absl::StrCat(what, ": more than 5 redirects"));
 }
 
 absl::StatusOr<std::string> Hub::FetchBlob(const Repository& repository, const std::string& commit,
@@ -217,11 +222,13 @@ absl::StatusOr<std::string> Hub::FetchBlob(const Repository& repository, const s
   if (fs::exists(blob, ignored)) return name;
   if (callbacks_.on_file) callbacks_.on_file(file);
   RETURN_IF_ERROR(MakeDirectories(blob.parent_path()));
-  Downloader downloader({.token = settings_.token,
-                         .token_urls = {settings_.endpoint},
-                         .retry_limit = callbacks_.retry_limit},
-                        Clock::Real());
+  Downloader downloader = MakeDownloader();
   DownloadRequest request{.url = url, .to = blob, .timeout = kTimeout};
+  if (callbacks_.on_progress) {
+    request.on_progress = [&](uint64_t done, uint64_t total) {
+      callbacks_.on_progress(file, done, total);
+    };
+  }
   if (IsSha256(name)) request.sha256 = name;  // what the hub names large files by
   RETURN_IF_ERROR(WithHint(downloader.Download(request, callbacks_.is_cancelled).status()));
   return name;

@@ -9,6 +9,8 @@
 
 #include "absl/time/time.h"
 #include "common/env.h"
+#include "common/fetch/downloader.h"
+#include "common/retry.h"
 #include "common/status.h"
 
 namespace flowmesh::hub {
@@ -45,7 +47,10 @@ struct Settings {
 struct Callbacks {
   std::function<bool()> is_cancelled;
   std::function<void(const std::string& file)> on_file;  // before its download begins
-  absl::Duration retry_limit = absl::Seconds(300);       // of tries that bring nothing new
+  // As its bytes come; `total` 0: unknown.
+  std::function<void(const std::string& file, uint64_t done, uint64_t total)> on_progress;
+  Retries::OnRetry on_retry;                        // null: the log
+  absl::Duration retry_limit = absl::Seconds(300);  // of tries that bring nothing new
 };
 
 // The files of a repository at one commit.
@@ -78,6 +83,7 @@ class Hub {
                                               const std::vector<std::string>& files);
 
  private:
+  Downloader MakeDownloader() const;
   absl::StatusOr<std::string> BlobName(const std::string& url);
   absl::StatusOr<std::string> FetchBlob(const Repository& repository, const std::string& commit,
                                         const std::string& file);

@@ -19,6 +19,8 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::Pair;
+using ::testing::StartsWith;
 
 class HubTest : public testing::Test {
  protected:
@@ -121,6 +123,35 @@ TEST_F(HubTest, AFailedFetchLeavesNoReferenceAndGoesOnLater) {
 TEST_F(HubTest, ABusyHubIsAskedAgain) {
   fake_.failures = 1;
   EXPECT_TRUE(FetchAll(MakeHub("", absl::Seconds(30))).ok());
+}
+
+TEST_F(HubTest, TriesAreSaidAndWhatHasCome) {
+  std::atomic<int> asked = 0;
+  TestHttpServer busy([&](const httplib::Request&, httplib::Response& reply) {
+    reply.status = asked++ == 0 ? 503 : 404;
+  });
+  std::vector<std::string> said;
+  const Callbacks callbacks = {.on_retry = [&](const std::string& text) { said.push_back(text); }};
+  Hub hub({.cache = folder_.path(), .endpoint = busy.url()}, callbacks);
+  EXPECT_FALSE(hub.Fetch(repository_, {.commit = commit_}, {"f"}).ok());
+  ASSERT_EQ(said.size(), 1u);
+  const std::string file = absl::StrCat("/org/name/resolve/", commit_, "/f");
+  EXPECT_THAT(said[0], StartsWith(absl::StrCat("HEAD ", busy.url(file), ": status 503; try 2 in")));
+  asked = 0;
+  EXPECT_FALSE(hub.List(repository_).ok());
+  ASSERT_EQ(said.size(), 2u);
+  EXPECT_THAT(said[1], StartsWith(absl::StrCat("GET ", busy.url("/api/models/org/name"))));
+
+  std::map<std::string, uint64_t> come;
+  const auto on_progress = [&](const std::string& name, uint64_t done, uint64_t total) {
+    EXPECT_EQ(total, done);  // each comes in one piece
+    come[name] = done;
+  };
+  ASSERT_TRUE(FetchAll(Hub({.cache = folder_.path(), .endpoint = fake_.url()},
+                           {.on_progress = on_progress}))
+                  .ok());
+  EXPECT_THAT(
+      come, ElementsAre(Pair("a b/deep.json", 3), Pair("config.json", 2), Pair("weights.bin", 10)));
 }
 
 // A server that cuts its first answer after half of the file.

@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "common/field.h"
 #include "common/json.h"
+#include "common/redact.h"
 #include "common/strings.h"
 #include "executors/model/checkpoint.h"
 
@@ -144,7 +145,7 @@ absl::StatusOr<fs::path> ResolveModel(const std::string& identifier, const std::
                    ") was not found: no folder or file ", fs::absolute(local, ignored).string(),
                    "; ", hub.CacheFolder(repository).string(), ": ",
                    cached.ok() ? "no weights, or not all" : Message(cached.status()), "; ",
-                   hub.settings().endpoint, ": ", downloaded.status().message()));
+                   ShownUrl(hub.settings().endpoint), ": ", downloaded.status().message()));
 }
 
 }  // namespace flowmesh::model

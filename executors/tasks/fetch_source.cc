@@ -99,19 +99,23 @@ std::string UrlOf(const LoadSource& source, const TaskContext& context) {
 absl::StatusOr<DownloadedFile> Download(const std::string& url, const fs::path& to,
                                         const LoadSource& source, const TaskContext& context,
                                         const EnvLookup& env) {
-  context.on_progress({.stage = "downloading"});
   context.on_log(LogLevel::kInfo, absl::StrCat("downloading ", ShownUrl(url)));
   const data::DataContext data = DataContextOf(context, env);
   Downloader downloader({.token = data.orchestrator_token,
                          .token_urls = {data.orchestrator_base_url, data.destination_url},
-                         .retry_limit = data.retry_limit},
+                         .retry_limit = data.retry_limit,
+                         .on_retry = data.warn},
                         Clock::Real());
-  return downloader.Download({.url = url,
-                              .headers = source.headers,
-                              .to = to,
-                              .timeout = source.timeout,
-                              .no_link_local = true},
-                             context.is_stopped);
+  const std::string name = to.filename();
+  data.on_download(name, 0, 0);
+  return downloader.Download(
+      {.url = url,
+       .headers = source.headers,
+       .to = to,
+       .timeout = source.timeout,
+       .no_link_local = true,
+       .on_progress = [&](uint64_t done, uint64_t total) { data.on_download(name, done, total); }},
+      context.is_stopped);
 }
 
 absl::StatusOr<Fetched> FetchUrl(const std::string& url, const std::string& field,

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
@@ -225,6 +226,26 @@ TEST_F(FetchSourceTest, FailuresNameEachPlaceThatWasTried) {
   stopped_ = true;
   served_["/x"] = "w";
   EXPECT_TRUE(absl::IsCancelled(Get("{url: '" + server_.url("/x") + "'}").status()));
+}
+
+TEST_F(FetchSourceTest, WhoWatchesSeesTriesAndWhatHasCome) {
+  std::atomic<int> asked = 0;
+  TestHttpServer busy([&](const httplib::Request&, httplib::Response& reply) {
+    reply.status = asked++ == 0 ? 503 : 200;
+    reply.set_content("weights", "application/octet-stream");
+  });
+  std::vector<std::string> warnings;
+  context_.on_log = [&](LogLevel level, const std::string& text) {
+    if (level == LogLevel::kWarning) warnings.push_back(text);
+  };
+  Progress last;
+  context_.on_progress = [&](const Progress& progress) { last = progress; };
+  ASSERT_TRUE(Get("{url: '" + busy.url("/w.safetensors") + "'}").ok());
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_THAT(warnings[0], HasSubstr("/w.safetensors: status 503: weights; try 2 in 0."));
+  EXPECT_EQ(last.stage, "downloading w.safetensors");
+  EXPECT_EQ(last.done, 7u);
+  EXPECT_EQ(last.unit, "bytes");
 }
 
 TEST_F(FetchSourceTest, ASecondRankDownloadsNothing) {
