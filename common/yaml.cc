@@ -5,6 +5,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <map>
 #include <regex>
 #include <sstream>
 
@@ -135,6 +136,8 @@ Json PlainScalar(const std::string& text) {
 
 class Converter {
  public:
+  explicit Converter(DoubledKeys doubled) : doubled_(doubled) {}
+
   absl::StatusOr<Json> Convert(const YAML::Node& node, int depth) {
     if (depth > kMaxJsonDepth) {
       return absl::InvalidArgumentError(
@@ -169,6 +172,7 @@ class Converter {
   absl::StatusOr<Json> ConvertMap(const YAML::Node& node, int depth) {
     Json map = Json::object();
     Json merged = Json::object();
+    std::map<std::string, YAML::Mark> places;
     for (const auto& entry : node) {
       if (!entry.first.IsScalar() && !entry.first.IsNull()) {
         return absl::InvalidArgumentError(
@@ -180,7 +184,15 @@ class Converter {
         continue;
       }
       ASSIGN_OR_RETURN(const Json key, Convert(entry.first, depth + 1));
-      map[KeyText(key)] = std::move(value);  // of doubled keys the last wins
+      const std::string name = KeyText(key);
+      const YAML::Mark mark = entry.first.Mark();
+      const auto [first, is_new] = places.emplace(name, mark);
+      if (!is_new && doubled_ == DoubledKeys::kMistake) {
+        return absl::InvalidArgumentError(
+            ErrorAt(mark, absl::StrCat("the key \"", name, "\" stands on line ",
+                                       first->second.line + 1, " already")));
+      }
+      map[name] = std::move(value);
     }
     for (auto& [key, value] : merged.items()) {
       if (!map.contains(key)) map[key] = std::move(value);
@@ -214,6 +226,7 @@ class Converter {
     return DumpJson(key);
   }
 
+  const DoubledKeys doubled_;
   int values_ = 0;
 };
 
@@ -247,14 +260,14 @@ int CountDocuments(const std::string& text) {
 
 }  // namespace
 
-absl::StatusOr<Json> ParseYaml(std::string_view text) {
+absl::StatusOr<Json> ParseYaml(std::string_view text, DoubledKeys doubled) {
   if (!IsValidUtf8(text)) return absl::InvalidArgumentError("YAML is not valid UTF-8");
   try {
     const std::string document(text);
     const int count = CountDocuments(document);
     if (count == 0) return Json(nullptr);
     if (count > 1) return absl::InvalidArgumentError("expected one YAML document, got several");
-    return Converter().Convert(YAML::Load(document), 1);
+    return Converter(doubled).Convert(YAML::Load(document), 1);
   } catch (const YAML::Exception& e) {
     return absl::InvalidArgumentError(ErrorAt(e.mark, e.msg));
   }

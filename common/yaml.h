@@ -9,8 +9,14 @@
 
 namespace flowmesh {
 
+// What becomes of a key that a map has twice.
+enum class DoubledKeys {
+  kMistake,
+  kLastWins,  // as in PyYAML: for the files of strangers
+};
+
 // One document. InvalidArgument with line and column for bad YAML, for an alias bomb or nesting
-// deeper than kMaxJsonDepth, and for a key that is no scalar.
-absl::StatusOr<Json> ParseYaml(std::string_view text);
+// deeper than kMaxJsonDepth, for a key that is no scalar, and for one that is doubled.
+absl::StatusOr<Json> ParseYaml(std::string_view text, DoubledKeys doubled = DoubledKeys::kMistake);
 
 }  // namespace flowmesh

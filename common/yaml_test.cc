@@ -110,7 +110,10 @@ TEST(YamlTest, AnchorsAndMergeKeys) {
 TEST(YamlTest, KeysBecomeText) {
   EXPECT_EQ(Read("{1: a, 2.50: b, yes: c, ~: d, 'x': e}"),
             R"({"1":"a","2.5":"b","true":"c","null":"d","x":"e"})");
-  EXPECT_EQ(Read("{a: 1, a: 2}"), R"({"a":2})");
+  EXPECT_EQ(Error("a:\n  x: 1\n  y: 2\n  x: 3\n"),
+            "line 4, column 3: the key \"x\" stands on line 2 already");
+  EXPECT_EQ(Error("{1: a, '1': b}"), "line 1, column 8: the key \"1\" stands on line 1 already");
+  EXPECT_EQ(DumpJson(ParseYaml("{a: 1, a: 2}", DoubledKeys::kLastWins).value()), R"({"a":2})");
   EXPECT_THAT(Error("v:\n  ? [a, b]\n  : c\n"),
               AllOf(StartsWith("line 2, column"), HasSubstr("a key must be a single value")));
 }

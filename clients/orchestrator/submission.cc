@@ -156,7 +156,27 @@ absl::StatusOr<std::vector<PlannedTask>> PlanGraph(std::vector<Part> parts) {
   return plan;
 }
 
+void AddUnread(const Field& map, const std::set<std::string>& read,
+               std::vector<std::string>& unread) {
+  if (!map.json().is_object()) return;
+  for (const auto& [key, value] : map.json().items()) {
+    if (!read.contains(key)) unread.push_back(map[key].path());
+  }
+}
+
 }  // namespace
+
+std::vector<std::string> UnreadKeys(const Json& document) {
+  std::vector<std::string> unread;
+  const Field root(&document, "");
+  AddUnread(root, {"apiVersion", "kind", "metadata", "spec", "task_id", "merge_children"}, unread);
+  for (const Field& parts : {root["spec"]["stages"], root["spec"]["graph"]["nodes"]}) {
+    for (size_t i = 0; i < parts.size(); ++i) {
+      AddUnread(parts[i], {"name", "id", "dependsOn", "spec"}, unread);
+    }
+  }
+  return unread;
+}
 
 void DeepMerge(Json& base, const Json& over) {
   if (!base.is_object() || !over.is_object()) {

@@ -23,6 +23,10 @@ struct PlannedTask {
 // a dependency on a later stage or on itself, a cycle.
 absl::StatusOr<std::vector<PlannedTask>> PlanSubmission(const Json& document);
 
+// The paths of keys beside `spec`, of a document and of its stages and nodes, that nobody reads:
+// `taskType`, `spec.stages[1].depends_on`.
+std::vector<std::string> UnreadKeys(const Json& document);
+
 // `over` laid on `base`: maps merge, all else replaces.
 void DeepMerge(Json& base, const Json& over);
 

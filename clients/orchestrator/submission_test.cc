@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "common/yaml.h"
+
 namespace flowmesh::orchestrator {
 namespace {
 
@@ -98,6 +100,18 @@ TEST(SubmissionTest, MistakesNameTheirField) {
   EXPECT_THAT(PlanError(R"({"spec":{"graph":{"nodes":[{"name":"a","dependsOn":["b"]},
                            {"name":"b","dependsOn":["a"]},{"name":"c"}]}}})"),
               HasSubstr("expected no cycle, got one among: a, b"));
+}
+
+TEST(SubmissionTest, KeysThatNobodyReadAreNamed) {
+  const auto unread = [](const char* yaml) { return UnreadKeys(ParseYaml(yaml).value()); };
+  EXPECT_THAT(unread("{apiVersion: v1, kind: T, metadata: {a: 1}, spec: {any: 1}}"), IsEmpty());
+  EXPECT_THAT(unread("{spec: {}, taskType: echo, Spec: 1}"), ElementsAre("taskType", "Spec"));
+  EXPECT_THAT(
+      unread("spec: {stages: [{name: a, id: b, dependsOn: [], spec: {}}, {depends_on: x}]}"),
+      ElementsAre("spec.stages[1].depends_on"));
+  EXPECT_THAT(unread("spec: {graph: {nodes: [{taskType: echo}]}}"),
+              ElementsAre("spec.graph.nodes[0].taskType"));
+  EXPECT_THAT(unread("[1]"), IsEmpty());
 }
 
 }  // namespace

@@ -218,7 +218,7 @@ absl::StatusOr<Configuration> ReadConfiguration(const Field& block, const Names&
 // The configurations of a front matter, which may have none.
 absl::StatusOr<std::vector<Configuration>> ListedConfigurations(std::string_view front_matter,
                                                                 const Names& files) {
-  ASSIGN_OR_RETURN(const Json yaml, ParseYaml(front_matter));
+  ASSIGN_OR_RETURN(const Json yaml, ParseYaml(front_matter, DoubledKeys::kLastWins));
   const Field configs = Field(&yaml, "")["configs"];
   RETURN_IF_ERROR(configs.CheckList());
   std::vector<Configuration> result;

@@ -27,7 +27,7 @@ std::string TakeFrontMatter(std::string_view& markdown) {
            .empty()) {
     return "";
   }
-  const absl::StatusOr<Json> yaml = ParseYaml(markdown.substr(4, end - 4));
+  const absl::StatusOr<Json> yaml = ParseYaml(markdown.substr(4, end - 4), DoubledKeys::kLastWins);
   if (!yaml.ok() || !yaml->is_object()) return "";
   markdown.remove_prefix(rest == std::string_view::npos ? markdown.size() : rest + 1);
   return yaml->contains("title") ? JsonToText((*yaml)["title"]) : "";
