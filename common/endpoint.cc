@@ -11,6 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/strings.h"
+#include "common/url.h"
 
 namespace flowmesh {
 
@@ -24,6 +25,7 @@ absl::StatusOr<Endpoint> ParseEndpoint(std::string_view text) {
   const absl::Status bad = absl::InvalidArgumentError(
       absl::StrCat("expected host:port or unix:/path, got \"", ToAbsl(text), "\""));
   text = Trim(text);
+  if (HasBlank(text)) return bad;
   Endpoint endpoint;
   if (text.substr(0, 5) == "unix:") {
     text.remove_prefix(5);
@@ -51,6 +53,18 @@ absl::StatusOr<Endpoint> ParseEndpoint(std::string_view text) {
   }
   endpoint.host = std::string(host);
   return endpoint;
+}
+
+Endpoint ReadEndpoint(EnvReader& env, std::string_view name, const std::string& text, bool or_off) {
+  absl::StatusOr<Endpoint> endpoint = ParseEndpoint(text);
+  if (or_off && (!endpoint.ok() || endpoint->is_unix())) {
+    env.Reject(name, "host:port or off", text);
+  } else if (!endpoint.ok()) {
+    env.RejectWith(name, Message(endpoint.status()));
+  } else {
+    return *std::move(endpoint);
+  }
+  return {};
 }
 
 absl::StatusOr<UniqueFd> LockEndpoint(const Endpoint& endpoint) {

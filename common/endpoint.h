@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "common/env.h"
 #include "common/files.h"
 #include "common/status.h"
 
@@ -21,6 +22,11 @@ struct Endpoint {
 
 // InvalidArgument: `expected host:port or unix:/path, got "..."`.
 absl::StatusOr<Endpoint> ParseEndpoint(std::string_view text);
+
+// The address that the variable `name` holds; the mistake is in env.status(). `or_off`: one of TCP,
+// where `off`, which the caller has looked for, would have been right too.
+Endpoint ReadEndpoint(EnvReader& env, std::string_view name, const std::string& text,
+                      bool or_off = false);
 
 // Guards a listening address against a second server: gRPC and unlink-then-bind would silently take
 // a live unix socket over. Holds a locked file `<path>.lock` beside the socket and removes a stale

@@ -39,8 +39,9 @@ TEST(EndpointTest, UnixPaths) {
 }
 
 TEST(EndpointTest, WhatIsNoAddressIsShown) {
-  for (const char* bad : {"", "host", ":5", "host:", "host:port", "host:-1", "host:65536", "::1:5",
-                          "[]:5", "[::1]", "unix:", "unix:relative", "http://host:5"}) {
+  for (const char* bad :
+       {"", "host", ":5", "host:", "host:port", "host:-1", "host:65536", "::1:5", "[]:5", "[::1]",
+        "unix:", "unix:relative", "http://host:5", "a host:5", "unix:/a\nb"}) {
     EXPECT_EQ(Target(bad), std::string("expected host:port or unix:/path, got \"") + bad + "\"");
   }
 }

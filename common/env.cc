@@ -7,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/strings.h"
+#include "common/url.h"
 
 namespace flowmesh {
 
@@ -47,7 +48,19 @@ std::string EnvReader::String(std::string_view name, std::string_view fallback,
 }
 
 std::string EnvReader::Secret(std::string_view name, std::string_view help) {
-  return Read(name, "", help).value_or("");
+  const std::string value(Trim(Read(name, "", help).value_or("")));
+  if (HasBlank(value))
+    RejectWith(name, "expected no white space or control characters inside, got some");
+  return value;
+}
+
+std::string EnvReader::HttpUrl(std::string_view name, std::string_view fallback,
+                               std::string_view help) {
+  std::string url(Trim(String(name, fallback, help)));
+  if (url.empty()) return url;
+  if (!IsHttpUrl(url)) Reject(name, "an http or https URL", WithoutUserInfo(url));
+  while (url.ends_with('/')) url.pop_back();
+  return url;
 }
 
 int64_t EnvReader::Int(std::string_view name, int64_t fallback, int64_t min, std::string_view help,
@@ -100,7 +113,12 @@ bool EnvReader::Switch(std::string_view name, bool fallback, std::string_view he
   const std::optional<std::string> value = Read(name, fallback ? "1" : "off", help);
   if (!value) return fallback;
   const std::string word = ToLower(Trim(*value));
-  return !(word == "0" || word == "false" || word == "no" || word == "off");
+  if (word == "0" || word == "false" || word == "no" || word == "off") return false;
+  if (word != "1" && word != "true" && word != "yes" && word != "on") {
+    Warn(absl::StrCat(ToAbsl(name), ": expected 1, true, yes or on, or 0, false, no or off, got \"",
+                      *value, "\"; taken for on"));
+  }
+  return true;
 }
 
 std::string EnvReader::Help() const {

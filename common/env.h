@@ -32,15 +32,19 @@ class EnvReader {
   explicit EnvReader(EnvLookup lookup) : lookup_(std::move(lookup)) {}
 
   std::string String(std::string_view name, std::string_view fallback, std::string_view help);
-  // As String, but its value never shows in an error text.
+  // Without white space around it, as a file's line end is; inside of it there may be none, and no
+  // control characters. Its value never shows in an error text.
   std::string Secret(std::string_view name, std::string_view help);
+  // An http or https URL without trailing slashes, or `fallback`. Errors show no password.
+  std::string HttpUrl(std::string_view name, std::string_view fallback, std::string_view help);
   int64_t Int(std::string_view name, int64_t fallback, int64_t min, std::string_view help,
               int64_t max = std::numeric_limits<int64_t>::max());
   // Anything but an integer of at least `min` is a warning, and the default is used.
   int64_t LenientInt(std::string_view name, int64_t fallback, int64_t min, std::string_view help);
   double Number(std::string_view name, double fallback, double min, std::string_view help);
   std::optional<double> PositiveNumber(std::string_view name, std::string_view help);
-  // On unless `0`, `false`, `no`, `off` in any case.
+  // On unless `0`, `false`, `no`, `off` in any case; of other words than their opposites a warning
+  // says so.
   bool Switch(std::string_view name, bool fallback, std::string_view help);
 
   // Whether the variable has a non-empty value.

@@ -47,7 +47,7 @@ TEST(EnvTest, WhatIsUnsetOrEmptyIsTheDefault) {
 TEST(EnvTest, ValuesAreRead) {
   EnvReader env = Reader({{"S", " x "}, {"I", "-3"}, {"N", "1e-3"}, {"P", "2.5"}, {"E", ""}});
   EXPECT_EQ(env.String("S", "", ""), " x ");
-  EXPECT_EQ(env.Secret("S", ""), " x ");
+  EXPECT_EQ(env.Secret("S", ""), "x");  // a token from a file has a line end
   EXPECT_EQ(env.Int("I", 0, -5, ""), -3);
   EXPECT_EQ(env.Number("N", 0, 0, ""), 1e-3);
   EXPECT_EQ(env.PositiveNumber("P", ""), 2.5);
@@ -61,9 +61,17 @@ TEST(EnvTest, ASwitchIsOnUnlessAWordSaysOff) {
   for (const char* off : {"0", "false", "NO", " Off "}) {
     EXPECT_FALSE(Reader({{"V", off}}).Switch("V", true, "")) << off;
   }
-  for (const char* on : {"1", "true", "yes", "on", "2", "other"}) {
-    EXPECT_TRUE(Reader({{"V", on}}).Switch("V", false, "")) << on;
+  for (const char* on : {"1", "true", "yes", "on"}) {
+    EnvReader env = Reader({{"V", on}});
+    EXPECT_TRUE(env.Switch("V", false, "")) << on;
+    EXPECT_THAT(env.warnings(), IsEmpty());
   }
+  EnvReader env = Reader({{"V", "nein"}});
+  EXPECT_TRUE(env.Switch("V", false, ""));
+  EXPECT_TRUE(env.status().ok());
+  EXPECT_THAT(env.warnings(),
+              ElementsAre("V: expected 1, true, yes or on, or 0, false, no or off, got \"nein\"; "
+                          "taken for on"));
 }
 
 TEST(EnvTest, MistakesNameTheVariableWhatWasExpectedAndFound) {
@@ -86,6 +94,23 @@ TEST(EnvTest, MistakesNameTheVariableWhatWasExpectedAndFound) {
     EXPECT_EQ(Error(bad, positive),
               std::string("V: expected a number greater than 0, got \"") + bad + "\"");
   }
+}
+
+TEST(EnvTest, SecretsThatNoHeaderCanHoldAreRefusedUnseen) {
+  for (const char* bad : {"can ary", "can\nary",
+                          "can\x01"
+                          "ary"}) {
+    EXPECT_EQ(Error(bad, [](EnvReader& env) { env.Secret("V", ""); }),
+              "V: expected no white space or control characters inside, got some");
+  }
+}
+
+TEST(EnvTest, UrlsAreChecked) {
+  EXPECT_EQ(Reader({{"V", " http://h:1// "}}).HttpUrl("V", "", ""), "http://h:1");
+  EXPECT_EQ(Reader({}).HttpUrl("V", "", ""), "");
+  EXPECT_EQ(Reader({}).HttpUrl("V", "https://h", ""), "https://h");
+  EXPECT_EQ(Error("ftp://u:canary@h", [](EnvReader& env) { env.HttpUrl("V", "", ""); }),
+            "V: expected an http or https URL, got \"ftp://h\"");
 }
 
 TEST(EnvTest, TheFirstMistakeIsKept) {

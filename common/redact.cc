@@ -21,16 +21,6 @@ constexpr size_t kShortestNumber = 8;  // that is a secret
 
 std::atomic<uint64_t> blanked{0};  // for TextsBlanked
 
-// Where `user:password` of a URL stands: the offset of its first byte, and its length without the
-// `@`; the length is npos when there is none.
-std::pair<size_t, size_t> UserInfo(const std::string& url) {
-  const size_t scheme = url.find("://");
-  const size_t begin = scheme == std::string::npos ? 0 : scheme + 3;
-  const size_t end = std::min(url.find_first_of("/?#", begin), url.size());
-  const size_t at = url.substr(0, end).rfind('@');
-  return {begin, at == std::string::npos || at < begin ? std::string::npos : at - begin};
-}
-
 // Whether what has that name is secret: `--api-key`, `PGPASSWORD`, `Authorization`.
 bool NamesSecret(std::string_view name) {
   const std::string lower = ToLower(name);
@@ -50,12 +40,6 @@ std::string_view LastName(std::string_view text) {
 }
 
 }  // namespace
-
-std::string WithoutUserInfo(std::string url) {
-  const auto [begin, length] = UserInfo(url);
-  if (length != std::string::npos) url.erase(begin, length + 1);
-  return url;
-}
 
 std::string ShownUrl(const std::string& url) {
   return WithoutUserInfo(url.substr(0, url.find_first_of("?#")));

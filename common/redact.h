@@ -7,13 +7,11 @@
 #include <vector>
 
 #include "common/http.h"
+#include "common/url.h"
 
 namespace flowmesh {
 
-// A URL without its user name and password.
-std::string WithoutUserInfo(std::string url);
-
-// Without a password and without a query, which may hold a token.
+// A URL without a password and without a query, which may hold a token.
 std::string ShownUrl(const std::string& url);
 
 // What of a URL's user information is secret; empty: it has none.

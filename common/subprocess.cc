@@ -17,6 +17,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
+#include "common/strings.h"
 
 extern char** environ;
 
@@ -57,7 +58,24 @@ ExitStatus Decode(int status) {
   return result;
 }
 
+bool CanBeRun(const std::filesystem::path& program) {
+  std::error_code ignored;
+  return std::filesystem::is_regular_file(program, ignored) && ::access(program.c_str(), X_OK) == 0;
+}
+
 }  // namespace
+
+std::optional<std::filesystem::path> FindExecutable(const std::string& name) {
+  if (name.find('/') != std::string::npos) {
+    return CanBeRun(name) ? std::optional<std::filesystem::path>(name) : std::nullopt;
+  }
+  const char* path = std::getenv("PATH");
+  for (const std::string& folder : SplitTrimmed(path == nullptr ? "" : path, ':')) {
+    const std::filesystem::path program = std::filesystem::path(folder) / name;
+    if (CanBeRun(program)) return program;
+  }
+  return std::nullopt;
+}
 
 std::string ExitStatus::ToString() const {
   if (signal != 0) return absl::StrCat("signal ", signal, " (", strsignal(signal), ")");

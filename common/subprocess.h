@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/types.h>
 
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
@@ -72,6 +73,10 @@ class Subprocess {
   pid_t pid_ = -1;
   std::optional<ExitStatus> status_;
 };
+
+// The program that `name` means as in a shell: a path, or a name that a folder of PATH holds.
+// Nothing when no such file can be run.
+std::optional<std::filesystem::path> FindExecutable(const std::string& name);
 
 // Asks the kernel to send this process `signal` when its parent dies. To be called at the start of
 // main() by programs that must not outlive whoever started them; exits at once when the parent is

@@ -6,22 +6,15 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "common/http.h"
-#include "common/redact.h"
 #include "common/strings.h"
+#include "common/subprocess.h"
+#include "common/url.h"
+#include "sidecar/worker/wire.h"
 
 namespace flowmesh::sidecar {
 namespace {
 
 constexpr size_t kMaxWorkerIdBytes = 128;
-
-Endpoint ReadEndpoint(EnvReader& env, std::string_view name, const std::string& text,
-                      bool allow_unix) {
-  absl::StatusOr<Endpoint> endpoint = ParseEndpoint(text);
-  if (endpoint.ok() && (allow_unix || !endpoint->is_unix())) return *std::move(endpoint);
-  env.Reject(name, allow_unix ? "host:port or unix:/path" : "host:port or off", text);
-  return {};
-}
 
 std::filesystem::path ReadFolder(EnvReader& env, std::string_view name, std::string_view fallback,
                                  std::string_view help) {
@@ -46,6 +39,9 @@ void ReadRedis(EnvReader& env, SidecarConfig& config) {
       "REDIS_HOST", "redis", "any of this, REDIS_PORT and REDIS_DB: used when REDIS_URL is unset");
   const int64_t port = env.Int("REDIS_PORT", 6379, 1, "see REDIS_HOST", 65535);
   const int64_t database = env.Int("REDIS_DB", 0, 0, "see REDIS_HOST");
+  if (HasBlank(host) || host.find_first_of("/?#@") != std::string::npos) {
+    env.Reject("REDIS_HOST", "a host's name or address", host);
+  }
   const bool is_ipv6 = host.find(':') != std::string::npos && host.front() != '[';
   if (is_ipv6) host = absl::StrCat("[", host, "]");
   const bool has_parts =
@@ -77,7 +73,7 @@ void ReadRedis(EnvReader& env, SidecarConfig& config) {
 }
 
 bool IsWorkerId(std::string_view id) {
-  return id != "." && id != ".." && id.size() <= kMaxWorkerIdBytes &&
+  return id != "." && id != ".." && id.size() <= kMaxWorkerIdBytes && IsValidUtf8(id) &&
          std::none_of(id.begin(), id.end(),
                       [](unsigned char c) { return c <= ' ' || c == 0x7f || c == '/'; });
 }
@@ -88,10 +84,13 @@ void ReadIdentity(EnvReader& env, SidecarConfig& config) {
   config.worker_id_was_set = !config.worker_id.empty();
   if (!config.worker_id_was_set) config.worker_id = RandomHex(8);
   if (!IsWorkerId(config.worker_id)) {
-    env.Reject("WORKER_ID", "at most 128 bytes without white space, control characters or '/'",
-               config.worker_id);
+    env.Reject("WORKER_ID",
+               "at most 128 bytes of UTF-8 without white space, control characters or '/'",
+               ToValidUtf8(config.worker_id));
   }
-  config.tags = SplitTrimmed(env.String("WORKER_TAGS", "", "tags, by comma"), ',');
+  const std::string tags = env.String("WORKER_TAGS", "", "tags, by comma");
+  if (!IsValidUtf8(tags)) env.Reject("WORKER_TAGS", "UTF-8", ToValidUtf8(tags));
+  config.tags = SplitTrimmed(tags, ',');
   config.cost_per_hour = env.Number("WORKER_COST_PER_HOUR", 1.0, 0, "USD");
 }
 
@@ -105,12 +104,13 @@ void ReadExecutors(EnvReader& env, SidecarConfig& config) {
     ExecutorEndpoint executor;
     executor.name = equals == std::string::npos ? absl::StrCat("e", config.executors.size())
                                                 : std::string(Trim(entry.substr(0, equals)));
-    executor.target =
-        ReadEndpoint(
-            env, kName,
-            std::string(Trim(equals == std::string::npos ? entry : entry.substr(equals + 1))),
-            /*allow_unix=*/true)
-            .Target();
+    const Endpoint endpoint = ReadEndpoint(
+        env, kName,
+        std::string(Trim(equals == std::string::npos ? entry : entry.substr(equals + 1))));
+    executor.target = endpoint.Target();
+    if (!endpoint.is_unix() && endpoint.port == 0) {
+      env.Reject(kName, "ports from 1 to 65535", entry);
+    }
     if (!IsPlainFileName(executor.name)) {
       env.Reject(kName, "names of letters, digits, '.', '_' and '-'", executor.name);
     }
@@ -132,12 +132,8 @@ void ReadExecutors(EnvReader& env, SidecarConfig& config) {
 }
 
 void ReadOrchestrator(EnvReader& env, SidecarConfig& config) {
-  std::string& url = config.orchestrator_base_url;
-  url = std::string(Trim(env.String("ORCHESTRATOR_BASE_URL", "", "origin of the orchestrator")));
-  if (!url.empty() && UrlOrigin(url).empty()) {
-    env.Reject("ORCHESTRATOR_BASE_URL", "an http or https URL", WithoutUserInfo(url));
-  }
-  while (!url.empty() && url.back() == '/') url.pop_back();
+  config.orchestrator_base_url =
+      env.HttpUrl("ORCHESTRATOR_BASE_URL", "", "origin of the orchestrator");
   config.orchestrator_token = env.Secret("ORCHESTRATOR_TOKEN", "bearer token for the orchestrator");
   config.bandwidth = env.PositiveNumber("WORKER_NETWORK_BANDWIDTH_BYTES_PER_SEC",
                                         "throttle of results and uploads");
@@ -149,23 +145,38 @@ void ReadOrchestrator(EnvReader& env, SidecarConfig& config) {
       "TERMINAL_EVENT_FLOOR_MS", 50, 0, "longest wait of a task's end for RUNNING; 0: none"));
 }
 
+// The name or path of a program, whose lack is no more than a warning: archives can do without.
+std::string ReadProgram(EnvReader& env, std::string_view name, std::string_view help) {
+  std::string program = env.String(name, "", help);
+  if (!program.empty() && !FindExecutable(program)) {
+    env.Warn(absl::StrCat(ToAbsl(name), ": expected a program that can be run, got \"", program,
+                          "\"; the built-in way is used"));
+  }
+  return program;
+}
+
 void ReadArchive(EnvReader& env, SidecarConfig& config) {
   ArchiveOptions& archive = config.archive;
   const bool parallel =
       env.Switch("MODEL_ARCHIVE_USE_PIGZ", true, "off: archives are compressed by one thread");
-  archive.level = static_cast<int>(std::clamp<int64_t>(
+  const int64_t level =
       env.LenientInt("MODEL_ARCHIVE_COMPRESSION_LEVEL", 6, std::numeric_limits<int64_t>::min(),
-                     "of archives: 0 (stored) to 9"),
-      0, 9));
+                     "of archives: 0 (stored) to 9");
+  archive.level = static_cast<int>(std::clamp<int64_t>(level, 0, 9));
+  if (archive.level != level) {
+    env.Warn(
+        absl::StrCat("MODEL_ARCHIVE_COMPRESSION_LEVEL: expected an integer from 0 to 9, got \"",
+                     level, "\"; ", archive.level, " is used"));
+  }
   const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
   const int64_t threads =
       env.LenientInt("MODEL_ARCHIVE_PIGZ_THREADS", processors, 1,
                      "that compress archives; default: all processors; 16 at most without pigz");
   archive.threads = parallel ? static_cast<int>(std::min<int64_t>(threads, 1 << 10)) : 1;
   archive.tar_program =
-      env.String("MODEL_ARCHIVE_TAR_BIN", "", "tar to use for archives; empty: none is needed");
+      ReadProgram(env, "MODEL_ARCHIVE_TAR_BIN", "tar to use for archives; empty: none is needed");
   const std::string gzip =
-      env.String("MODEL_ARCHIVE_PIGZ_BIN", "", "pigz to use for archives; empty: none is needed");
+      ReadProgram(env, "MODEL_ARCHIVE_PIGZ_BIN", "pigz to use for archives; empty: none is needed");
   if (parallel) archive.gzip_program = gzip;
   config.cleanup_after_upload =
       env.Switch("MODEL_CLEANUP_AFTER_UPLOAD", false,
@@ -173,14 +184,13 @@ void ReadArchive(EnvReader& env, SidecarConfig& config) {
 }
 
 void ReadListeners(EnvReader& env, SidecarConfig& config) {
-  config.listen =
-      ReadEndpoint(env, "SIDECAR_LISTEN",
-                   env.String("SIDECAR_LISTEN", "127.0.0.1:50061", "gRPC: host:port or unix:/path"),
-                   /*allow_unix=*/true);
+  config.listen = ReadEndpoint(
+      env, "SIDECAR_LISTEN",
+      env.String("SIDECAR_LISTEN", "127.0.0.1:50061", "gRPC: host:port or unix:/path"));
   const std::string metrics = env.String("METRICS_LISTEN", "127.0.0.1:9464",
                                          "/metrics, /healthz, /readyz: host:port or off");
   if (ToLower(metrics) != "off") {
-    config.metrics_listen = ReadEndpoint(env, "METRICS_LISTEN", metrics, /*allow_unix=*/false);
+    config.metrics_listen = ReadEndpoint(env, "METRICS_LISTEN", metrics, /*or_off=*/true);
   }
 }
 
@@ -197,6 +207,9 @@ SidecarConfig ReadSidecarConfig(EnvReader& env) {
       ReadFolder(env, "RESULTS_DIR", "./results_workers", "root of the tasks' folders");
   config.state_dir = ReadFolder(env, "STATE_DIR", "./flowmesh_state", "local disk, not shared");
   config.task_topic = env.String("TASK_TOPIC", "tasks", "channel of the tasks");
+  if (config.task_topic == kWorkerEvents || config.task_topic == kTaskEvents) {
+    env.Reject("TASK_TOPIC", "a channel that no events go to", config.task_topic);
+  }
   config.heartbeat_interval =
       absl::Seconds(env.Int("HEARTBEAT_INTERVAL_SEC", 30, 1, "seconds", 1 << 20));
   ReadIdentity(env, config);

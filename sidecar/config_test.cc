@@ -10,6 +10,7 @@
 namespace flowmesh::sidecar {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -166,12 +167,24 @@ TEST(ConfigTest, ArchivesKnobsKeepTheirMeaning) {
 
   EnvReader env = Reader({{"REDIS_URL", "none"},
                           {"MODEL_ARCHIVE_COMPRESSION_LEVEL", "best"},
-                          {"MODEL_ARCHIVE_PIGZ_THREADS", "0"}});
+                          {"MODEL_ARCHIVE_PIGZ_THREADS", "0"},
+                          {"MODEL_ARCHIVE_TAR_BIN", "/nonexistent/tar"},
+                          {"MODEL_ARCHIVE_PIGZ_BIN", "no-such-pigz"},
+                          {"MODEL_CLEANUP_AFTER_UPLOAD", "nein"}});
   EXPECT_EQ(ReadSidecarConfig(env).archive.level, 6);
   EXPECT_TRUE(env.status().ok());
-  ASSERT_EQ(env.warnings().size(), 2u);
-  EXPECT_THAT(env.warnings()[0], StartsWith("MODEL_ARCHIVE_COMPRESSION_LEVEL: "));
-  EXPECT_THAT(env.warnings()[1], StartsWith("MODEL_ARCHIVE_PIGZ_THREADS: "));
+  EXPECT_THAT(env.warnings(),
+              ElementsAre(StartsWith("MODEL_ARCHIVE_COMPRESSION_LEVEL: "),
+                          StartsWith("MODEL_ARCHIVE_PIGZ_THREADS: "),
+                          "MODEL_ARCHIVE_TAR_BIN: expected a program that can be run, got "
+                          "\"/nonexistent/tar\"; the built-in way is used",
+                          StartsWith("MODEL_ARCHIVE_PIGZ_BIN: "),
+                          StartsWith("MODEL_CLEANUP_AFTER_UPLOAD: ")));
+  EnvReader high = Reader({{"REDIS_URL", "none"}, {"MODEL_ARCHIVE_COMPRESSION_LEVEL", "11"}});
+  ReadSidecarConfig(high);
+  EXPECT_THAT(high.warnings(),
+              ElementsAre("MODEL_ARCHIVE_COMPRESSION_LEVEL: expected an integer from 0 to 9, got "
+                          "\"11\"; 9 is used"));
 }
 
 TEST(ConfigTest, ALenientVariableWarns) {

@@ -33,6 +33,7 @@ int Main(int argc, char** argv) {
   // Each thread of ours waits for a connection of its own; with epoll one gRPC thread would wait
   // for all of them and hand every event on.
   ::setenv("GRPC_POLL_STRATEGY", "poll", /*overwrite=*/0);
+  ::setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);  // our errors say what there is to say
   flowmesh::EnvReader env(flowmesh::SystemEnv());
   flowmesh::sidecar::SidecarConfig config = flowmesh::sidecar::ReadSidecarConfig(env);
 

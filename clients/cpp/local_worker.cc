@@ -3,11 +3,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <cstdlib>
-
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
-#include "common/strings.h"
 
 namespace flowmesh::client {
 namespace fs = std::filesystem;
@@ -27,30 +24,24 @@ absl::StatusOr<Subprocess> StartLogged(SubprocessOptions options, const fs::path
 }
 
 std::string LastLines(const std::string& text, size_t count) {
-  size_t from = text.find_last_not_of('\n');
+  const size_t last = text.find_last_not_of('\n');
+  size_t from = last;
   while (count > 0 && from != std::string::npos) {
     from = from == 0 ? std::string::npos : text.rfind('\n', from - 1);
     --count;
   }
-  return text.substr(from == std::string::npos ? 0 : from + 1);
+  const size_t begin = from == std::string::npos ? 0 : from + 1;
+  return last == std::string::npos ? "" : text.substr(begin, last + 1 - begin);
 }
 
 }  // namespace
 
 absl::StatusOr<fs::path> FindProgram(const std::string& name) {
-  std::vector<fs::path> folders;
   std::error_code error;
   if (const fs::path self = fs::read_symlink("/proc/self/exe", error); !error) {
-    folders.push_back(self.parent_path());
+    if (const auto beside = FindExecutable(self.parent_path() / name)) return *beside;
   }
-  const char* path = std::getenv("PATH");
-  for (const std::string& folder : SplitTrimmed(path == nullptr ? "" : path, ':')) {
-    folders.emplace_back(folder);
-  }
-  for (const fs::path& folder : folders) {
-    const fs::path program = folder / name;
-    if (fs::is_regular_file(program, error) && ::access(program.c_str(), X_OK) == 0) return program;
-  }
+  if (const auto in_path = FindExecutable(name)) return *in_path;
   return absl::NotFoundError(
       absl::StrCat(name, " stands neither beside this program nor in PATH; ./dev build makes it"));
 }
@@ -81,6 +72,9 @@ absl::Status LocalWorker::StartExecutor(const LocalWorkerOptions& options) {
                  {"EXECUTOR_NAME", "e0"},
                  {"EXECUTOR_DEVICES", options.devices},
                  {"EXECUTOR_METRICS_LISTEN", "off"}};
+  if (!options.agent_configurations.empty()) {
+    process.env["AGENT_CONFIG_DIR"] = options.agent_configurations;
+  }
   ASSIGN_OR_RETURN(executor_, StartLogged(std::move(process), dir_ / "flowmesh-executor.log"));
   return absl::OkStatus();
 }

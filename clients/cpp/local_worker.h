@@ -17,8 +17,9 @@
 namespace flowmesh::client {
 
 struct LocalWorkerOptions {
-  std::filesystem::path results_dir;  // where task folders stay; made when it is not there
-  std::string devices = "auto";       // EXECUTOR_DEVICES
+  std::filesystem::path results_dir;           // where task folders stay; made when it is not there
+  std::string devices = "auto";                // EXECUTOR_DEVICES
+  std::filesystem::path agent_configurations;  // AGENT_CONFIG_DIR; empty: the environment's
   absl::Duration start_limit = absl::Seconds(30);
 };
 

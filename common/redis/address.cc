@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "common/files.h"
 #include "common/strings.h"
+#include "common/url.h"
 
 namespace flowmesh::redis {
 namespace {
@@ -64,6 +65,7 @@ absl::Status ParseHostAndPort(std::string_view text, Address& address) {
     host = text.substr(0, colon);
     port = text.substr(colon);
   }
+  if (HasBlank(host)) return absl::InvalidArgumentError("a host with white space");
   address.host = host.empty() ? "localhost" : std::string(host);
   if (port.empty()) return absl::OkStatus();
   if (port.front() != ':' || !absl::SimpleAtoi(ToAbsl(port.substr(1)), &address.port) ||

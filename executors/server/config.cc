@@ -7,18 +7,12 @@
 #include <fstream>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_join.h"
 #include "common/strings.h"
+#include "common/subprocess.h"
 
 namespace flowmesh::executor {
 namespace {
-
-Endpoint ReadEndpoint(EnvReader& env, std::string_view name, const std::string& text,
-                      bool allow_unix) {
-  absl::StatusOr<Endpoint> endpoint = ParseEndpoint(text);
-  if (endpoint.ok() && (allow_unix || !endpoint->is_unix())) return *std::move(endpoint);
-  env.Reject(name, allow_unix ? "host:port or unix:/path" : "host:port or off", text);
-  return {};
-}
 
 // Several machines whose executors get the same training task form one group, as with torchrun.
 NodeOptions ReadNode(EnvReader& env) {
@@ -44,6 +38,43 @@ NodeOptions ReadNode(EnvReader& env) {
   return node;
 }
 
+// A variable whose value is one of `words`, in any case.
+void CheckWord(EnvReader& env, std::string_view name, std::string_view fallback,
+               std::string_view help, const std::vector<std::string>& words) {
+  const std::string value = env.String(name, fallback, help);
+  if (std::find(words.begin(), words.end(), ToLower(Trim(value))) == words.end()) {
+    env.Reject(name, absl::StrJoin(words, ", "), value);
+  }
+}
+
+// Ranks inherit the environment and read these themselves; here they join the help, and what cannot
+// be meant is seen at the start.
+void ReadForRanks(EnvReader& env) {
+  env.String("HF_HOME", "~/.cache/huggingface", "models and data sets of the hub, in its hub/");
+  env.String("HF_HUB_CACHE", "", "that hub/ folder itself, instead of HF_HOME's");
+  env.HttpUrl("HF_ENDPOINT", "https://huggingface.co", "the hub that is asked for what it lacks");
+  env.Secret("HF_TOKEN", "token for that hub, sent to its own host only");
+  CheckWord(env, "HF_HUB_OFFLINE", "0", "1: the hub is never asked",
+            {"0", "1", "false", "true", "no", "yes", "off", "on"});
+  env.String("VLLM_MODEL", "",
+             "model of an inference task on GPUs that names none, else HF_MODEL's");
+  env.String("HF_MODEL", "", "the same on the CPU, else VLLM_MODEL's");
+  CheckWord(env, "UTU_LLM_TYPE", "chat.completions",
+            "form of the agents' chat endpoint: chat.completions or responses",
+            {"chat.completions", "responses"});
+  env.String("UTU_LLM_MODEL", "", "the model that agents ask there");
+  env.HttpUrl("UTU_LLM_BASE_URL", "", "where it is, such as http://127.0.0.1:8000/v1");
+  env.Secret("UTU_LLM_API_KEY", "its key");
+  env.Secret("SERPER_API_KEY", "key of serper.dev, for agents that search the web");
+  env.Secret("JINA_API_KEY", "key of r.jina.ai, which then reads pages for agents");
+  const std::string configurations(Trim(env.String(
+      "AGENT_CONFIG_DIR", "", "folder with agent configurations of your own, NAME.yaml")));
+  std::error_code ignored;
+  if (!configurations.empty() && !std::filesystem::is_directory(configurations, ignored)) {
+    env.Reject("AGENT_CONFIG_DIR", "a folder", configurations);
+  }
+}
+
 }  // namespace
 
 int AvailableCpus() {
@@ -63,8 +94,7 @@ ExecutorConfig ReadExecutorConfig(EnvReader& env, const std::filesystem::path& p
   ExecutorConfig config;
   config.listen = ReadEndpoint(
       env, "EXECUTOR_LISTEN",
-      env.String("EXECUTOR_LISTEN", "127.0.0.1:50062", "gRPC address: host:port or unix:/path"),
-      /*allow_unix=*/true);
+      env.String("EXECUTOR_LISTEN", "127.0.0.1:50062", "gRPC address: host:port or unix:/path"));
   config.name = env.String("EXECUTOR_NAME", "e0", "this executor's name");
   if (!IsPlainFileName(config.name)) {
     env.Reject("EXECUTOR_NAME", "letters, digits, '.', '_' and '-'", config.name);
@@ -76,6 +106,10 @@ ExecutorConfig ReadExecutorConfig(EnvReader& env, const std::filesystem::path& p
       env.Int("EXECUTOR_THREADS", AvailableCpus(), 1, "CPU threads for its ranks", 4096));
   config.rank_bin =
       env.String("EXECUTOR_RANK_BIN", (program_dir / "flowmesh-rank").string(), "the rank program");
+  // Without the one beside it an executor still runs what needs no rank.
+  if (env.IsSet("EXECUTOR_RANK_BIN") && !FindExecutable(config.rank_bin)) {
+    env.Reject("EXECUTOR_RANK_BIN", "a program that can be run", config.rank_bin.string());
+  }
   config.node = ReadNode(env);
   const double progress_timeout =
       env.Number("EXECUTOR_PROGRESS_TIMEOUT_SEC", 3600, 0,
@@ -90,8 +124,7 @@ ExecutorConfig ReadExecutorConfig(EnvReader& env, const std::filesystem::path& p
   const std::string metrics =
       env.String("EXECUTOR_METRICS_LISTEN", "off", "address of /metrics: host:port, or off");
   if (ToLower(metrics) != "off") {
-    config.metrics_listen =
-        ReadEndpoint(env, "EXECUTOR_METRICS_LISTEN", metrics, /*allow_unix=*/false);
+    config.metrics_listen = ReadEndpoint(env, "EXECUTOR_METRICS_LISTEN", metrics, /*or_off=*/true);
   }
   const std::string level =
       env.String("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL");
@@ -103,23 +136,7 @@ ExecutorConfig ReadExecutorConfig(EnvReader& env, const std::filesystem::path& p
   }
   env.String("CUDA_VISIBLE_DEVICES", "", "GPUs that may be seen: all; empty hides every GPU");
   config.visible_devices = env.Raw("CUDA_VISIBLE_DEVICES");
-  // Ranks inherit the environment and read these themselves; here they only join the help.
-  env.String("HF_HOME", "~/.cache/huggingface", "models and data sets of the hub, in its hub/");
-  env.String("HF_HUB_CACHE", "", "that hub/ folder itself, instead of HF_HOME's");
-  env.String("HF_ENDPOINT", "https://huggingface.co", "the hub that is asked for what it lacks");
-  env.Secret("HF_TOKEN", "token for that hub, sent to its own host only");
-  env.String("HF_HUB_OFFLINE", "0", "1: the hub is never asked");
-  env.String("VLLM_MODEL", "",
-             "model of an inference task on GPUs that names none, else HF_MODEL's");
-  env.String("HF_MODEL", "", "the same on the CPU, else VLLM_MODEL's");
-  env.String("UTU_LLM_TYPE", "chat.completions",
-             "form of the agents' chat endpoint: chat.completions or responses");
-  env.String("UTU_LLM_MODEL", "", "the model that agents ask there");
-  env.String("UTU_LLM_BASE_URL", "", "where it is, such as http://127.0.0.1:8000/v1");
-  env.Secret("UTU_LLM_API_KEY", "its key");
-  env.Secret("SERPER_API_KEY", "key of serper.dev, for agents that search the web");
-  env.Secret("JINA_API_KEY", "key of r.jina.ai, which then reads pages for agents");
-  env.String("AGENT_CONFIG_DIR", "", "folder with agent configurations of your own, NAME.yaml");
+  ReadForRanks(env);
   return config;
 }
 

@@ -48,7 +48,7 @@ TEST(ExecutorConfig, ReadsEveryVariable) {
                           {"EXECUTOR_NAME", "gpu-1"},
                           {"EXECUTOR_DEVICES", "0,1"},
                           {"EXECUTOR_THREADS", "3"},
-                          {"EXECUTOR_RANK_BIN", "/x/rank"},
+                          {"EXECUTOR_RANK_BIN", "/bin/sh"},
                           {"EXECUTOR_PROGRESS_TIMEOUT_SEC", "0.5"},
                           {"EXECUTOR_IDLE_RELEASE_SEC", "0"},
                           {"EXECUTOR_METRICS_LISTEN", "127.0.0.1:9465"},
@@ -61,7 +61,7 @@ TEST(ExecutorConfig, ReadsEveryVariable) {
   EXPECT_EQ(config.devices, "0,1");
   EXPECT_EQ(config.visible_devices, "");  // empty is not unset here
   EXPECT_EQ(config.threads, 3);
-  EXPECT_EQ(config.rank_bin, "/x/rank");
+  EXPECT_EQ(config.rank_bin, "/bin/sh");
   EXPECT_EQ(config.progress_timeout, absl::Milliseconds(500));
   EXPECT_EQ(config.idle_release, absl::InfiniteDuration());
   EXPECT_EQ(config.metrics_listen->Target(), "127.0.0.1:9465");

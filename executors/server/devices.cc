@@ -53,6 +53,11 @@ absl::StatusOr<std::vector<GpuInfo>> SelectGpus(const std::vector<GpuInfo>& visi
     }
     selected.push_back(*gpu);
   }
+  if (selected.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("EXECUTOR_DEVICES: expected auto, cpu, or places and UUIDs, got \"",
+                     ToAbsl(devices), "\""));
+  }
   return selected;
 }
 

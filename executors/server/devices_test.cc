@@ -66,6 +66,7 @@ TEST(SelectGpus, RefusesWhatIsNotThere) {
             "got \"2\"");
   EXPECT_THAT(error("GPU-bbbb-2"), HasSubstr("got \"GPU-bbbb-2\""));
   EXPECT_THAT(error("gpu"), HasSubstr("got \"gpu\""));
+  EXPECT_THAT(error(","), HasSubstr("got \",\""));
   EXPECT_THAT(error("0,0"), HasSubstr("expected each GPU once, got \"0\" again"));
 }
 

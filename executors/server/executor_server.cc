@@ -17,7 +17,8 @@
 namespace flowmesh::executor {
 namespace {
 
-constexpr int kMaxThreads = 128;  // one per call in progress; more calls are refused
+constexpr int kMaxThreads = 128;       // one per call in progress; more calls are refused
+constexpr char kHideTheRest[] = "-1";  // in CUDA_VISIBLE_DEVICES
 constexpr absl::Duration kDescribeTimeout = absl::Seconds(60);
 
 class ServerImpl final : public ExecutorServer {
@@ -97,6 +98,12 @@ absl::Status ServerImpl::FindDevices() {
     LogWarning("no GPU is used: {}", Message(nvml.status()));
   }
   const std::vector<GpuInfo> visible = VisibleGpus(all, config_.visible_devices);
+  const std::vector<std::string> named = SplitTrimmed(config_.visible_devices.value_or(""), ',');
+  if (nvml_ && visible.size() < named.size() && named[visible.size()] != kHideTheRest) {
+    LogWarning(
+        "CUDA_VISIBLE_DEVICES: expected places below {} or UUIDs, got \"{}\", which ends the list",
+        all.size(), named[visible.size()]);
+  }
   ASSIGN_OR_RETURN(const std::vector<GpuInfo> gpus, SelectGpus(visible, config_.devices));
   devices_ = ToProto(gpus, nvml_.get(), config_.threads);
   return absl::OkStatus();

@@ -179,11 +179,12 @@ TEST_F(ExecutorServerTest, WrongTypesFailTheTaskWithTheContractsWords) {
 }
 
 TEST_F(ExecutorServerTest, WithoutARankProgramInferenceSaysWhy) {
-  Start({{"EXECUTOR_RANK_BIN", "/nonexistent/rank"}});
+  Start({{"EXECUTOR_RANK_BIN", "/bin/false"}});
   EXPECT_THAT(Describe().runnable_task_types(), ElementsAre("echo"));
-  EXPECT_EQ(Execute(Request("T1", Script(""))).back().failed().message(),
-            "spec.taskType: 'inference' cannot run on this worker (no rank program at "
-            "/nonexistent/rank); runnable here: echo");
+  EXPECT_EQ(
+      Execute(Request("T1", Script(""))).back().failed().message(),
+      "spec.taskType: 'inference' cannot run on this worker (the rank program does not start: "
+      "exit code 1); runnable here: echo");
   EXPECT_TRUE(Execute(EchoRequest("T2", dir_.path())).back().has_finished());
 }
 
@@ -456,7 +457,9 @@ TEST_F(ExecutorServerTest, GpusComeFromTheManagementLibrary) {
 
   Start({{"LD_LIBRARY_PATH", fake},
          {"SCRIPTED_RANK_DESCRIBE", "cuda"},
-         {"CUDA_VISIBLE_DEVICES", "1"}});
+         {"CUDA_VISIBLE_DEVICES", "1,9,0"}});
+  EXPECT_THAT(executor_->Log(),
+              HasSubstr("CUDA_VISIBLE_DEVICES: expected places below 2 or UUIDs, got \"9\""));
   const v1::DeviceGroup devices = Describe().devices();
   ASSERT_EQ(devices.gpus_size(), 1);
   EXPECT_EQ(devices.gpus(0).index(), 1);

@@ -35,6 +35,8 @@ int main(int argc, char** argv) {
   // Processes that a dead rank leaves behind become our children, so that they can be reaped.
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
 
+  ::setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);  // our errors say what there is to say
+
   std::error_code ignored;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", ignored);
   flowmesh::EnvReader env(flowmesh::SystemEnv());
