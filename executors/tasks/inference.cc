@@ -222,11 +222,12 @@ absl::Status InferenceRunner::Load(const InferenceSpec& spec, const TaskContext&
     context.on_log(LogLevel::kInfo, absl::StrCat("model ", spec.model.identifier, " is warm"));
     return absl::OkStatus();
   }
+  const double begin = MonotonicSeconds();
+  ASSIGN_OR_RETURN(const model::Checkpoint checkpoint, OpenModelFiles(files));
   // The old one goes first: two may not fit.
   model_key_.clear();
   model_ = {};
-  const double begin = MonotonicSeconds();
-  ASSIGN_OR_RETURN(const model::Checkpoint checkpoint, OpenModelFiles(files));
+  bool is_loaded = false;
   auto loaded = model::LoadModel(
       checkpoint,
       {.dtype = spec.model.dtype,
@@ -236,8 +237,14 @@ absl::Status InferenceRunner::Load(const InferenceSpec& spec, const TaskContext&
              context.on_progress(
                  {.stage = "loading model", .done = done, .total = total, .unit = "bytes"});
            }},
-      [&](model::Decoder& decoder) { return PutOn(adapters, decoder, context); });
-  if (!loaded.ok()) return loaded.status();
+      [&](model::Decoder& decoder) {
+        is_loaded = true;
+        return PutOn(adapters, decoder, context);
+      });
+  if (!loaded.ok()) {
+    const bool names_field = is_loaded || !files.overlay.empty();  // or has two that it may be
+    return names_field ? loaded.status() : Annotate(loaded.status(), files.field());
+  }
   for (const std::string& warning : loaded->warnings) context.on_log(LogLevel::kWarning, warning);
   model_ = *std::move(loaded);
   model_key_ = std::move(key);

@@ -160,6 +160,9 @@ TEST_F(InferenceTest, AModelStaysWarmUntilSomethingOfItChanges) {
   EXPECT_THAT(log_, Not(Contains(is_warm))) << "its files are others now";
   spec_["model"]["source"]["identifier"] = "/no/such/model";
   EXPECT_THAT(Error(), HasSubstr("spec.model.source.identifier: no such model"));
+  std::filesystem::create_directories(dir_ / "empty");
+  spec_["model"]["source"]["identifier"] = (dir_ / "empty").string();
+  EXPECT_THAT(Error(), testing::StartsWith("spec.model.source.identifier: "));
   spec_["model"]["source"]["identifier"] = copy.string();
   Result();
   EXPECT_THAT(log_, Contains(is_warm)) << "a wrong path costs no model";

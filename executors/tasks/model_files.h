@@ -25,6 +25,8 @@ struct ModelFiles {
   std::string overlay_field;  // what gave the overlay, for errors
   std::string stamp;          // of both: another one when they are other files
 
+  // What gave the model that is whole, for errors.
+  std::string field() const;
   // The folder of the adapter that is put over the model; nothing when there is none.
   std::optional<std::filesystem::path> adapter() const;
 };
@@ -40,6 +42,7 @@ absl::StatusOr<ModelFiles> FindModel(const ModelName& name, const std::optional<
                                      const FetchOptions& options, const TaskContext& context,
                                      const EnvLookup& env);
 
+// Errors name the field.
 absl::StatusOr<model::Checkpoint> OpenModelFiles(const ModelFiles& files);
 
 }  // namespace flowmesh::tasks

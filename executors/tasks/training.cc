@@ -63,6 +63,16 @@ void TrainingJob::Warn(const std::string& text) const {
   if (is_first()) context_.on_log(LogLevel::kWarning, text);
 }
 
+void TrainingJob::ReportStep(const std::string& stage, const train::TrainerState& state,
+                             int64_t total, double tokens_per_second) const {
+  context_.on_progress({.stage = stage,
+                        .done = static_cast<uint64_t>(state.step),
+                        .total = static_cast<uint64_t>(total),
+                        .unit = "steps",
+                        .tokens_per_second = tokens_per_second,
+                        .loss = state.last_loss});
+}
+
 absl::Status TrainingJob::Join() {
   ASSIGN_OR_RETURN(const parallel::GroupOptions options,
                    parallel::ProcessGroup::OptionsFromEnvironment(device_.use_cuda));
@@ -93,7 +103,9 @@ absl::Status TrainingJob::Open(bool continues_adapter) {
     ASSIGN_OR_RETURN(files_, FindModel({spec_.identifier, spec_.revision, spec_.download_dir},
                                        spec_.load, options, context_, env_));
     ASSIGN_OR_RETURN(base_, OpenModelFiles(files_));
-    ASSIGN_OR_RETURN(tokenizer_, model::LoadTokenizer(base_));
+    auto tokenizer = model::LoadTokenizer(base_);
+    if (!tokenizer.ok()) return Annotate(tokenizer.status(), files_.field());
+    tokenizer_ = *std::move(tokenizer);
     if (!files_.overlay.empty()) {
       Log(absl::StrCat(files_.overlay_field, ": beginning with ", files_.overlay.string()));
     }
@@ -225,6 +237,8 @@ absl::Status TrainingJob::SaveCheckpoint(const train::TrainerState& state,
                                          train::TrainingLoop& loop,
                                          train::TrainedWeights& weights) {
   const fs::path folder = CheckpointsDir() / absl::StrCat(kCheckpointPrefix, state.step);
+  // With the loss, so that it counts as a part of the training.
+  ReportStep("saving checkpoint", state, loop.total_steps(), 0);
   std::optional<model::FolderInTheMaking> making;
   if (is_first()) {
     ASSIGN_OR_RETURN(auto created, model::FolderInTheMaking::Create(folder));
@@ -283,12 +297,7 @@ absl::Status TrainingJob::Train(train::TrainingLoop& loop, const DataSize& size,
     return AppendFile(MetricsPath(), text + "\n");
   };
   callbacks.on_step = [&](const train::TrainerState& now, int64_t total, double speed) {
-    context_.on_progress({.stage = "training",
-                          .done = static_cast<uint64_t>(now.step),
-                          .total = static_cast<uint64_t>(total),
-                          .unit = "steps",
-                          .tokens_per_second = speed,
-                          .loss = now.last_loss});
+    ReportStep("training", now, total, speed);
   };
   callbacks.wants_checkpoint = [&](const train::TrainerState& now, int64_t total) {
     return WantsCheckpoint(spec_, now, total, &last_epoch);
@@ -296,6 +305,7 @@ absl::Status TrainingJob::Train(train::TrainingLoop& loop, const DataSize& size,
   callbacks.save_checkpoint = [&](const train::TrainerState& now) {
     return SaveCheckpoint(now, loop, weights);
   };
+  context_.on_progress({.stage = "starting training"});  // of which a first step says nothing yet
   ASSIGN_OR_RETURN(state_, loop.Run(std::move(state), callbacks));
   train_seconds_ = MonotonicSeconds() - begin;
   if (group_->world_size() > 1) {
@@ -309,6 +319,8 @@ absl::Status TrainingJob::Train(train::TrainingLoop& loop, const DataSize& size,
 absl::Status TrainingJob::Save(train::TrainedWeights& weights, const std::string& folder,
                                OutputFile::Kind kind, const std::string& key) {
   if (!spec_.save_model) return absl::OkStatus();
+  context_.on_progress(
+      {.stage = kind == OutputFile::Kind::kFinalLora ? "saving adapter" : "saving model"});
   ASSIGN_OR_RETURN(const Trained trained, CollectTrained(weights));
   if (!is_first()) return absl::OkStatus();
   const fs::path path = context_.task_dir / folder;

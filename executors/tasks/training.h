@@ -102,6 +102,9 @@ class TrainingJob {
   bool is_first() const {
     return group_ == nullptr ? env_("RANK").value_or("0") == "0" : group_->rank() == 0;
   }
+  // Progress in steps, with the last one's loss.
+  void ReportStep(const std::string& stage, const train::TrainerState& state, int64_t total,
+                  double tokens_per_second) const;
   void Log(const std::string& text) const;   // by rank 0
   void Warn(const std::string& text) const;  // likewise
   const TaskContext& context() const { return context_; }

@@ -51,7 +51,9 @@ class TrainingFaultsTest : public TaskTest {
   absl::StatusOr<TaskOutcome> Run(Task task, bool full) {
     std::optional<FullDisk> disk;
     TaskContext context = Context();
+    progress_.clear();
     context.on_progress = [&](const Progress& progress) {
+      progress_.push_back(progress);
       if (full && progress.stage == "training" && progress.done == 2) disk.emplace(2048);
     };
     return task(context, TrainingDevice(),
@@ -81,6 +83,18 @@ TEST_F(TrainingFaultsTest, TheLastGoodCheckpointSurvivesAFullDisk) {
   const auto outcome = Run(RunSft, /*full=*/false);
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_TRUE(fs::exists(Checkpoint(3)));
+  // Whoever watches sees what takes its time: checkpoints as parts of the training, then the model.
+  std::vector<std::string> stages;
+  for (const Progress& progress : progress_) {
+    if (progress.stage == "saving checkpoint") {
+      EXPECT_TRUE(progress.loss.has_value());
+      EXPECT_EQ(progress.total, 3u);
+    }
+    if (stages.empty() || stages.back() != progress.stage) stages.push_back(progress.stage);
+  }
+  ASSERT_GE(stages.size(), 3u);
+  EXPECT_THAT(std::vector<std::string>(stages.end() - 3, stages.end()),
+              testing::ElementsAre("training", "saving checkpoint", "saving model"));
 }
 
 TEST_F(TrainingFaultsTest, CheckpointsOfAnEarlierAttemptAreNotThisOnes) {
@@ -118,7 +132,7 @@ TEST_F(TrainingFaultsTest, CheckpointsOfAnEarlierAttemptAreNotThisOnes) {
 }
 
 TEST_F(TrainingFaultsTest, AnAdapterThatCannotBeSavedFailsItsTask) {
-  spec_["training"]["save_strategy"] = "no";
+  spec_["training"]["save_strategy"] = false;  // what YAML makes of a plain `no`
   EXPECT_THAT(Message(Run(RunLoraSft, /*full=*/true).status()),
               AllOf(HasSubstr("final_lora"), HasSubstr("File too large")));
   EXPECT_FALSE(fs::exists(dir_ / "T1/final_lora"));

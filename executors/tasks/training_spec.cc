@@ -33,6 +33,7 @@ absl::StatusOr<train::Schedule::Kind> ReadSchedule(const Field& field) {
 }
 
 absl::StatusOr<TrainingSpec::SaveStrategy> ReadSaveStrategy(const Field& field) {
+  if (field.json() == Json(false)) return TrainingSpec::SaveStrategy::kNo;  // YAML's plain `no`
   const std::string name = WordOf(field, "steps");
   if (name == "steps") return TrainingSpec::SaveStrategy::kSteps;
   if (name == "epoch") return TrainingSpec::SaveStrategy::kEpoch;

@@ -228,6 +228,13 @@ TEST_F(TrainingStartTest, AGgufFileIsTrainedIntoAFolder) {
 }
 
 TEST_F(TrainingStartTest, FailuresFailTheTaskWithItsRecord) {
+  const Json spec = spec_;
+  const fs::path empty = dir_ / "empty";
+  ASSERT_TRUE(MakeDirectories(empty).ok());
+  spec_["model"]["source"]["identifier"] = empty.string();
+  EXPECT_THAT(Message(Run(RunSft).status()),
+              AllOf(HasSubstr("spec.model.source.identifier: "), HasSubstr(empty.string())));
+  spec_ = spec;
   SetLoad({{"taskId", "T0"}});
   EXPECT_THAT(Message(Run(RunSft).status()), HasSubstr("spec.checkpoint.load.taskId: "));
   EXPECT_THAT(failure_["error_message"].get<std::string>(),
