@@ -39,10 +39,10 @@ class CliTest : public ::testing::Test {
     Json json() const { return ParseJson(out).value_or(Json()); }
   };
 
-  Subprocess Start(std::vector<std::string> arguments,
-                   std::map<std::string, std::string> env = {}) {
+  Subprocess Start(std::vector<std::string> arguments, std::map<std::string, std::string> env = {},
+                   const std::string& program = "flowmeshctl") {
     SubprocessOptions options;
-    options.argv = {Program("flowmeshctl")};
+    options.argv = {Program(program)};
     options.argv.insert(options.argv.end(), arguments.begin(), arguments.end());
     options.env = std::move(env);
     options.working_directory = dir_.path();
@@ -55,18 +55,23 @@ class CliTest : public ::testing::Test {
     return Subprocess::Start(options).value();
   }
 
-  // What flowmeshctl writes to a terminal as its stderr.
-  std::string OnTerminal(std::vector<std::string> arguments) {
-    const UniqueFd terminal(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+  // Starts it with a terminal as its stderr, whose other end `terminal` becomes.
+  Subprocess StartOnTerminal(std::vector<std::string> arguments, UniqueFd& terminal) {
+    terminal = UniqueFd(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
     EXPECT_TRUE(::grantpt(terminal.get()) == 0 && ::unlockpt(terminal.get()) == 0);
     winsize size{.ws_row = 25, .ws_col = 200, .ws_xpixel = 0, .ws_ypixel = 0};
     EXPECT_EQ(::ioctl(terminal.get(), TIOCSWINSZ, &size), 0);
-    UniqueFd other(::open(::ptsname(terminal.get()), O_RDWR | O_NOCTTY | O_CLOEXEC));
+    const UniqueFd other(::open(::ptsname(terminal.get()), O_RDWR | O_NOCTTY | O_CLOEXEC));
     stderr_fd_ = other.get();
     Subprocess process = Start(std::move(arguments));
     stderr_fd_ = -1;
-    other.Reset();
-    EXPECT_EQ(Finish(std::move(process)).exit, 0);
+    return process;
+  }
+
+  // What flowmeshctl writes to a terminal as its stderr.
+  std::string OnTerminal(std::vector<std::string> arguments) {
+    UniqueFd terminal;
+    EXPECT_EQ(Finish(StartOnTerminal(std::move(arguments), terminal)).exit, 0);
     std::string text;
     char bytes[4096];
     ssize_t count = 0;
@@ -108,7 +113,19 @@ TEST_F(CliTest, WrongUseIsStatusTwoWithAHint) {
       {"list", "--nope"},
       {"list", "--sidecar", "a:1", "--orchestrator", "http://b"},
       {"list", "--limit", "many"},
-      {"drain", "--wait", "--timeout", "0"}};
+      {"drain", "--wait", "--timeout", "0"},
+      {"drain", "--timeout", "3"},
+      {"drain", "--orchestrator", "http://x"},
+      {"cancel", "t", "--orchestrator", "http://x"},
+      {"list", "--limit", "0"},
+      {"list", "--sidecar", "nowhere"},
+      {"list", "--sidecar", "127.0.0.1:0"},
+      {"list", "--orchestrator", "127.0.0.1:8000"},
+      {"run", "t.yaml", "--orchestrator", "http://x"},
+      {"run", "t.yaml", "--sidecar", "a:1", "--results", "x"},
+      {"run", "t.yaml", "--device", "cpu", "--sidecar", "a:1"},
+      {"submit", "t.yaml", "--fail-fast"},
+      {"submit", "t.yaml", "--fail-fast", "--wait", "--sidecar", "a:1"}};
   for (const auto& arguments : wrong) {
     const Outcome outcome = Run(arguments);
     EXPECT_EQ(outcome.exit, 2);
@@ -120,6 +137,100 @@ TEST_F(CliTest, WrongUseIsStatusTwoWithAHint) {
   EXPECT_EQ(help.exit, 0);
   EXPECT_THAT(help.out, HasSubstr("Examples:"));
   EXPECT_EQ(Run({"run", "--help"}).exit, 0);
+  EXPECT_THAT(Run({"run", "t.yaml", "--results", "x", "--sidecar", "a:1"}).err,
+              HasSubstr("--results: the worker of --sidecar has its RESULTS_DIR"));
+}
+
+TEST_F(CliTest, EveryProgramSaysItsVersionAndHelps) {
+  for (const char* name : {"flowmeshctl", "flowmesh-sidecar", "flowmesh-executor", "flowmesh-rank",
+                           "flowmesh-orchestrator"}) {
+    if (!std::filesystem::exists(Program(name))) continue;  // a build without libtorch
+    Outcome outcome = Finish(Start({"--version"}, {}, name));
+    EXPECT_EQ(outcome.exit, 0) << name;
+    EXPECT_THAT(outcome.out, ::testing::StartsWith(absl::StrCat(name, " 0.")));
+    outcome = Finish(Start({"--help"}, {}, name));
+    EXPECT_EQ(outcome.exit, 0) << name;
+    EXPECT_THAT(outcome.out, HasSubstr(name));
+  }
+}
+
+TEST_F(CliTest, AllCommandsSpeakToTheSameWhenNobodySaysToWhom) {
+  const std::map<std::string, std::string> orchestrator = {
+      {"ORCHESTRATOR_BASE_URL", "http://u:canary@127.0.0.1:1"}};
+  std::map<std::string, std::string> both = orchestrator;
+  both["SIDECAR_LISTEN"] = "unix:/nonexistent/s.sock";
+  const std::string task = Write("t.yaml", "spec: {taskType: echo}");
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+           {"submit", task}, {"list"}, {"worker"}, {"show", "t"}, {"watch", "t"}}) {
+    EXPECT_THAT(Run(command, orchestrator).err,
+                ::testing::AllOf(HasSubstr("no orchestrator answers at http://127.0.0.1:1 ("),
+                                 ::testing::Not(HasSubstr("canary"))))
+        << command[0];
+    if (command[0] == "submit" || command[0] == "watch") continue;  // these wait for a sidecar
+    EXPECT_THAT(Run(command, both).err, HasSubstr("no sidecar answers at unix:/nonexistent/s.sock"))
+        << command[0];
+  }
+  EXPECT_THAT(Run({"drain"}, both).err,
+              HasSubstr("no sidecar answers at unix:/nonexistent/s.sock"));
+  EXPECT_THAT(Run({"list"}, both).err, HasSubstr("; --sidecar or --orchestrator name others"));
+  Outcome outcome = Run({"list", "--orchestrator", "ftp://u:canary@h"});
+  EXPECT_EQ(outcome.err.substr(0, outcome.err.find('\n')),
+            "flowmeshctl: --orchestrator: expected an http or https URL, got \"ftp://h\"");
+  outcome = Run({"list"}, {{"ORCHESTRATOR_BASE_URL", "nowhere"}});
+  EXPECT_EQ(outcome.exit, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("ORCHESTRATOR_BASE_URL: expected an http or https URL"));
+}
+
+// As when both are started by one script.
+TEST_F(CliTest, SubmitWaitsForASidecarThatComesUp) {
+  const std::string target = absl::StrCat("unix:", (dir_ / "late.sock").string());
+  Subprocess waiting =
+      Start({"submit", Write("t.yaml", "spec: {taskType: echo}"), "--sidecar", target});
+  const auto err = [&] { return ReadFile(dir_ / "err").value(); };
+  ASSERT_TRUE(Eventually([&] { return err() == "waiting for the sidecar at " + target + "\n"; }));
+  const FakeSidecar fake(target);
+  const Outcome outcome = Finish(std::move(waiting));
+  EXPECT_EQ(outcome.exit, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, "task-1\n");
+}
+
+TEST_F(CliTest, CtrlCEndsACommandThatNobodyAnswers) {
+  const TestListener silent;
+  const std::string url = absl::StrCat("http://127.0.0.1:", silent.port());
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+           {"list", "--orchestrator", url},
+           {"submit", Write("t.yaml", "spec: {}"), "--watch", "--orchestrator", url}}) {
+    Subprocess process = Start(command);
+    const UniqueFd asked = silent.Accept();
+    const absl::Time begin = absl::Now();
+    process.Signal(SIGINT);
+    EXPECT_EQ(Finish(std::move(process)).exit, 130) << command[0];
+    EXPECT_LT(absl::Now() - begin, absl::Seconds(5));
+  }
+}
+
+TEST_F(CliTest, ADocumentsMistakesAreNamedWithTheirPlace) {
+  FakeSidecar fake;
+  const std::string doubled = Write("doubled.yaml", "spec:\n  taskType: echo\n  taskType: rag\n");
+  for (const char* command : {"submit", "run"}) {
+    for (const std::string side : {"--sidecar", "--orchestrator"}) {
+      if (side == "--orchestrator" && std::string_view(command) == "run") continue;
+      const Outcome outcome =
+          Run({command, doubled, side, side == "--sidecar" ? fake.target() : "http://127.0.0.1:1"});
+      EXPECT_EQ(outcome.exit, 1);
+      EXPECT_EQ(
+          outcome.err,
+          absl::StrCat("flowmeshctl: ", doubled,
+                       ": line 3, column 3: the key \"taskType\" stands on line 2 already\n"));
+    }
+  }
+  const std::string unread =
+      Write("unread.yaml", "tasktype: echo\nspec: {stages: [{depends_on: a, spec: {}}]}\n");
+  const Outcome outcome = Run({"run", unread, "--sidecar", fake.target()});
+  EXPECT_EQ(outcome.exit, 0);
+  EXPECT_THAT(outcome.err, ::testing::StartsWith(absl::StrCat(
+                               "WARNING: ", unread, ": ignored field tasktype\nWARNING: ", unread,
+                               ": ignored field spec.stages[0].depends_on\n")));
 }
 
 TEST_F(CliTest, FailuresAreStatusOneWithOneLine) {
@@ -129,7 +240,6 @@ TEST_F(CliTest, FailuresAreStatusOneWithOneLine) {
   EXPECT_THAT(Run({"list"}, {{"SIDECAR_LISTEN", "unix:/nonexistent/s.sock"}}).err,
               HasSubstr("no sidecar answers at unix:/nonexistent/s.sock"));
   EXPECT_THAT(Run({"cancel", "t", "--orchestrator", "http://x"}).err, HasSubstr("offer no cancel"));
-  EXPECT_THAT(Run({"drain", "--orchestrator", "http://x"}).err, HasSubstr("offer no drain"));
   const Outcome outcome = Run({"run", Write("bad.yaml", "a: [")});
   EXPECT_EQ(outcome.exit, 1);
   EXPECT_THAT(outcome.err, HasSubstr("bad.yaml"));
@@ -204,6 +314,25 @@ spec:
   EXPECT_EQ(lines[2]["event"]["progress"]["loss"], 2.25);
   EXPECT_EQ(lines[2]["seconds_left"], 3.8);
   EXPECT_EQ(lines[3]["record"]["state"], "SUCCEEDED");
+}
+
+// A phase of which nothing is heard, such as the writing of a large model, does not look dead.
+TEST_F(CliTest, TheSecondsGoOnWhileNothingHappens) {
+  FakeSidecar fake;
+  UniqueFd terminal;
+  Subprocess watching = StartOnTerminal(
+      {"submit", Write("t.yaml", "spec: {hang: true}"), "--watch", "--sidecar", fake.target()},
+      terminal);
+  std::string shown;
+  char bytes[4096];
+  ssize_t count = 0;
+  while (shown.find("  1.") == std::string::npos &&
+         (count = ::read(terminal.get(), bytes, sizeof(bytes))) > 0) {
+    shown.append(bytes, static_cast<size_t>(count));
+  }
+  EXPECT_THAT(shown, HasSubstr("  1."));
+  watching.Signal(SIGINT);
+  EXPECT_EQ(Finish(std::move(watching)).exit, 130);
 }
 
 TEST_F(CliTest, SpeaksToAnOrchestrator) {
@@ -295,6 +424,21 @@ TEST_F(CliTest, NothingIsLeftOfARunThatIsKilled) {
     ::kill(running.pid(), signal);
     EXPECT_TRUE(Eventually([&] { return servers() == 0; })) << signal;
   }
+}
+
+TEST_F(CliTest, AgentConfigurationsBesideADocumentComeWithIt) {
+  for (const char* program : {"flowmesh-sidecar", "flowmesh-executor", "flowmesh-rank"}) {
+    if (!std::filesystem::exists(Program(program))) GTEST_SKIP() << program << " is not built";
+  }
+  std::filesystem::create_directories(dir_ / "documents/configurations");
+  std::filesystem::create_directories(dir_ / "others");
+  Write("documents/configurations/mine.yaml", "tools: 3");
+  Write("others/mine.yaml", "tools: 4");
+  const std::string task =
+      Write("documents/t.yaml", "spec: {taskType: agent, configName: mine, task: x}");
+  EXPECT_THAT(Run({"run", task}, {{"AGENT_CONFIG_DIR", ""}}).err, HasSubstr("got 3"));
+  const std::string others = dir_ / "others";
+  EXPECT_THAT(Run({"run", task}, {{"AGENT_CONFIG_DIR", others}}).err, HasSubstr("got 4"));
 }
 
 TEST_F(CliTest, FailFastDoesNotWaitForAnotherWorker) {

@@ -21,6 +21,9 @@ namespace {
 using client::OrchestratorClient;
 using client::SidecarClient;
 
+constexpr absl::Duration kFirstLook = absl::Milliseconds(200);
+constexpr absl::Duration kSidecarStarts = absl::Seconds(5);
+
 void PrintText(const std::string& text) { std::fputs(text.c_str(), stdout); }
 void PrintJson(const Json& json) { PrintText(absl::StrCat(DumpJson(json, 2), "\n")); }
 
@@ -85,6 +88,7 @@ void PrintResults(OrchestratorClient& orchestrator, const std::vector<Json>& rec
 absl::StatusOr<int> FollowRecords(OrchestratorClient& orchestrator,
                                   const std::vector<std::string>& ids, const Options& options,
                                   bool show, Interrupt& interrupt) {
+  interrupt.ClearActions();  // it is looked at below
   ProgressLine line;
   size_t over = 0;
   std::string failed;  // what options.fail_fast stops at
@@ -140,9 +144,8 @@ absl::StatusOr<int> SubmitToOrchestrator(const Options& options, const std::stri
   return 0;
 }
 
-absl::StatusOr<int> SubmitToSidecar(const Options& options, const std::string& yaml,
+absl::StatusOr<int> SubmitToSidecar(const Options& options, const Json& document,
                                     Interrupt& interrupt) {
-  ASSIGN_OR_RETURN(const Json document, ParseYaml(yaml));
   ASSIGN_OR_RETURN(const std::vector<orchestrator::PlannedTask> plan,
                    orchestrator::PlanSubmission(document));
   if (!plan.front().name.empty()) {
@@ -151,6 +154,7 @@ absl::StatusOr<int> SubmitToSidecar(const Options& options, const std::string& y
         "`flowmeshctl run`");
   }
   SidecarClient sidecar(options.sidecar);
+  AwaitSidecar(sidecar);
   ASSIGN_OR_RETURN(const v1::SubmitTaskResponse accepted, sidecar.Submit(document));
   if (options.wait || options.watch) {
     return FollowTask(sidecar, accepted.task_id(),
@@ -167,22 +171,36 @@ absl::StatusOr<int> SubmitToSidecar(const Options& options, const std::string& y
   return 0;
 }
 
-absl::Status NeedsSidecar(const char* command) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("orchestrators offer no ", command, "; use --sidecar TARGET"));
-}
-
 }  // namespace
 
-absl::StatusOr<std::string> ReadDocument(const std::string& file) {
-  if (file != "-") return ReadFile(file);
-  return std::string(std::istreambuf_iterator<char>(std::cin), {});
+absl::StatusOr<Document> ReadDocument(const std::string& file) {
+  Document document;
+  const bool is_stdin = file == "-";
+  const std::string name = is_stdin ? "stdin" : file;
+  if (is_stdin) {
+    document.yaml = std::string(std::istreambuf_iterator<char>(std::cin), {});
+  } else {
+    ASSIGN_OR_RETURN(document.yaml, ReadFile(file));
+  }
+  absl::StatusOr<Json> json = ParseYaml(document.yaml);
+  if (!json.ok()) return Annotate(json.status(), name);
+  document.json = *std::move(json);
+  for (const std::string& key : orchestrator::UnreadKeys(document.json)) {
+    std::fprintf(stderr, "WARNING: %s: ignored field %s\n", name.c_str(), key.c_str());
+  }
+  return document;
+}
+
+void AwaitSidecar(client::SidecarClient& sidecar) {
+  if (sidecar.WaitUntilConnected(kFirstLook)) return;
+  std::fprintf(stderr, "waiting for the sidecar at %s\n", sidecar.target().c_str());
+  sidecar.WaitUntilConnected(kSidecarStarts);
 }
 
 absl::StatusOr<int> SubmitCommand(const Options& options, Interrupt& interrupt) {
-  ASSIGN_OR_RETURN(const std::string yaml, ReadDocument(options.file));
-  return options.sidecar.empty() ? SubmitToOrchestrator(options, yaml, interrupt)
-                                 : SubmitToSidecar(options, yaml, interrupt);
+  ASSIGN_OR_RETURN(const Document document, ReadDocument(options.file));
+  return options.sidecar.empty() ? SubmitToOrchestrator(options, document.yaml, interrupt)
+                                 : SubmitToSidecar(options, document.json, interrupt);
 }
 
 absl::StatusOr<int> WatchCommand(const Options& options, Interrupt& interrupt) {
@@ -191,6 +209,7 @@ absl::StatusOr<int> WatchCommand(const Options& options, Interrupt& interrupt) {
     return FollowRecords(orchestrator, {options.task_id}, options, /*show=*/true, interrupt);
   }
   SidecarClient sidecar(options.sidecar);
+  AwaitSidecar(sidecar);
   return FollowTask(sidecar, options.task_id,
                     {.json = options.json, .show = true, .cancel_on_interrupt = false}, interrupt);
 }
@@ -241,7 +260,6 @@ absl::StatusOr<int> ShowCommand(const Options& options) {
 }
 
 absl::StatusOr<int> CancelCommand(const Options& options) {
-  if (options.sidecar.empty()) return NeedsSidecar("cancel");
   SidecarClient sidecar(options.sidecar);
   ASSIGN_OR_RETURN(const v1::CancelTaskResponse answer, sidecar.Cancel(options.task_id));
   if (options.json) {
@@ -269,7 +287,6 @@ absl::StatusOr<int> WorkerCommand(const Options& options) {
 }
 
 absl::StatusOr<int> DrainCommand(const Options& options, Interrupt& interrupt) {
-  if (options.sidecar.empty()) return NeedsSidecar("drain");
   SidecarClient sidecar(options.sidecar);
   ASSIGN_OR_RETURN(const v1::DrainResponse answer, sidecar.Drain());
   if (!options.json) {
@@ -277,6 +294,7 @@ absl::StatusOr<int> DrainCommand(const Options& options, Interrupt& interrupt) {
     std::fflush(stdout);
   }
   if (options.wait) {
+    interrupt.ClearActions();  // it is looked at below
     const absl::Duration limit =
         options.timeout > 0 ? absl::Seconds(options.timeout) : absl::InfiniteDuration();
     const absl::Status gone = sidecar.WaitUntilGone(limit, [&] { return interrupt.requested(); });

@@ -5,6 +5,8 @@
 #include <string>
 
 #include "clients/cli/interrupt.h"
+#include "clients/cpp/sidecar_client.h"
+#include "common/json.h"
 #include "common/status.h"
 
 namespace flowmesh::cli {
@@ -30,7 +32,8 @@ struct Options {
   bool deliver = false;         // run: keep an http destination
 };
 
-// Each returns the exit status, or an error to be told to the user (exit status 1).
+// Each begins with interrupts that end the process, and takes them over before it starts or follows
+// anything. Each returns the exit status, or an error to be told to the user (exit status 1).
 absl::StatusOr<int> SubmitCommand(const Options& options, Interrupt& interrupt);
 absl::StatusOr<int> WatchCommand(const Options& options, Interrupt& interrupt);
 absl::StatusOr<int> ListCommand(const Options& options);
@@ -40,7 +43,15 @@ absl::StatusOr<int> WorkerCommand(const Options& options);
 absl::StatusOr<int> DrainCommand(const Options& options, Interrupt& interrupt);
 absl::StatusOr<int> RunCommand(const Options& options, Interrupt& interrupt);
 
-// The text of FILE. NotFound and the like name it.
-absl::StatusOr<std::string> ReadDocument(const std::string& file);
+// FILE, as text and as what it says. Keys that nobody reads are named on stderr. Errors name it.
+struct Document {
+  std::string yaml;
+  Json json;
+};
+absl::StatusOr<Document> ReadDocument(const std::string& file);
+
+// Waits a little for a sidecar that may have been started just now, and says so on stderr. Whether
+// it came shows when it is asked.
+void AwaitSidecar(client::SidecarClient& sidecar);
 
 }  // namespace flowmesh::cli

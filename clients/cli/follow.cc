@@ -2,8 +2,11 @@
 
 #include <cstdio>
 #include <optional>
+#include <thread>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "clients/cli/commands.h"
 #include "clients/cli/progress.h"
 #include "clients/cli/text.h"
@@ -12,17 +15,33 @@
 namespace flowmesh::cli {
 namespace {
 
+constexpr absl::Duration kTick = absl::Milliseconds(500);
+
 absl::Time TimeOf(const v1::TaskEvent& event) {
   if (!event.has_time()) return Clock::Real().Now();
   return absl::FromUnixSeconds(event.time().seconds()) + absl::Nanoseconds(event.time().nanos());
 }
 
-// Shows updates: a bar on a terminal, a line per new state elsewhere.
+// Shows updates: a bar on a terminal, whose seconds go on between them, a line per new state
+// elsewhere.
 class Reporter {
  public:
-  explicit Reporter(const FollowOptions& options) : options_(options) {}
+  explicit Reporter(const FollowOptions& options) : options_(options) {
+    if (options.show && !options.json && line_.on_terminal()) {
+      ticker_ = std::thread([this] { Tick(); });
+    }
+  }
+
+  ~Reporter() {
+    {
+      absl::MutexLock lock(&mutex_);
+      over_ = true;
+    }
+    if (ticker_.joinable()) ticker_.join();
+  }
 
   void Report(const v1::TaskUpdate& update) {
+    absl::MutexLock lock(&mutex_);
     const v1::TaskLogLine& log = update.event().log_line();
     if (!options_.show) {
       // A field that was ignored, say: nobody looks into the task's log for what went well.
@@ -60,17 +79,31 @@ class Reporter {
     } else if (!update.has_event() && update.record().has_progress()) {
       progress_ = update.record().progress();
     }
-    line_.Show(ProgressText(progress_, Clock::Real().Monotonic() - began_, left_, line_.width()));
+    Draw();
   }
 
  private:
+  void Draw() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    line_.Show(ProgressText(progress_, Clock::Real().Monotonic() - began_, left_, line_.width()));
+  }
+
+  void Tick() {
+    absl::MutexLock lock(&mutex_);
+    while (!mutex_.AwaitWithTimeout(absl::Condition(&over_), kTick)) {
+      if (state_ != v1::TASK_STATE_UNSPECIFIED && !client::IsTerminal(state_)) Draw();
+    }
+  }
+
   const FollowOptions options_;
   const absl::Duration began_ = Clock::Real().Monotonic();
-  ProgressLine line_;
-  v1::TaskState state_ = v1::TASK_STATE_UNSPECIFIED;
-  v1::TaskProgress progress_;
-  TimeLeft time_left_;
-  std::optional<absl::Duration> left_;
+  absl::Mutex mutex_;
+  ProgressLine line_ ABSL_GUARDED_BY(mutex_);
+  v1::TaskState state_ ABSL_GUARDED_BY(mutex_) = v1::TASK_STATE_UNSPECIFIED;
+  v1::TaskProgress progress_ ABSL_GUARDED_BY(mutex_);
+  TimeLeft time_left_ ABSL_GUARDED_BY(mutex_);
+  std::optional<absl::Duration> left_ ABSL_GUARDED_BY(mutex_);
+  bool over_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread ticker_;
 };
 
 }  // namespace

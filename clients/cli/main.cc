@@ -1,4 +1,6 @@
 // flowmeshctl: hands tasks to an orchestrator or a worker, follows them, and runs them here.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <string>
@@ -6,9 +8,12 @@
 #include "absl/strings/str_cat.h"
 #include "clients/cli/commands.h"
 #include "clients/cli/interrupt.h"
+#include "common/endpoint.h"
 #include "common/env.h"
 #include "common/log.h"
 #include "common/signals.h"
+#include "common/strings.h"
+#include "common/url.h"
 
 namespace flowmesh::cli {
 namespace {
@@ -16,31 +21,38 @@ namespace {
 constexpr char kExamples[] = R"(
 Examples:
   flowmeshctl run task.yaml                                 one document here, on a worker of its own
-  flowmeshctl submit flow.yaml --watch                      through the orchestrator on this machine
-  flowmeshctl submit task.yaml --sidecar unix:/path.sock    straight to one worker
+  flowmeshctl submit task.yaml --watch                      straight to the worker on this machine
+  flowmeshctl submit flow.yaml --orchestrator http://127.0.0.1:8000
   flowmeshctl show 0f7e6d5c-4b3a-4291-8888-777766665555     a task with its result
   flowmeshctl list --orchestrator http://127.0.0.1:8000 --json
 
-Environment: ORCHESTRATOR_BASE_URL and SIDECAR_LISTEN are the defaults of --orchestrator
-[http://127.0.0.1:8000] and --sidecar [127.0.0.1:50061]; ORCHESTRATOR_TOKEN is the bearer token;
-RESULTS_DIR is where `run` keeps task folders [./results_workers].
+All but `run` speak to the worker of --sidecar or the orchestrator of --orchestrator; without either
+to that of SIDECAR_LISTEN, else of ORCHESTRATOR_BASE_URL, else to the worker at 127.0.0.1:50061.
 Exit status: 0 success, 1 failure, 2 wrong use, 130 interrupted.
+
+Environment:
 )";
 
-std::string FromEnvironment(const char* name, const char* fallback) {
-  return SystemEnv()(name).value_or("").empty() ? fallback : *SystemEnv()(name);
-}
+constexpr char kDefaultSidecar[] = "127.0.0.1:50061";
 
-// Which side a command speaks to when the user did not say.
-enum class Default { kOrchestrator, kSidecar, kNone };
+// The environment, with what is wrong in it.
+struct Environment {
+  EnvReader reader{SystemEnv()};
+  std::string sidecar =
+      reader.String("SIDECAR_LISTEN", "", "a worker: host:port or unix:/path, see above");
+  std::string orchestrator =
+      reader.HttpUrl("ORCHESTRATOR_BASE_URL", "", "URL of an orchestrator, see above");
+  std::string token = reader.Secret("ORCHESTRATOR_TOKEN", "the orchestrator's bearer token");
+  std::string results =
+      reader.String("RESULTS_DIR", "./results_workers", "where `run` keeps the tasks' folders");
+};
 
-void FillTargets(Options& options, Default which) {
-  if (!options.orchestrator.empty() || !options.sidecar.empty()) return;
-  if (which == Default::kOrchestrator) {
-    options.orchestrator = FromEnvironment("ORCHESTRATOR_BASE_URL", "http://127.0.0.1:8000");
-  } else if (which == Default::kSidecar) {
-    options.sidecar = FromEnvironment("SIDECAR_LISTEN", "127.0.0.1:50061");
-  }
+absl::Status CheckSidecar(std::string_view name, const std::string& target) {
+  const absl::StatusOr<Endpoint> endpoint = ParseEndpoint(target);
+  const bool is_unix = target.starts_with("unix:") && target.size() > 5;  // maybe a relative path
+  if (is_unix || (endpoint.ok() && endpoint->port > 0)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(ToAbsl(name), ": expected host:port or unix:/path, got \"", target, "\""));
 }
 
 class Cli {
@@ -50,7 +62,8 @@ class Cli {
             "Hands FlowMesh tasks to an orchestrator or a worker, follows them, or runs them "
             "here.") {
     app_.name("flowmeshctl");
-    app_.footer(kExamples);
+    app_.footer(kExamples + environment_.reader.Help());
+    app_.set_version_flag("--version", "flowmeshctl " FLOWMESH_VERSION);
     app_.require_subcommand(1);
     app_.fallthrough();
     app_.add_flag("--json", options_.json, "machine-readable output");
@@ -64,14 +77,12 @@ class Cli {
     show_ = AddWithTask("show", "a task's record and result");
     cancel_ = AddWithTask("cancel", "end a task (worker only)");
     list_ = app_.add_subcommand("list", "the known tasks");
-    list_->add_option("--limit", options_.limit, "at most so many");
+    limit_ = list_->add_option("--limit", options_.limit, "at most so many");
     worker_ = app_.add_subcommand("worker", "the workers, their hardware and load");
     drain_ = app_.add_subcommand("drain", "let a worker finish its tasks and end (worker only)");
     drain_->add_flag("--wait", options_.wait, "return when it has ended and is unregistered");
-    drain_
-        ->add_option("--timeout", options_.timeout,
-                     "with --wait: seconds after which to fail [no limit]")
-        ->check(CLI::PositiveNumber);
+    timeout_ = drain_->add_option("--timeout", options_.timeout,
+                                  "with --wait: seconds after which to fail [no limit]");
   }
 
   int Main(int argc, char** argv) {
@@ -87,11 +98,20 @@ class Cli {
       std::fprintf(stderr, "flowmeshctl: %s\nTry `flowmeshctl --help`.\n", what.c_str());
       return kExitUsage;
     }
-    options_.token = SystemEnv()("ORCHESTRATOR_TOKEN").value_or("");
+    for (const absl::Status& wrong : {FillTargets(), Misuse()}) {
+      if (wrong.ok()) continue;
+      std::fprintf(stderr, "flowmeshctl: %s\nTry `flowmeshctl --help`.\n", Message(wrong).c_str());
+      return kExitUsage;
+    }
     Interrupt interrupt;
+    const auto leave = [] { ::_exit(kExitInterrupted); };
+    interrupt.SetActions(leave, leave);
     const absl::StatusOr<int> exit = Dispatch(interrupt);
     if (exit.ok()) return *exit;
-    std::fprintf(stderr, "flowmeshctl: %s\n", Message(exit.status()).c_str());
+    if (interrupt.requested()) return kExitInterrupted;
+    const bool hints = is_default_ && absl::IsUnavailable(exit.status());
+    std::fprintf(stderr, "flowmeshctl: %s%s\n", Message(exit.status()).c_str(),
+                 hints ? "; --sidecar or --orchestrator name others" : "");
     return kExitFailed;
   }
 
@@ -106,11 +126,15 @@ class Cli {
                       "tried again on another worker");
     run_ = app_.add_subcommand(
         "run",
-        "run a document on this machine, stages one after the other, on a sidecar and an executor "
-        "that are started for it and ended after it; with --sidecar, on those that run there");
+        "run a document on this machine, on a worker that is started for it and ended after it");
+    run_->footer(
+        "Stages run one after the other. With --sidecar they run on the worker there. Agent\n"
+        "configurations in a folder `configurations` beside the document are found, unless\n"
+        "AGENT_CONFIG_DIR names another.");
     run_->add_option("FILE", options_.file, "YAML document; - for stdin")->required();
-    run_->add_option("--device", options_.device, "auto, cpu, or GPU places such as 0,1 [auto]");
-    run_->add_option("--results", options_.results, "folder for the task folders");
+    device_ = run_->add_option("--device", options_.device,
+                               "auto, cpu, or GPU places such as 0,1 [auto]");
+    results_ = run_->add_option("--results", options_.results, "folder for the task folders");
     run_->add_flag("--deliver", options_.deliver, "also send results to spec.output.destination");
   }
 
@@ -120,21 +144,60 @@ class Cli {
     return command;
   }
 
+  // Options that would have no effect.
+  absl::Status Misuse() const {
+    std::string text;
+    const bool to_orchestrator = !options_.orchestrator.empty();
+    const bool to_sidecar = !options_.sidecar.empty();
+    if (*run_ && to_orchestrator) {
+      text = "`run` needs no orchestrator; `submit` hands it the document";
+    } else if (*run_ && to_sidecar && device_->count() > 0) {
+      text = "--device: the worker of --sidecar has its devices";
+    } else if (*run_ && to_sidecar && results_->count() > 0) {
+      text = "--results: the worker of --sidecar has its RESULTS_DIR";
+    } else if (*submit_ && options_.fail_fast && to_sidecar) {
+      text = "--fail-fast: expected --orchestrator beside it, as a worker tries a task once";
+    } else if (*submit_ && options_.fail_fast && !options_.wait && !options_.watch) {
+      text = "--fail-fast: expected --wait or --watch beside it";
+    } else if (*drain_ && timeout_->count() > 0 && !options_.wait) {
+      text = "--timeout: expected --wait beside it";
+    } else if (timeout_->count() > 0 && !(options_.timeout > 0)) {
+      text = absl::StrCat("--timeout: expected a number above 0, got ", options_.timeout);
+    } else if (limit_->count() > 0 && options_.limit == 0) {
+      text = "--limit: expected an integer of at least 1, got 0";
+    } else if ((*drain_ || *cancel_) && to_orchestrator) {
+      text = absl::StrCat("orchestrators offer no ", *drain_ ? "drain" : "cancel",
+                          "; use --sidecar TARGET");
+    }
+    return text.empty() ? absl::OkStatus() : absl::InvalidArgumentError(text);
+  }
+
+  // Chooses whom to speak to, and checks what was chosen.
+  absl::Status FillTargets() {
+    RETURN_IF_ERROR(environment_.reader.status());
+    options_.token = environment_.token;
+    if (options_.results.empty()) options_.results = environment_.results;
+    if (!options_.sidecar.empty()) return CheckSidecar("--sidecar", options_.sidecar);
+    if (!options_.orchestrator.empty()) {
+      if (IsHttpUrl(options_.orchestrator)) return absl::OkStatus();
+      return absl::InvalidArgumentError(
+          absl::StrCat("--orchestrator: expected an http or https URL, got \"",
+                       WithoutUserInfo(options_.orchestrator), "\""));
+    }
+    if (*run_) return absl::OkStatus();
+    is_default_ = true;
+    const bool speaks_to_both = !*drain_ && !*cancel_;
+    if (environment_.sidecar.empty() && speaks_to_both && !environment_.orchestrator.empty()) {
+      options_.orchestrator = environment_.orchestrator;
+      return absl::OkStatus();
+    }
+    options_.sidecar = environment_.sidecar.empty() ? kDefaultSidecar : environment_.sidecar;
+    return CheckSidecar("SIDECAR_LISTEN", options_.sidecar);
+  }
+
   absl::StatusOr<int> Dispatch(Interrupt& interrupt) {
-    if (*submit_) {
-      FillTargets(options_, Default::kOrchestrator);
-      return SubmitCommand(options_, interrupt);
-    }
-    if (*run_) {
-      if (!options_.orchestrator.empty()) {
-        return absl::InvalidArgumentError(
-            "`run` needs no orchestrator; `submit` hands it the document");
-      }
-      if (options_.results.empty())
-        options_.results = FromEnvironment("RESULTS_DIR", "./results_workers");
-      return RunCommand(options_, interrupt);
-    }
-    FillTargets(options_, Default::kSidecar);
+    if (*submit_) return SubmitCommand(options_, interrupt);
+    if (*run_) return RunCommand(options_, interrupt);
     if (*watch_) return WatchCommand(options_, interrupt);
     if (*show_) return ShowCommand(options_);
     if (*cancel_) return CancelCommand(options_);
@@ -143,8 +206,14 @@ class Cli {
     return DrainCommand(options_, interrupt);
   }
 
+  const Environment environment_;
   Options options_;
   CLI::App app_;
+  bool is_default_ = false;  // nobody said whom to speak to
+  CLI::Option* device_ = nullptr;
+  CLI::Option* results_ = nullptr;
+  CLI::Option* timeout_ = nullptr;
+  CLI::Option* limit_ = nullptr;
   CLI::App* submit_ = nullptr;
   CLI::App* run_ = nullptr;
   CLI::App* watch_ = nullptr;

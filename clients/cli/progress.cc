@@ -12,6 +12,8 @@
 namespace flowmesh::cli {
 namespace {
 
+constexpr uint64_t kMegabyte = 1'000'000;
+
 size_t TerminalWidth() {
   winsize size{};
   if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return 80;
@@ -37,7 +39,12 @@ std::string ProgressText(const v1::TaskProgress& progress, absl::Duration elapse
                          std::optional<absl::Duration> left, size_t width) {
   std::string text = progress.stage().empty() ? "running" : progress.stage();
   const size_t before_bar = text.size();
-  if (progress.total() > 0) {
+  const uint64_t most = std::max(progress.done(), progress.total());
+  if (progress.unit() == "bytes" && most >= kMegabyte) {
+    absl::StrAppendFormat(&text, " %d", progress.done() / kMegabyte);
+    if (progress.total() > 0) absl::StrAppendFormat(&text, "/%d", progress.total() / kMegabyte);
+    text += " MB";
+  } else if (progress.total() > 0) {
     absl::StrAppendFormat(&text, " %d/%d %s", progress.done(), progress.total(), progress.unit());
   } else if (progress.done() > 0) {
     absl::StrAppendFormat(&text, " %d %s", progress.done(), progress.unit());

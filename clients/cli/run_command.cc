@@ -13,9 +13,9 @@
 #include "clients/orchestrator/submission.h"
 #include "clients/orchestrator/substitution.h"
 #include "common/clock.h"
+#include "common/env.h"
 #include "common/field.h"
 #include "common/strings.h"
-#include "common/yaml.h"
 
 namespace flowmesh::cli {
 namespace {
@@ -25,10 +25,8 @@ using orchestrator::PlannedTask;
 using orchestrator::StageMap;
 
 absl::StatusOr<std::vector<PlannedTask>> Plan(const std::string& file) {
-  ASSIGN_OR_RETURN(const std::string yaml, ReadDocument(file));
-  absl::StatusOr<Json> document = ParseYaml(yaml);
-  if (!document.ok()) return Annotate(document.status(), file);
-  ASSIGN_OR_RETURN(std::vector<PlannedTask> plan, orchestrator::PlanSubmission(*document));
+  ASSIGN_OR_RETURN(const Document document, ReadDocument(file));
+  ASSIGN_OR_RETURN(std::vector<PlannedTask> plan, orchestrator::PlanSubmission(document.json));
   for (const PlannedTask& task : plan) {
     if (!task.after_ids.empty()) {
       return absl::InvalidArgumentError(
@@ -46,6 +44,16 @@ bool TakeHttpDestinationOut(Json& document) {
   if (!type.ok() || ToLower(Trim(*type)) != "http") return false;
   document["spec"]["output"]["destination"] = {{"type", "local"}};
   return true;
+}
+
+// The agent configurations that lie beside a document come with it, unless AGENT_CONFIG_DIR names
+// others.
+std::filesystem::path ConfigurationsBeside(const std::string& file) {
+  if (file == "-" || EnvReader(SystemEnv()).IsSet("AGENT_CONFIG_DIR")) return {};
+  const std::filesystem::path folder =
+      std::filesystem::absolute(file).parent_path() / "configurations";
+  std::error_code ignored;
+  return std::filesystem::is_directory(folder, ignored) ? folder : std::filesystem::path();
 }
 
 // Runs the tasks of one document on one sidecar.
@@ -144,11 +152,15 @@ absl::StatusOr<int> RunCommand(const Options& options, Interrupt& interrupt) {
   ASSIGN_OR_RETURN(std::vector<PlannedTask> plan, Plan(options.file));
   if (!options.sidecar.empty()) {
     SidecarClient sidecar(options.sidecar);
+    AwaitSidecar(sidecar);
+    interrupt.ClearActions();  // it is looked at below
     return Runner(sidecar, options, interrupt).Run(std::move(plan));
   }
+  interrupt.ClearActions();
   client::LocalWorkerOptions local;
   local.results_dir = std::filesystem::absolute(options.results);
   local.devices = options.device;
+  local.agent_configurations = ConfigurationsBeside(options.file);
   const auto worker = client::LocalWorker::Start(local, [&] { return interrupt.requested(); });
   if (interrupt.requested()) return kExitInterrupted;
   RETURN_IF_ERROR(worker.status());

@@ -60,6 +60,20 @@ TEST(ProgressTest, ShowsWhatIsKnown) {
             "generating [############............] 1/2 items  72.1 tokens/s  1.5 s");
 }
 
+TEST(ProgressTest, ManyBytesAreMegabytes) {
+  v1::TaskProgress progress;
+  progress.set_stage("downloading x");
+  progress.set_unit("bytes");
+  progress.set_done(2'900'000);
+  EXPECT_EQ(ProgressText(progress, absl::Seconds(2)), "downloading x 2 MB  2.0 s");
+  progress.set_total(58'000'000);
+  EXPECT_EQ(ProgressText(progress, absl::Seconds(2)),
+            "downloading x [#.......................] 2/58 MB  2.0 s");
+  progress.set_done(7);
+  progress.set_total(700);
+  EXPECT_THAT(ProgressText(progress, absl::Seconds(2)), HasSubstr(" 7/700 bytes"));
+}
+
 // Of step `done` of 100.
 v1::TaskProgress Step(uint64_t done, double loss = 2) {
   v1::TaskProgress progress;

@@ -53,6 +53,9 @@ TEST(SidecarClientTest, ErrorsKeepTheirCodes) {
   const absl::Status away = nobody.Get("x").status();
   EXPECT_EQ(away.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(Message(away), HasSubstr("no sidecar answers at unix:"));
+  const double begin = MonotonicSeconds();
+  EXPECT_EQ(nobody.Watch("x").status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_LT(MonotonicSeconds() - begin, 5) << "it never was there to come back";
 }
 
 // By itself gRPC looks after a connection that nobody waits for once in five seconds.
@@ -129,8 +132,11 @@ TEST(OrchestratorClientTest, SubmitsWaitsAndReads) {
             absl::StatusCode::kPermissionDenied);
   EXPECT_EQ(client.Wait({id + "x"}, nullptr, [] { return true; }).status().code(),
             absl::StatusCode::kCancelled);
-  EXPECT_EQ(OrchestratorClient("http://127.0.0.1:1", "").Tasks().status().code(),
-            absl::StatusCode::kUnavailable);
+  OrchestratorClient nobody("http://127.0.0.1:1", "");
+  EXPECT_EQ(nobody.Tasks().status().code(), absl::StatusCode::kUnavailable);
+  const double begin = MonotonicSeconds();
+  EXPECT_EQ(nobody.Wait({id}, nullptr, nullptr).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_LT(MonotonicSeconds() - begin, 5) << "it never was there to come back";
 }
 
 // Programs named as the real ones, which do what a test needs.

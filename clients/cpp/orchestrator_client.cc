@@ -1,8 +1,11 @@
 #include "clients/cpp/orchestrator_client.h"
 
+#include <optional>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "common/clock.h"
+#include "common/url.h"
 
 namespace flowmesh::client {
 namespace {
@@ -58,8 +61,8 @@ absl::StatusOr<Json> OrchestratorClient::Request(const std::string& method, cons
   const absl::StatusOr<HttpResponse> response = http_.Send(request);
   if (absl::IsInvalidArgument(response.status())) return response.status();
   if (!response.ok()) {
-    return absl::UnavailableError(
-        absl::StrCat("no orchestrator answers at ", url_, " (", response.status().message(), ")"));
+    return absl::UnavailableError(absl::StrCat("no orchestrator answers at ", WithoutUserInfo(url_),
+                                               " (", response.status().message(), ")"));
   }
   if (response->status >= 300) return FromHttp(response->status, response->body);
   return ParseJson(response->body);
@@ -68,7 +71,8 @@ absl::StatusOr<Json> OrchestratorClient::Request(const std::string& method, cons
 absl::StatusOr<Json> OrchestratorClient::Submit(const std::string& yaml) {
   ASSIGN_OR_RETURN(Json answer, Request("POST", "/api/v1/tasks", yaml));
   if (!answer.is_object() || !answer["tasks"].is_array()) {
-    return absl::InternalError(absl::StrCat(url_, " does not answer as an orchestrator"));
+    return absl::InternalError(
+        absl::StrCat(WithoutUserInfo(url_), " does not answer as an orchestrator"));
   }
   return std::move(answer["tasks"]);
 }
@@ -76,7 +80,9 @@ absl::StatusOr<Json> OrchestratorClient::Submit(const std::string& yaml) {
 absl::StatusOr<Json> OrchestratorClient::Tasks() { return Request("GET", "/api/v1/tasks"); }
 
 absl::StatusOr<Json> OrchestratorClient::Task(const std::string& id) {
-  return Request("GET", absl::StrCat("/api/v1/tasks/", id));
+  absl::StatusOr<Json> task = Request("GET", absl::StrCat("/api/v1/tasks/", id));
+  if (!absl::IsNotFound(task.status())) return task;
+  return absl::NotFoundError(absl::StrCat("no task ", id, " is known at ", WithoutUserInfo(url_)));
 }
 
 absl::StatusOr<Json> OrchestratorClient::Result(const std::string& id) {
@@ -90,7 +96,7 @@ absl::StatusOr<std::vector<Json>> OrchestratorClient::Wait(
     const std::function<bool()>& cancelled) {
   const Clock& clock = Clock::Real();
   std::vector<Json> records(ids.size());
-  absl::Duration heard = clock.Monotonic();
+  std::optional<absl::Duration> heard;
   while (true) {
     size_t over = 0;
     for (size_t i = 0; i < ids.size(); ++i) {
@@ -100,7 +106,8 @@ absl::StatusOr<std::vector<Json>> OrchestratorClient::Wait(
         continue;
       }
       absl::StatusOr<Json> record = Task(ids[i]);
-      if (absl::IsUnavailable(record.status()) && clock.Monotonic() - heard < kAwayLimit) break;
+      const bool may_come_back = heard && clock.Monotonic() - *heard < kAwayLimit;
+      if (absl::IsUnavailable(record.status()) && may_come_back) break;
       if (!record.ok()) return record.status();
       heard = clock.Monotonic();
       const auto shown = [](const Json& r) -> Json {

@@ -30,7 +30,8 @@ class OrchestratorClient {
 
   // Polls until every task is DONE or FAILED; `on_change` gets each record that changed its status
   // or worker, the first time included. Returns the last records in the order of `ids`. Cancelled
-  // when `cancelled` says so. An orchestrator that is away for less than 30 s is waited for.
+  // when `cancelled` says so. An orchestrator that answered and is away for less than 30 s is
+  // waited for.
   absl::StatusOr<std::vector<Json>> Wait(const std::vector<std::string>& ids,
                                          const std::function<void(const Json& record)>& on_change,
                                          const std::function<bool()>& cancelled);

@@ -5,6 +5,8 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include <optional>
+
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
 
@@ -122,16 +124,15 @@ absl::StatusOr<v1::TaskRecord> SidecarClient::Watch(const std::string& task_id,
                                                     const OnUpdate& on_update) {
   const Clock& clock = Clock::Real();
   uint64_t next_sequence = 0;
-  absl::Duration heard = clock.Monotonic();
+  std::optional<absl::Duration> heard;
   const OnUpdate noting = [&](const v1::TaskUpdate& update) {
     heard = clock.Monotonic();
     if (on_update) on_update(update);
   };
   while (true) {
     absl::StatusOr<v1::TaskRecord> record = WatchOnce(task_id, noting, next_sequence);
-    if (!absl::IsUnavailable(record.status()) || clock.Monotonic() - heard > kReconnectLimit) {
-      return record;
-    }
+    const bool may_come_back = heard && clock.Monotonic() - *heard <= kReconnectLimit;
+    if (!absl::IsUnavailable(record.status()) || !may_come_back) return record;
     {
       absl::MutexLock lock(&mutex_);
       mutex_.AwaitWithTimeout(absl::Condition(&stopped_), kReconnectPause);

@@ -37,7 +37,8 @@ class SidecarClient {
                                                 const std::string& task_id = "",
                                                 const std::string& executor = "");
   // Follows a task to its end and returns its last record, with the result document; `on_update`
-  // runs on this thread. A stream that breaks is taken up again where it stopped, for 10 s at most.
+  // runs on this thread. A stream that breaks is taken up again where it stopped, for 10 s at most;
+  // one that never began is not.
   // Cancelled: StopWatching was called.
   absl::StatusOr<v1::TaskRecord> Watch(const std::string& task_id,
                                        const OnUpdate& on_update = nullptr);

@@ -17,7 +17,7 @@ constexpr char kAbout[] =
     "flowmesh-orchestrator: takes FlowMesh workflows over HTTP and dispatches their tasks to "
     "workers\n"
     "over Redis. For development and tests on one machine; not a production orchestrator.\n\n"
-    "Usage: flowmesh-orchestrator [--help]\n\n"
+    "Usage: flowmesh-orchestrator [--help|--version]\n\n"
     "It prints `listening on http://HOST:PORT` once it serves, and ends with SIGTERM or SIGINT.\n"
     "Environment variables, with their defaults in brackets:\n\n";
 
@@ -34,6 +34,10 @@ int Run(int argc, char** argv) {
     const std::string_view flag = argv[1];
     if (flag == "--help" || flag == "-h") {
       std::fputs((kAbout + env.Help()).c_str(), stdout);
+      return 0;
+    }
+    if (flag == "--version") {
+      std::puts("flowmesh-orchestrator " FLOWMESH_VERSION);
       return 0;
     }
     std::fprintf(stderr, "flowmesh-orchestrator: unknown argument '%s'; see --help\n", argv[1]);

@@ -213,8 +213,9 @@ absl::StatusOr<Json> RenderDocument(const Json& document, std::string_view self,
   for (const auto& [name, stage] : stages) {
     if (name == self || !stage.done) continue;
     if (stage.stored.is_null()) {
-      return absl::UnavailableError(
-          absl::StrCat("no result of stage \"", name, "\" (task ", stage.task_id, ") is stored"));
+      return absl::UnavailableError(absl::StrCat(
+          "the result of stage \"", name, "\" (task ", stage.task_id,
+          "), which was not sent here: its spec.output.destination must be of type http"));
     }
     upstream[name] = stage.stored;
   }
