@@ -94,7 +94,7 @@ free_port() {
 redis_port=$(free_port)
 metrics_port=$(free_port)
 export REDIS_URL=redis://127.0.0.1:$redis_port/0
-unset ORCHESTRATOR_TOKEN
+unset ORCHESTRATOR_TOKEN AGENT_CONFIG_DIR
 
 start redis redis-server --port "$redis_port" --bind 127.0.0.1 --save "" --appendonly no
 wait_for redis-server redis-cli -p "$redis_port" ping
@@ -165,9 +165,9 @@ result_of train | jq -r --argjson first "$first_loss" '.result | "Trained: \(.gl
 # example NAME JQ: runs an example as a person would, with this run's models, and shows its result.
 example() {
   printf '\nclients/examples/%s:\n' "$1"
-  sed -e "s|sentence-transformers/all-MiniLM-L6-v2|$encoder|; s|\./handbook\.db|$work/handbook.db|" \
+  sed -e "s|sentence-transformers/all-MiniLM-L6-v2|$encoder|; s|\./results_workers/handbook\.db|$work/handbook.db|" \
     -e "s|~/\.cache/flowmesh/models/gemma.*\.gguf|$default_model|" "clients/examples/$1" >"$work/$1"
-  REDIS_URL=none AGENT_CONFIG_DIR=$work/configurations ctl run "$work/$1" --json 2>"$work/$1.log" | jq -rs "last | .result | $2"
+  ctl run "$work/$1" --json 2>"$work/$1.log" | jq -rs "last | .result | $2"
 }
 if [ $all = yes ]; then
   printf '\n== Third act: one task each by flowmeshctl run, without Redis and orchestrator\n'
