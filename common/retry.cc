@@ -6,10 +6,12 @@
 
 #include "absl/random/random.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/synchronization/mutex.h"
 #include "common/http.h"
 #include "common/log.h"
+#include "common/redact.h"
 #include "common/strings.h"
 
 namespace flowmesh {

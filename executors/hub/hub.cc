@@ -180,6 +180,7 @@ absl::StatusOr<Listing> Hub::List(const Repository& repository) {
 }
 
 absl::StatusOr<std::string> Hub::BlobName(const std::string& url) {
+  const std::string what = absl::StrCat("HEAD ", ShownUrl(url));
   HttpClient client;
   HttpRequest request{.method = "HEAD", .url = url, .timeout = kTimeout, .max_redirects = 0};
   request.cancelled = callbacks_.is_cancelled;
@@ -191,7 +192,7 @@ absl::StatusOr<std::string> Hub::BlobName(const std::string& url) {
     const absl::StatusOr<HttpResponse> head =
         SendWithRetries(client, request, callbacks_.retry_limit, Clock::Real(),
                         absl::InfiniteDuration(), callbacks_.on_retry);
-    if (!head.ok()) return Annotate(head.status(), absl::StrCat("HEAD ", ShownUrl(url)));
+    if (!head.ok()) return Annotate(head.status(), what);
     const bool is_redirect = head->status >= 300 && head->status < 400;
     if (is_redirect && head->Header("x-linked-etag").empty()) {
       request.url = ResolveUrl(request.url, head->Header("location"));
