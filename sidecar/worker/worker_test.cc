@@ -114,6 +114,7 @@ TEST_F(WorkerTest, ResultsThatWaitForTheirDeliveryAreBoundedByTheirBytes) {
   QuickExecutor executor;
   const auto server = executor.Serve(dir_ / "executor");
   link_.Start();
+  ASSERT_TRUE(link_.WaitAvailable(absl::Seconds(20)));
   Json document = {{"spec", {{"taskType", "echo"}}}};
   document["spec"]["output"]["destination"] = {{"type", "http"}, {"url", receiver.url()}};
   for (const char* id : {"a", "b"}) {
