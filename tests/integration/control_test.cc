@@ -147,7 +147,7 @@ TEST(ControlTest, WrongConfigurationEndsWithStatusOneAndOneLine) {
       {"HEARTBEAT_INTERVAL_SEC", "0", "an integer from 1 to 1048576, got \"0\""},
       {"REDIS_PORT", "0", "an integer from 1 to 65535, got \"0\""},
       {"WORKER_ID", "a b",
-       "at most 128 bytes without white space, control characters or '/', got \"a b\""},
+       "at most 128 bytes of UTF-8 without white space, control characters or '/', got \"a b\""},
       {"WORKER_COST_PER_HOUR", "-1", "a number of at least 0, got \"-1\""},
       {"ORCHESTRATOR_BASE_URL", "ftp://x", "an http or https URL, got \"ftp://x\""},
       {"EXECUTOR_ENDPOINTS", "a=127.0.0.1:1,a=127.0.0.1:2", "each name once, got \"a\""},
