@@ -40,6 +40,7 @@ class WorkerTest : public ::testing::Test {
   ~WorkerTest() override {
     worker_->Stop();
     announcer_.Stop();
+    journal_.reset();  // its last answers still reach the worker
   }
 
   // A task whose document has somewhat more than `bytes`.
