@@ -12,6 +12,7 @@
 #include "absl/synchronization/notification.h"
 #include "common/files.h"
 #include "common/test_http_server.h"
+#include "common/test_jumping_clock.h"
 
 namespace flowmesh::sidecar {
 namespace {
@@ -25,16 +26,6 @@ using ::testing::SizeIs;
 using ::testing::StartsWith;
 using Kind = DeliveryAttempt::Kind;
 using Outcome = DeliveryAttempt::Outcome;
-
-// A fake clock on which every wait is over at once, and took its time.
-class JumpingClock : public FakeClock {
- public:
-  bool Await(absl::Mutex&, const absl::Condition& condition,
-             absl::Duration timeout) const override ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    const_cast<JumpingClock*>(this)->Advance(timeout);
-    return condition.Eval();
-  }
-};
 
 // Answers with `statuses` one after the other, the last one for ever.
 TestHttpServer::Handler Statuses(std::vector<int> statuses) {
