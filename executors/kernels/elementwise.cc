@@ -228,9 +228,10 @@ at::Tensor WithWholeRows(const at::Tensor& tensor) {
 }  // namespace
 
 // Not in float32: there the order of the sum shows, and libtorch's is the reference's.
-bool IsOnePassNorm(const at::Tensor& x, const at::Tensor& weight) {
+bool IsOnePassNorm(const at::Tensor& x, const at::Tensor& weight, NormWeight form) {
   return x.is_cpu() && x.scalar_type() == at::kBFloat16 &&
-         (weight.scalar_type() == at::kBFloat16 || weight.scalar_type() == at::kFloat);
+         (weight.scalar_type() == at::kBFloat16 ||
+          (weight.scalar_type() == at::kFloat && form == NormWeight::kOnePlus));
 }
 
 RmsNormGradients RmsNormBackward(const at::Tensor& x, const at::Tensor& weight,
@@ -259,13 +260,13 @@ RmsNormGradients RmsNormBackward(const at::Tensor& x, const at::Tensor& weight,
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps, NormWeight form) {
   if (WantsGradient({x, weight})) return TrainedRmsNorm(x, weight, eps, form);
-  if (!IsOnePassNorm(x, weight)) {
+  if (!IsOnePassNorm(x, weight, form)) {
     const at::Tensor wide = x.to(at::kFloat);
     const at::Tensor normed = wide * at::rsqrt(wide.square().mean(-1, true) + eps);
     if (form == NormWeight::kOnePlus) {
       return (normed * (weight.to(at::kFloat) + 1)).to(x.scalar_type());
     }
-    return (weight * normed.to(x.scalar_type())).to(x.scalar_type());
+    return weight * normed.to(x.scalar_type());
   }
   const at::Tensor rows = x.contiguous(), w = weight.contiguous();
   at::Tensor y = at::empty_like(rows);

@@ -13,11 +13,12 @@ namespace flowmesh::kernels {
 enum class NormWeight { kPlain, kOnePlus };
 
 // x / sqrt(mean(x²) + eps), in float32, with the weight. x: [..., width], weight: [width], of x's
-// dtype or float32. Result: x's shape and dtype.
+// dtype or float32. Result: x's shape and dtype, but that kPlain's product with a float32 weight is
+// float32.
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps, NormWeight form);
 
-// Whether RmsNorm and its gradients are one pass for these: on the CPU, x in bfloat16.
-bool IsOnePassNorm(const at::Tensor& x, const at::Tensor& weight);
+// Whether RmsNorm and its gradients are one pass for these: on the CPU, x and result in bfloat16.
+bool IsOnePassNorm(const at::Tensor& x, const at::Tensor& weight, NormWeight form);
 
 struct RmsNormGradients {
   at::Tensor x;       // as RmsNorm's x

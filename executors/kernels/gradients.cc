@@ -2,11 +2,13 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_unique2.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/sparse_coo_tensor.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -61,21 +63,31 @@ class LinearFunction : public Function<LinearFunction> {
 
 class EmbeddingFunction : public Function<EmbeddingFunction> {
  public:
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& weight, const at::Tensor& ids) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& weight, const at::Tensor& ids,
+                            at::ScalarType dtype) {
     ctx->save_for_backward({weight, ids});
-    return at::embedding(weight, ids);
+    return at::embedding(weight, ids).to(dtype);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
     const variable_list saved = ctx->get_saved_variables();
     at::Tensor& gradient = GradientOf(saved[0]);
-    if (gradient.is_sparse()) {
-      gradient = gradient + at::sparse_coo_tensor(saved[1].reshape({1, -1}), Flat(gradients[0]),
-                                                  gradient.sizes(), gradient.options());
-    } else {
-      gradient.index_add_(0, saved[1], gradients[0]);
+    at::Tensor ids = saved[1], rows = gradients[0];
+    if (gradient.scalar_type() != at::kFloat) {
+      const auto [unique, place, unused] = at::_unique2(ids, /*sorted=*/true,
+                                                        /*return_inverse=*/true);
+      rows = at::zeros({unique.size(0), rows.size(1)}, rows.options().dtype(at::kFloat))
+                 .index_add_(0, place, rows.to(at::kFloat))
+                 .to(gradient.scalar_type());
+      ids = unique;
     }
-    return {{}, {}};
+    if (gradient.is_sparse()) {
+      gradient = gradient + at::sparse_coo_tensor(ids.reshape({1, -1}), rows, gradient.sizes(),
+                                                  gradient.options());
+    } else {
+      gradient.index_add_(0, ids, rows);
+    }
+    return {{}, {}, {}};
   }
 };
 
@@ -85,7 +97,7 @@ class RmsNormFunction : public Function<RmsNormFunction> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
                             double eps, bool one_plus) {
-    if (IsOnePassNorm(x, weight)) {
+    if (IsOnePassNorm(x, weight, Form(one_plus))) {
       ctx->save_for_backward({x, weight});
       ctx->saved_data["eps"] = eps;
       ctx->saved_data["one_plus"] = one_plus;
@@ -97,7 +109,7 @@ class RmsNormFunction : public Function<RmsNormFunction> {
     ctx->saved_data["one_plus"] = one_plus;
     const at::Tensor normed = wide * scale;
     if (one_plus) return (normed * (weight.to(at::kFloat) + 1)).to(x.scalar_type());
-    return (weight * normed.to(x.scalar_type())).to(x.scalar_type());
+    return weight * normed.to(x.scalar_type());
   }
 
   // With n = x * scale and y = n * w: dw = sum over rows of dy * n, and
@@ -105,10 +117,10 @@ class RmsNormFunction : public Function<RmsNormFunction> {
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1];
-    if (IsOnePassNorm(x, weight)) {
+    const NormWeight form = Form(ctx->saved_data["one_plus"].toBool());
+    if (IsOnePassNorm(x, weight, form)) {
       const RmsNormGradients both =
-          RmsNormBackward(x, weight, gradients[0], ctx->saved_data["eps"].toDouble(),
-                          Form(ctx->saved_data["one_plus"].toBool()));
+          RmsNormBackward(x, weight, gradients[0], ctx->saved_data["eps"].toDouble(), form);
       if (weight.requires_grad()) GradientOf(weight).add_(both.weight);
       return {both.x, {}, {}, {}};
     }
@@ -117,7 +129,7 @@ class RmsNormFunction : public Function<RmsNormFunction> {
     const at::Tensor normed = x.to(at::kFloat) * scale;
     if (weight.requires_grad()) GradientOf(weight).add_(Flat(y_gradient * normed).sum(0));
     at::Tensor factor = weight.to(at::kFloat);
-    if (ctx->saved_data["one_plus"].toBool()) factor = factor + 1;
+    if (form == NormWeight::kOnePlus) factor = factor + 1;
     const at::Tensor n_gradient = y_gradient * factor;
     const at::Tensor along = (n_gradient * normed).mean(-1, true);
     return {((n_gradient - normed * along) * scale).to(x.scalar_type()), {}, {}, {}};
@@ -193,8 +205,8 @@ at::Tensor TrainedLinear(const at::Tensor& x, const at::Tensor& weight, const at
   return LinearFunction::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
 }
 
-at::Tensor TrainedEmbedding(const at::Tensor& weight, const at::Tensor& ids) {
-  return EmbeddingFunction::apply(weight, ids);
+at::Tensor TrainedEmbedding(const at::Tensor& weight, const at::Tensor& ids, at::ScalarType dtype) {
+  return EmbeddingFunction::apply(weight, ids, dtype);
 }
 
 at::Tensor TrainedRmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps,

@@ -22,9 +22,10 @@ void AddProduct(const at::Tensor& y_gradient, const at::Tensor& x, const at::Ten
 // As kernels::Linear; x may have any number of leading dimensions.
 at::Tensor TrainedLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 
-// Rows of weight [rows, width] by ids [tokens]: [tokens, width]. A gradient of the weight that is
-// sparse stays so and gets the rows that were looked up.
-at::Tensor TrainedEmbedding(const at::Tensor& weight, const at::Tensor& ids);
+// Rows of weight [rows, width] by ids [tokens]: [tokens, width] of `dtype`. A gradient of the
+// weight that is sparse stays so and gets the rows that were looked up. What a row gets from
+// several tokens is summed in float32.
+at::Tensor TrainedEmbedding(const at::Tensor& weight, const at::Tensor& ids, at::ScalarType dtype);
 
 // As kernels::RmsNorm.
 at::Tensor TrainedRmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps,

@@ -106,7 +106,8 @@ TEST(ElementwiseTest, RmsNormEqualsItsChain) {
         ASSERT_TRUE(chain.requires_grad());
         const at::Tensor one_pass = RmsNorm(x, w, 1e-6, form);
         ASSERT_EQ(one_pass.sizes(), x.sizes());
-        ASSERT_EQ(one_pass.scalar_type(), at::kBFloat16);
+        const bool is_wide = form == NormWeight::kPlain && weights == at::kFloat;
+        ASSERT_EQ(one_pass.scalar_type(), is_wide ? at::kFloat : at::kBFloat16);
         const double scale = chain.abs().max().item<double>() + 1e-3;
         EXPECT_LE(MaxDifference(one_pass, chain.detach()), scale / 128) << width;
       }
@@ -122,7 +123,7 @@ TEST(ElementwiseTest, NormWeightsMayBeWiderThanWhatTheyNorm) {
     at::Tensor tracked = x.clone().requires_grad_(true);
     for (const at::Tensor& in : {x, tracked}) {
       const at::Tensor got = RmsNorm(in, w, 1e-6, form);
-      ASSERT_EQ(got.scalar_type(), at::kHalf);
+      ASSERT_EQ(got.scalar_type(), form == NormWeight::kPlain ? at::kFloat : at::kHalf);
       EXPECT_LE(MaxDifference(got.detach(), want), want.abs().max().item<double>() / 1024);
     }
   }
@@ -202,8 +203,22 @@ TEST_F(GradientsTest, OfLinear) {
 
 TEST_F(GradientsTest, OfEmbedding) {
   const at::Tensor ids = at::tensor({3, 0, 3, 1}, at::kLong);
-  ExpectSame([&](const auto& in) { return TrainedEmbedding(in[0], ids); },
+  ExpectSame([&](const auto& in) { return TrainedEmbedding(in[0], ids, at::kFloat); },
              [&](const auto& in) { return at::embedding(in[0], ids); }, {at::randn({5, 4})});
+}
+
+// A sum in bfloat16 would stay at 256.
+TEST_F(GradientsTest, OfARowThatManyTokensLookUpAreSummedInFloat32) {
+  at::Tensor dense = at::ones({2, 3}, at::kBFloat16).requires_grad_(true);
+  at::Tensor sparse = dense.detach().clone().requires_grad_(true);
+  sparse.mutable_grad() = at::zeros({2, 3}, sparse.options().layout(at::kSparse));
+  for (const at::Tensor& table : {dense, sparse}) {
+    TrainedEmbedding(table, at::ones({1024}, at::kLong), at::kFloat).sum().backward();
+    const at::Tensor gradient = table.grad().to_dense().to(at::kFloat);
+    EXPECT_EQ(gradient[0].abs().max().item<float>(), 0);
+    EXPECT_EQ(gradient[1].min().item<float>(), 1024);
+    EXPECT_EQ(gradient[1].max().item<float>(), 1024);
+  }
 }
 
 TEST_F(GradientsTest, OfEmbeddingStaySparseIfTheyAre) {
@@ -212,7 +227,8 @@ TEST_F(GradientsTest, OfEmbeddingStaySparseIfTheyAre) {
   at::Tensor sparse = dense.detach().clone().requires_grad_(true);
   sparse.mutable_grad() = at::zeros({5, 4}, at::TensorOptions().layout(at::kSparse));
   for (const at::Tensor& table : {dense, sparse}) {
-    for (int pass = 0; pass < 2; ++pass) (TrainedEmbedding(table, ids) * weights).sum().backward();
+    for (int pass = 0; pass < 2; ++pass)
+      (TrainedEmbedding(table, ids, at::kFloat) * weights).sum().backward();
   }
   ASSERT_TRUE(sparse.grad().is_sparse());
   EXPECT_LT(MaxDifference(sparse.grad().to_dense(), dense.grad()), 1e-6);
@@ -229,7 +245,7 @@ TEST_F(GradientsTest, OfRmsNorm) {
   }
 }
 
-// One pass: within bfloat16's own rounding of what double precision gives from the same numbers.
+// Within bfloat16's own rounding of what double precision gives from the same numbers.
 TEST_F(GradientsTest, OfRmsNormInBfloat16) {
   for (const auto& [form, dtype] : {std::pair(NormWeight::kPlain, at::kBFloat16),
                                     {NormWeight::kOnePlus, at::kBFloat16},
@@ -239,7 +255,8 @@ TEST_F(GradientsTest, OfRmsNormInBfloat16) {
       at::Tensor x = at::randn({rows, 3, 100}).to(at::kBFloat16).requires_grad_(true);
       at::Tensor w = at::randn({100}).to(dtype).requires_grad_(true);
       const at::Tensor weights = at::randn({rows, 3, 100}).to(at::kBFloat16);
-      RmsNorm(x, w, 1e-5, form).backward(weights);
+      const at::Tensor y = RmsNorm(x, w, 1e-5, form);
+      y.backward(weights.to(y.scalar_type()));
 
       at::Tensor wide_x = x.detach().to(at::kDouble).requires_grad_(true);
       at::Tensor wide_w = w.detach().to(at::kDouble).requires_grad_(true);

@@ -64,8 +64,8 @@ struct LoadOptions {
   // The weights in float32, for a training, which turns them into `dtype` itself; the model cannot
   // compute before that.
   bool master_weights = false;
-  // The norms' weights in float32 beside others of `dtype`: what training of adapters does.
-  bool wide_norms = false;
+  // Computes as torch.autocast has models do that are trained in half precision (Precision).
+  bool autocast = false;
   // Called with bytes loaded and bytes in all, now and then, from the loading thread.
   std::function<void(uint64_t done, uint64_t total)> progress;
 };

@@ -146,8 +146,8 @@ absl::StatusOr<std::unique_ptr<Decoder>> LoadDecoder(const Checkpoint& checkpoin
     const at::NoGradGuard no_grad;
     const auto capability =
         options.device.is_cuda() ? device::ComputeCapability(options.device.index()) : std::nullopt;
-    std::unique_ptr<Decoder> model = MakeDecoder(
-        checkpoint.config, ChooseDtype(checkpoint, options, capability), options.device);
+    const Precision precision = {ChooseDtype(checkpoint, options, capability), options.autocast};
+    std::unique_ptr<Decoder> model = MakeDecoder(checkpoint.config, precision, options.device);
     RETURN_IF_ERROR(model->Load(*checkpoint.weights, options, warnings));
     return model;
   } catch (const c10::Error& error) {

@@ -6,8 +6,8 @@
 
 namespace flowmesh::model {
 
-Decoder::Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device)
-    : config_(config), dtype_(dtype), device_(device) {
+Decoder::Decoder(const ModelConfig& config, const Precision& precision, at::Device device)
+    : config_(config), precision_(precision), device_(device) {
   info_.family = config.model_type;
   info_.vocab_size = config.vocab_size;
   info_.hidden_size = config.hidden_size;
@@ -40,15 +40,13 @@ void Decoder::Untie() {
 at::Tensor Decoder::Hidden(const ForwardInput& input, Attention& attention) {
   at::Tensor hidden = HiddenStates(input, attention);
   if (input.logit_rows.defined()) hidden = hidden.index_select(0, input.logit_rows);
-  return FinalNorm(hidden);
+  return FinalNorm(hidden).to(dtype());
 }
 
 absl::Status Decoder::Load(const WeightSource& source, const LoadOptions& options,
                            std::vector<std::string>* warnings) {
-  const at::ScalarType dtype = options.master_weights ? at::kFloat : dtype_;
-  RETURN_IF_ERROR(LoadParameters(
-      parameters_, source, {.norms = options.wide_norms ? at::kFloat : dtype, .others = dtype},
-      device_, options.progress));
+  const Precision stored = options.master_weights ? Precision{at::kFloat} : precision_;
+  RETURN_IF_ERROR(LoadParameters(parameters_, source, stored, device_, options.progress));
   info_.num_parameters = parameters_.numel();
   WarnOfUnused({&parameters_}, source, warnings);
   return absl::OkStatus();
@@ -62,21 +60,21 @@ void Decoder::AddEosIds(const std::vector<text::TokenId>& ids) {
   }
 }
 
-std::unique_ptr<Decoder> MakeDecoder(const ModelConfig& config, at::ScalarType dtype,
+std::unique_ptr<Decoder> MakeDecoder(const ModelConfig& config, const Precision& precision,
                                      at::Device device) {
   switch (config.family) {
     case Family::kGpt2:
-      return MakeGpt2(config, dtype, device);
+      return MakeGpt2(config, precision, device);
     case Family::kGemma2:
     case Family::kGemma3:
-      return MakeGemma(config, dtype, device);
+      return MakeGemma(config, precision, device);
     case Family::kLlama:
     case Family::kMistral:
     case Family::kQwen2:
     case Family::kQwen3:
       break;
   }
-  return MakeLlama(config, dtype, device);
+  return MakeLlama(config, precision, device);
 }
 
 }  // namespace flowmesh::model

@@ -32,7 +32,7 @@ class Decoder : public CausalLm {
  public:
   at::Tensor Forward(const ForwardInput& input, Attention& attention) override;
 
-  // The same up to the head: the hidden states after the final norm, [rows, hidden].
+  // The same up to the head: the hidden states after the final norm, [rows, hidden], of dtype().
   at::Tensor Hidden(const ForwardInput& input, Attention& attention);
   // The output head, [vocab, hidden]; of a tied model the embeddings.
   const at::Tensor& head() const { return head_ ? head_->weight() : embeddings(); }
@@ -46,7 +46,7 @@ class Decoder : public CausalLm {
 
   const ModelInfo& info() const override { return info_; }
   at::Device device() const override { return device_; }
-  at::ScalarType dtype() const override { return dtype_; }
+  at::ScalarType dtype() const override { return precision_.dtype; }
   const ModelConfig& config() const { return config_; }
 
   // Every weight, to train, save or count. A head that is tied is not listed again.
@@ -60,7 +60,7 @@ class Decoder : public CausalLm {
   void AddEosIds(const std::vector<text::TokenId>& ids);
 
  protected:
-  Decoder(const ModelConfig& config, at::ScalarType dtype, at::Device device);
+  Decoder(const ModelConfig& config, const Precision& precision, at::Device device);
 
   // The token embeddings, [vocab, hidden].
   virtual const at::Tensor& embeddings() const = 0;
@@ -76,11 +76,13 @@ class Decoder : public CausalLm {
     return layer_runner_ == nullptr ? layer(x) : layer_runner_->Run(index, layer, x);
   }
   const DropoutRates& dropout() const { return dropout_; }
+  // The dtype of embeddings as they are looked up, and of rotary tables.
+  at::ScalarType beside_products() const { return precision_.beside_products(); }
   ParameterScope scope() { return ParameterScope(&parameters_); }
 
  private:
   ModelConfig config_;
-  const at::ScalarType dtype_;
+  const Precision precision_;
   const at::Device device_;
   ModelInfo info_;
   ParameterList parameters_;
@@ -90,14 +92,14 @@ class Decoder : public CausalLm {
 };
 
 // The family's model, without weights yet.
-std::unique_ptr<Decoder> MakeDecoder(const ModelConfig& config, at::ScalarType dtype,
+std::unique_ptr<Decoder> MakeDecoder(const ModelConfig& config, const Precision& precision,
                                      at::Device device);
 // One per file of families.
-std::unique_ptr<Decoder> MakeLlama(const ModelConfig& config, at::ScalarType dtype,
+std::unique_ptr<Decoder> MakeLlama(const ModelConfig& config, const Precision& precision,
                                    at::Device device);
-std::unique_ptr<Decoder> MakeGemma(const ModelConfig& config, at::ScalarType dtype,
+std::unique_ptr<Decoder> MakeGemma(const ModelConfig& config, const Precision& precision,
                                    at::Device device);
-std::unique_ptr<Decoder> MakeGpt2(const ModelConfig& config, at::ScalarType dtype,
+std::unique_ptr<Decoder> MakeGpt2(const ModelConfig& config, const Precision& precision,
                                   at::Device device);
 
 }  // namespace flowmesh::model

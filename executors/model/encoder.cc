@@ -125,7 +125,7 @@ absl::Status ReadWeights(const fs::path& folder, const EncoderConfig& config, En
   }
   loaded->model = MakeEncoder(config, classes);
   const ParameterList& parameters = loaded->model->parameters();
-  RETURN_IF_ERROR(LoadParameters(parameters, source, {at::kFloat, at::kFloat}, device, {}));
+  RETURN_IF_ERROR(LoadParameters(parameters, source, {at::kFloat}, device, {}));
   WarnOfUnused({&parameters}, source, &loaded->warnings);
   return absl::OkStatus();
 }

@@ -59,9 +59,9 @@ EncoderEmbeddings::EncoderEmbeddings(const ParameterScope& scope, const EncoderC
 }
 
 at::Tensor EncoderEmbeddings::operator()(const at::Tensor& ids, const at::Tensor& positions) const {
-  at::Tensor x = words_(ids);
+  at::Tensor x = words_(ids, at::kFloat);
   if (types_) x = x + types_->weight()[0];
-  return norm_(x + positions_(positions));
+  return norm_(x + positions_(positions, at::kFloat));
 }
 
 EncoderLayer::EncoderLayer(const ParameterScope& scope, const EncoderConfig& c,

@@ -51,11 +51,12 @@ class GemmaLayer : public Layer {
 
 class Gemma : public Decoder {
  public:
-  Gemma(const ModelConfig& c, at::ScalarType dtype, at::Device device)
-      : Decoder(c, dtype, device),
-        // The factor is rounded to the weights' dtype before it is used.
-        embedding_scale_(
-            at::scalar_tensor(std::sqrt(static_cast<double>(c.hidden_size)), dtype).item<double>()),
+  Gemma(const ModelConfig& c, const Precision& precision, at::Device device)
+      : Decoder(c, precision, device),
+        // The factor is rounded to the embeddings' dtype before it is used.
+        embedding_scale_(at::scalar_tensor(std::sqrt(static_cast<double>(c.hidden_size)),
+                                           precision.beside_products())
+                             .item<double>()),
         embed_tokens_(scope() / "model" / "embed_tokens", c.vocab_size, c.hidden_size),
         norm_(scope() / "model" / "norm", c.hidden_size, c.norm_eps),
         rotary_(c.rope, c.head_dim, device) {
@@ -70,10 +71,11 @@ class Gemma : public Decoder {
   const at::Tensor& embeddings() const override { return embed_tokens_.weight(); }
 
   at::Tensor HiddenStates(const ForwardInput& input, Attention& attention) override {
-    const Rotation global = rotary_.At(input.positions, input.lengths, dtype());
+    const Rotation global = rotary_.At(input.positions, input.lengths, beside_products());
     const Rotation local =
-        local_rotary_ ? local_rotary_->At(input.positions, input.lengths, dtype()) : global;
-    at::Tensor x = embed_tokens_(input.token_ids) * embedding_scale_;
+        local_rotary_ ? local_rotary_->At(input.positions, input.lengths, beside_products())
+                      : global;
+    at::Tensor x = embed_tokens_(input.token_ids, beside_products()) * embedding_scale_;
     for (size_t i = 0; i < layers_.size(); ++i) {
       const Rotation& rotation = config().windows[i] > 0 ? local : global;
       const GemmaLayer& layer = layers_[i];
@@ -100,9 +102,9 @@ class Gemma : public Decoder {
 
 }  // namespace
 
-std::unique_ptr<Decoder> MakeGemma(const ModelConfig& config, at::ScalarType dtype,
+std::unique_ptr<Decoder> MakeGemma(const ModelConfig& config, const Precision& precision,
                                    at::Device device) {
-  return std::make_unique<Gemma>(config, dtype, device);
+  return std::make_unique<Gemma>(config, precision, device);
 }
 
 }  // namespace flowmesh::model

@@ -65,8 +65,8 @@ class Gpt2Layer : public Layer {
 
 class Gpt2 : public Decoder {
  public:
-  Gpt2(const ModelConfig& c, at::ScalarType dtype, at::Device device)
-      : Decoder(c, dtype, device),
+  Gpt2(const ModelConfig& c, const Precision& precision, at::Device device)
+      : Decoder(c, precision, device),
         wte_(scope() / "transformer" / "wte", c.vocab_size, c.hidden_size),
         wpe_(scope() / "transformer" / "wpe", c.max_positions, c.hidden_size),
         ln_f_(scope() / "transformer" / "ln_f", c.hidden_size, c.norm_eps) {
@@ -80,7 +80,9 @@ class Gpt2 : public Decoder {
   const at::Tensor& embeddings() const override { return wte_.weight(); }
 
   at::Tensor HiddenStates(const ForwardInput& input, Attention& attention) override {
-    at::Tensor x = Dropout(wte_(input.token_ids) + wpe_(input.positions), dropout().embedding);
+    at::Tensor x =
+        wte_(input.token_ids, beside_products()) + wpe_(input.positions, beside_products());
+    x = Dropout(x, dropout().embedding);
     int index = 0;
     for (const Gpt2Layer& layer : layers_) {
       x = RunLayer(
@@ -103,9 +105,9 @@ class Gpt2 : public Decoder {
 
 }  // namespace
 
-std::unique_ptr<Decoder> MakeGpt2(const ModelConfig& config, at::ScalarType dtype,
+std::unique_ptr<Decoder> MakeGpt2(const ModelConfig& config, const Precision& precision,
                                   at::Device device) {
-  return std::make_unique<Gpt2>(config, dtype, device);
+  return std::make_unique<Gpt2>(config, precision, device);
 }
 
 }  // namespace flowmesh::model

@@ -21,7 +21,7 @@ namespace {
 // y plus what the adapters add to it.
 at::Tensor WithAdapters(at::Tensor y, const at::Tensor& x, const std::vector<LowRank>& adapters) {
   for (const LowRank& adapter : adapters) {
-    const at::ScalarType dtype = x.scalar_type();
+    const at::ScalarType dtype = x.scalar_type();  // the adapters' own is float32 in training
     const at::Tensor low =
         kernels::Linear(Dropout(x, adapter.dropout), adapter.a.to(dtype), at::Tensor());
     y = y + kernels::Linear(low, adapter.b.to(dtype), at::Tensor()) * adapter.scale;
@@ -44,7 +44,8 @@ Linear::Linear(const ParameterScope& scope, int64_t in, int64_t out, bool bias, 
 }
 
 at::Tensor Linear::operator()(const at::Tensor& x) const {
-  return WithAdapters(kernels::Linear(x, weight_, bias_), x, adapters_);
+  const at::Tensor in = x.to(weight_.scalar_type());
+  return WithAdapters(kernels::Linear(in, weight_, bias_), in, adapters_);
 }
 
 StackedLinear::StackedLinear(const ParameterScope& scope, const std::vector<std::string>& names,
@@ -65,9 +66,10 @@ StackedLinear::StackedLinear(const ParameterScope& scope, const std::vector<std:
 }
 
 std::vector<at::Tensor> StackedLinear::operator()(const at::Tensor& x) const {
-  std::vector<at::Tensor> parts = kernels::Linear(x, weight_, bias_).split_with_sizes(outs_, -1);
+  const at::Tensor in = x.to(weight_.scalar_type());
+  std::vector<at::Tensor> parts = kernels::Linear(in, weight_, bias_).split_with_sizes(outs_, -1);
   for (size_t i = 0; i < parts.size(); ++i) {
-    parts[i] = WithAdapters(std::move(parts[i]), x, adapters_[i]);
+    parts[i] = WithAdapters(std::move(parts[i]), in, adapters_[i]);
   }
   return parts;
 }
@@ -76,9 +78,9 @@ Embedding::Embedding(const ParameterScope& scope, int64_t rows, int64_t width) {
   scope.Add(&weight_, "weight", {rows, width}, Split::kRows);
 }
 
-at::Tensor Embedding::operator()(const at::Tensor& ids) const {
-  if (kernels::WantsGradient({weight_})) return kernels::TrainedEmbedding(weight_, ids);
-  return at::embedding(weight_, ids);
+at::Tensor Embedding::operator()(const at::Tensor& ids, at::ScalarType dtype) const {
+  if (kernels::WantsGradient({weight_})) return kernels::TrainedEmbedding(weight_, ids, dtype);
+  return at::embedding(weight_, ids).to(dtype);
 }
 
 RmsNorm::RmsNorm(const ParameterScope& scope, int64_t width, double eps, kernels::NormWeight form)

@@ -28,7 +28,8 @@ class Linear : public Layer {
   Linear(const ParameterScope& scope, int64_t in, int64_t out, bool bias, Split split,
          bool transposed = false);
 
-  at::Tensor operator()(const at::Tensor& x) const;  // [tokens, in] -> [tokens, out]
+  // [tokens, in] of any dtype -> [tokens, out] of the weight's, as autocast has products.
+  at::Tensor operator()(const at::Tensor& x) const;
   const at::Tensor& weight() const { return weight_; }
 
  private:
@@ -43,7 +44,7 @@ class StackedLinear : public Layer {
   StackedLinear(const ParameterScope& scope, const std::vector<std::string>& names, int64_t in,
                 const std::vector<int64_t>& outs, bool bias);
 
-  // [tokens, in] -> one view [tokens, outs[i]] each.
+  // [tokens, in] -> one view [tokens, outs[i]] each; dtypes as Linear.
   std::vector<at::Tensor> operator()(const at::Tensor& x) const;
 
  private:
@@ -57,7 +58,8 @@ class Embedding : public Layer {
  public:
   Embedding(const ParameterScope& scope, int64_t rows, int64_t width);
 
-  at::Tensor operator()(const at::Tensor& ids) const;  // [tokens] -> [tokens, width]
+  // [tokens] -> [tokens, width] of `dtype`
+  at::Tensor operator()(const at::Tensor& ids, at::ScalarType dtype) const;
   const at::Tensor& weight() const { return weight_; }
 
  private:
@@ -69,7 +71,7 @@ class RmsNorm : public Layer {
  public:
   RmsNorm(const ParameterScope& scope, int64_t width, double eps, kernels::NormWeight form);
 
-  at::Tensor operator()(const at::Tensor& x) const;  // [..., width]
+  at::Tensor operator()(const at::Tensor& x) const;  // [..., width]; dtypes as kernels::RmsNorm
 
  private:
   const double eps_;

@@ -39,8 +39,8 @@ class LlamaLayer : public Layer {
 
 class Llama : public Decoder {
  public:
-  Llama(const ModelConfig& c, at::ScalarType dtype, at::Device device)
-      : Decoder(c, dtype, device),
+  Llama(const ModelConfig& c, const Precision& precision, at::Device device)
+      : Decoder(c, precision, device),
         embed_tokens_(scope() / "model" / "embed_tokens", c.vocab_size, c.hidden_size),
         norm_(scope() / "model" / "norm", c.hidden_size, c.norm_eps, NormWeight::kPlain),
         rotary_(c.rope, c.head_dim, device) {
@@ -54,8 +54,8 @@ class Llama : public Decoder {
   const at::Tensor& embeddings() const override { return embed_tokens_.weight(); }
 
   at::Tensor HiddenStates(const ForwardInput& input, Attention& attention) override {
-    const Rotation rotation = rotary_.At(input.positions, input.lengths, dtype());
-    at::Tensor x = embed_tokens_(input.token_ids);
+    const Rotation rotation = rotary_.At(input.positions, input.lengths, beside_products());
+    at::Tensor x = embed_tokens_(input.token_ids, beside_products());
     int index = 0;
     for (const LlamaLayer& layer : layers_) {
       x = RunLayer(
@@ -79,9 +79,9 @@ class Llama : public Decoder {
 
 }  // namespace
 
-std::unique_ptr<Decoder> MakeLlama(const ModelConfig& config, at::ScalarType dtype,
+std::unique_ptr<Decoder> MakeLlama(const ModelConfig& config, const Precision& precision,
                                    at::Device device) {
-  return std::make_unique<Llama>(config, dtype, device);
+  return std::make_unique<Llama>(config, precision, device);
 }
 
 }  // namespace flowmesh::model

@@ -83,7 +83,7 @@ TEST_F(LoadModelTest, AFolderGivesModelAndTokenizer) {
 
 TEST_F(LoadModelTest, NormsMayBeWiderThanTheOthers) {
   uint64_t last = 0, total = 0;
-  LoadOptions options = {.dtype = at::kBFloat16, .wide_norms = true};
+  LoadOptions options = {.dtype = at::kBFloat16, .autocast = true};
   options.progress = [&](uint64_t done, uint64_t all) {
     last = done;
     total = all;

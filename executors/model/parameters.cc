@@ -79,15 +79,15 @@ void ParameterScope::AddStack(at::Tensor* tensor, const std::string& name,
 }
 
 absl::Status LoadParameters(const ParameterList& list, const WeightSource& source,
-                            const ParameterDtypes& dtypes, at::Device device,
+                            const Precision& precision, at::Device device,
                             const std::function<void(uint64_t, uint64_t)>& progress) {
   RETURN_IF_ERROR(CheckShapes(list, source));
   uint64_t total = 0, done = 0;
   for (const Parameter& parameter : list.all()) {
-    total += static_cast<uint64_t>(parameter.numel()) * c10::elementSize(dtypes.Of(parameter));
+    total += static_cast<uint64_t>(parameter.numel()) * c10::elementSize(precision.Of(parameter));
   }
   for (const Parameter& parameter : list.all()) {
-    const at::ScalarType dtype = dtypes.Of(parameter);
+    const at::ScalarType dtype = precision.Of(parameter);
     at::Tensor tensor = at::empty(parameter.shape, at::TensorOptions(dtype).device(device));
     int64_t row = 0;
     for (const StoredName& part : parameter.parts) {

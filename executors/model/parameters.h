@@ -94,19 +94,23 @@ class ParameterScope {
   std::string prefix_;
 };
 
-// The dtypes of a model's parameters.
-struct ParameterDtypes {
-  at::ScalarType norms;
-  at::ScalarType others;
+// What a model computes in.
+struct Precision {
+  at::ScalarType dtype;   // of products and, without autocast, of all else
+  bool autocast = false;  // all but products in float32: norms, rotations, sums between the layers
 
-  at::ScalarType Of(const Parameter& parameter) const { return parameter.is_norm ? norms : others; }
+  at::ScalarType beside_products() const { return autocast ? at::kFloat : dtype; }
+  // Embeddings are looked up in `dtype`, and the result is float32 then.
+  at::ScalarType Of(const Parameter& parameter) const {
+    return parameter.is_norm ? beside_products() : dtype;
+  }
 };
 
 // Gives every parameter of the list its tensor on `device`, filled from `source`. All shapes are
 // proven before anything is allocated. InvalidArgument naming the tensor: missing, or of another
 // shape (both are said). `progress` as in LoadOptions.
 absl::Status LoadParameters(const ParameterList& list, const WeightSource& source,
-                            const ParameterDtypes& dtypes, at::Device device,
+                            const Precision& precision, at::Device device,
                             const std::function<void(uint64_t, uint64_t)>& progress);
 
 // Adds a warning when the source holds tensors that no parameter of the lists reads.

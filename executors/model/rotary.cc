@@ -33,7 +33,9 @@ at::Tensor Llama3Frequencies(const at::Tensor& plain, const RopeConfig& c) {
 
 }  // namespace
 
-at::Tensor Rotation::Apply(const at::Tensor& x) const { return kernels::Rotate(x, cos, sin); }
+at::Tensor Rotation::Apply(const at::Tensor& x) const {
+  return kernels::Rotate(x.to(cos.scalar_type()), cos, sin);
+}
 
 at::Tensor RotaryEmbedding::Exponents() const {
   return at::arange(0, head_dim_, 2, at::TensorOptions(at::kFloat)) /

@@ -31,7 +31,9 @@ at::Tensor SelfAttention::operator()(const at::Tensor& x, const Rotation& rotati
     q = (*q_norm_)(q);
     k = (*k_norm_)(k);
   }
-  return o_proj_(attention.Run(rotation.Apply(q), rotation.Apply(k), v, params_).flatten(1));
+  q = rotation.Apply(q).to(v.scalar_type());  // rotated in float32 under autocast
+  k = rotation.Apply(k).to(v.scalar_type());
+  return o_proj_(attention.Run(q, k, v, params_).flatten(1));
 }
 
 }  // namespace flowmesh::model

@@ -84,8 +84,7 @@ absl::StatusOr<at::Tensor> ReadScore(const Checkpoint& checkpoint, const Decoder
   (ParameterScope(&list) / "score")
       .Add(&score, "weight",
            {static_cast<int64_t>(loaded->labels.size()), decoder.info().hidden_size});
-  RETURN_IF_ERROR(
-      LoadParameters(list, *checkpoint.weights, {at::kFloat, at::kFloat}, at::kCPU, {}));
+  RETURN_IF_ERROR(LoadParameters(list, *checkpoint.weights, {at::kFloat}, at::kCPU, {}));
   WarnOfUnused({&decoder.parameters(), &list}, *checkpoint.weights, &loaded->warnings);
   return score;
 }

@@ -81,7 +81,7 @@ absl::Status LoraSft(const Field& spec, TrainingJob& job) {
   RETURN_IF_ERROR(job.Open(/*continues_adapter=*/true));
   ASSIGN_OR_RETURN(const std::vector<train::SftRow> rows, LoadSftRows(data, row_options, job));
 
-  ASSIGN_OR_RETURN(const auto model, job.LoadModel(WeightsFor::kAdapters));
+  ASSIGN_OR_RETURN(const auto model, job.LoadModel(WeightsFor::kUse));
   ASSIGN_OR_RETURN(const model::Adapter adapter, StartAdapter(job, config, *model));
   train::TrainedWeights weights(train::TrainAdapter(adapter, *model),
                                 {.zero_stage = job.zero_stage(), .group = &job.group()});

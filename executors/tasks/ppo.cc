@@ -271,7 +271,7 @@ absl::Status Ppo(const Field& spec, TrainingJob& job) {
   }
 
   const at::ScalarType compute = job.spec().compute;
-  ASSIGN_OR_RETURN(const auto reference, job.LoadModel(WeightsFor::kReference));
+  ASSIGN_OR_RETURN(const auto reference, job.LoadModel(WeightsFor::kUse));
   ASSIGN_OR_RETURN(const auto policy, job.LoadModel(WeightsFor::kTraining));
   policy->AddEosIds({*job.tokenizer().eos_id()});
   ppo.options.eos_ids = policy->info().eos_ids;

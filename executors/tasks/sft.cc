@@ -12,7 +12,7 @@ namespace flowmesh::tasks {
 namespace {
 
 constexpr TrainingDefaults kDefaults = {
-    .shards = true, .tokens_metric = "num_tokens", .own_keys = kSftKeys};
+    .shards = true, .bf16_weights = true, .tokens_metric = "num_tokens", .own_keys = kSftKeys};
 
 absl::Status Sft(const Field& spec, TrainingJob& job) {
   ASSIGN_OR_RETURN(const data::SftData data, data::ReadSftData(spec));
@@ -24,7 +24,7 @@ absl::Status Sft(const Field& spec, TrainingJob& job) {
   const at::ScalarType compute = job.spec().compute;
   ASSIGN_OR_RETURN(const auto model, job.LoadModel(WeightsFor::kTraining));
   train::TrainedWeights weights(train::AllWeights(*model), {.compute = compute,
-                                                            .sums = train::SftGradientSums(compute),
+                                                            .autocast = job.spec().autocast,
                                                             .zero_stage = job.zero_stage(),
                                                             .group = &job.group()});
   train::TrainingLayerRunner layers(job.spec().recompute, weights.hooks());

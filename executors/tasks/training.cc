@@ -125,7 +125,7 @@ absl::StatusOr<std::unique_ptr<model::Decoder>> TrainingJob::LoadModel(WeightsFo
                                       {.dtype = spec_.compute,
                                        .device = device_.device(),
                                        .master_weights = purpose == WeightsFor::kTraining,
-                                       .wide_norms = purpose == WeightsFor::kAdapters,
+                                       .autocast = spec_.autocast,
                                        .progress =
                                            [&](uint64_t done, uint64_t total) {
                                              if (!is_first()) return;

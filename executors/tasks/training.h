@@ -43,10 +43,9 @@ struct DataSize {
   int64_t tokens = 0;
 };
 
-// What a model is loaded for: to be trained (float32, which TrainedWeights turns into the task's
-// dtype), to be asked, or to carry adapters that are trained (norms in float32, as autocast has
-// them).
-enum class WeightsFor { kTraining, kReference, kAdapters };
+// What a model's weights are loaded for: to be trained (float32, which TrainedWeights turns into
+// the task's precision), or to stay as they are, in that precision.
+enum class WeightsFor { kTraining, kUse };
 
 // One training task on one rank. One thread at a time.
 class TrainingJob {

@@ -298,6 +298,8 @@ absl::StatusOr<TrainingSpec> ReadTrainingSpec(const Field& spec, const TrainingD
   ASSIGN_OR_RETURN(result.compute,
                    ReadPrecision(training, deepspeed, use_cuda, defaults.bf16_on_gpu, warn));
   result.trainer.tokens_metric = defaults.tokens_metric;
+  result.autocast = result.compute == c10::ScalarType::Half ||
+                    (result.compute == c10::ScalarType::BFloat16 && !defaults.bf16_weights);
   result.trainer.scale_loss = result.compute == c10::ScalarType::Half;
   return result;
 }

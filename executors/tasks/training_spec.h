@@ -30,6 +30,7 @@ struct TrainingDefaults {
   bool recompute = true;          // gradient_checkpointing
   bool shards = false;            // ZeRO stage 2 among several ranks unless the spec says otherwise
   bool bf16_on_gpu = false;       // unless `bf16: false`
+  bool bf16_weights = false;      // bf16 means weights of that type, not autocast over float32
   const char* tokens_metric = "";  // of metrics lines; empty: none
   std::string_view own_keys = "";  // of spec.training that only the type reads, by a blank
 };
@@ -52,6 +53,7 @@ struct TrainingSpec {
 
   // The dtype of the computation here: bfloat16 where it is wanted and the device has it.
   c10::ScalarType compute = c10::ScalarType::Float;
+  bool autocast = false;          // half precision for products only
   const char* precision() const;  // `fp32`, `bf16`, `fp16`
 };
 

@@ -24,25 +24,29 @@ std::vector<PreferencePair> Pairs(const std::string& family, const DpoLimits& li
   return pairs;
 }
 
+// The training that a golden describes.
+absl::StatusOr<TrainerState> Train(const Json& golden, at::ScalarType compute = at::kFloat) {
+  const Json& training = golden["training"];
+  const std::string family = golden["model"];
+  const std::unique_ptr<model::Decoder> model = LoadTinyModel(family, compute);
+  const auto pairs = Pairs(family, {training["max_prompt_length"], training["max_length"]});
+  const auto group = parallel::ProcessGroup::Single();
+  TrainedWeights weights(AllWeights(*model), {.compute = compute, .group = group.get()});
+  TrainingLayerRunner runner(/*recompute=*/true, weights.hooks());
+  model->set_layer_runner(&runner);
+  DpoRecipe recipe(model.get(), &pairs, {training["beta"], training["label_smoothing"]});
+  RETURN_IF_ERROR(
+      recipe.Prepare(5, weights, *group, [](int64_t, int64_t) { return absl::OkStatus(); }));
+  Trainer trainer(OptionsOf(training, static_cast<int64_t>(pairs.size())), &recipe, &weights,
+                  group.get());
+  return trainer.Run({}, QuietCallbacks());
+}
+
 class DpoCurveTest : public testing::TestWithParam<const char*> {};
 
 TEST_P(DpoCurveTest, EqualsTrl) {
   const Json golden = ReadTrainGolden(std::string("dpo/") + GetParam() + ".json");
-  const Json& training = golden["training"];
-  const std::string family = golden["model"];
-  const std::unique_ptr<model::Decoder> model = LoadTinyModel(family);
-  const auto pairs = Pairs(family, {training["max_prompt_length"], training["max_length"]});
-
-  const auto group = parallel::ProcessGroup::Single();
-  TrainedWeights weights(AllWeights(*model), {.group = group.get()});
-  TrainingLayerRunner runner(/*recompute=*/true, weights.hooks());
-  model->set_layer_runner(&runner);
-  DpoRecipe recipe(model.get(), &pairs, {training["beta"], training["label_smoothing"]});
-  ASSERT_TRUE(
-      recipe.Prepare(5, weights, *group, [](int64_t, int64_t) { return absl::OkStatus(); }).ok());
-  Trainer trainer(OptionsOf(training, static_cast<int64_t>(pairs.size())), &recipe, &weights,
-                  group.get());
-  const auto state = trainer.Run({}, QuietCallbacks());
+  const auto state = Train(golden);
   ASSERT_TRUE(state.ok()) << state.status();
 
   const Json& steps = golden["steps"];
@@ -65,6 +69,30 @@ TEST_P(DpoCurveTest, EqualsTrl) {
 INSTANTIATE_TEST_SUITE_P(Cases, DpoCurveTest,
                          testing::Values("llama", "gpt2", "label_smoothing", "cuts",
                                          "accumulation"),
+                         [](const auto& info) { return std::string(info.param); });
+
+class DpoAutocastTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(DpoAutocastTest, StaysNearTrl) {
+  const Json golden = ReadTrainGolden(std::string("dpo/") + GetParam() + "_bf16.json");
+  const Json& steps = golden["steps"];
+  const auto state = Train(golden, at::kBFloat16);
+  ASSERT_TRUE(state.ok()) << state.status();
+  ASSERT_EQ(state->log.size(), steps.size());
+  for (size_t i = 0; i < steps.size(); ++i) {
+    for (const auto& [name, limit] : {std::pair("loss", 2e-2),
+                                      {"grad_norm", 0.1},
+                                      {"logps/chosen", 5e-3},
+                                      {"logps/rejected", 5e-3}}) {
+      const double value = steps[i][name];
+      EXPECT_NEAR(state->log[i][name].get<double>(), value, limit * std::max(1.0, std::abs(value)))
+          << name << " of step " << i + 1;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, DpoAutocastTest,
+                         testing::Values("gemma2", "gemma3_text", "gpt2", "llama", "qwen3"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(MakePairTest, KeepsEnds) {

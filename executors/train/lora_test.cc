@@ -92,7 +92,7 @@ TEST_P(LoraCurveTest, HalvesStayNearPeft) {
   ASSERT_TRUE(rows.ok()) << rows.status();
   for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
     SCOPED_TRACE(c10::toString(dtype));
-    const auto model = LoadTinyModel(family, {.dtype = dtype, .wide_norms = true});
+    const auto model = LoadTinyModel(family, {.dtype = dtype, .autocast = true});
     const auto adapter = model::ReadAdapter(Folder("start"), *model);
     ASSERT_TRUE(adapter.ok()) << adapter.status();
     const auto group = parallel::ProcessGroup::Single();
@@ -111,7 +111,9 @@ TEST_P(LoraCurveTest, HalvesStayNearPeft) {
     for (size_t i = 0; i < steps.size(); ++i) {
       const double loss = steps[i]["loss"], norm = steps[i]["grad_norm"];
       EXPECT_NEAR(state->log[i]["loss"].get<double>(), loss, 2e-2 * loss) << i;
-      if (i < 5) EXPECT_NEAR(state->log[i]["grad_norm"].get<double>(), norm, 0.1 * norm) << i;
+      if (i < 5) {
+        EXPECT_NEAR(state->log[i]["grad_norm"].get<double>(), norm, 0.1 * norm) << i;
+      }
     }
     for (const WeightShard& shard : weights.shards()) {
       EXPECT_EQ(shard.compute.scalar_type(), at::kFloat);

@@ -17,7 +17,7 @@ std::vector<TrainedTensor> AllWeights(const model::Decoder& model) {
   std::vector<TrainedTensor> tensors;
   for (const model::Parameter& parameter : model.parameters().all()) {
     const std::string& name = parameter.parts[0].name;
-    tensors.push_back({name, parameter.tensor, LayerOfName(name)});
+    tensors.push_back({name, parameter.tensor, LayerOfName(name), /*is_wide=*/parameter.is_norm});
   }
   return tensors;
 }

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <map>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
@@ -70,13 +71,14 @@ class OverflowingRecipe : public SftRecipe {
 struct Training {
   Training(parallel::ProcessGroup& group, const Setup& setup, bool adapters = false)
       : group(group),
-        model(adapters ? LoadTinyModel(setup.family, {.dtype = setup.compute, .wide_norms = true})
-                       : LoadTinyModel(setup.family, setup.compute)),
+        model(adapters
+                  ? LoadTinyModel(setup.family, {.dtype = setup.compute, .autocast = true})
+                  : LoadTinyModel(setup.family, setup.compute, setup.compute != at::kBFloat16)),
         rows(MakeSftRows(ReadTrainGolden("sft/texts.json")["texts"].get<std::vector<std::string>>(),
                          *LoadTinyTokenizer(setup.family), 32, false)
                  .value()),
         weights(Tensors(adapters), {.compute = adapters ? at::kFloat : setup.compute,
-                                    .sums = SftGradientSums(adapters ? at::kFloat : setup.compute),
+                                    .autocast = adapters || setup.compute != at::kBFloat16,
                                     .zero_stage = setup.zero_stage,
                                     .group = &group}),
         layers(setup.recompute, weights.hooks()),
@@ -111,9 +113,11 @@ struct Training {
     }
     const auto collected = weights.Collect([](WeightShard& s) { return s.master; });
     if (!collected.ok()) return collected.status().ToString();
-    for (const auto& named : *collected) {
-      const at::Tensor wide = named.tensor.to(at::kDouble);
-      absl::StrAppend(&report, wide.norm().item<double>(), " ", wide.sum().item<double>(), "\n");
+    std::map<std::string, at::Tensor> by_name;
+    for (const auto& named : *collected) by_name[named.name] = named.tensor.to(at::kDouble);
+    for (const auto& [name, tensor] : by_name) {
+      absl::StrAppend(&report, tensor.norm().item<double>(), " ", tensor.sum().item<double>(),
+                      "\n");
     }
     return group.rank() == 0 ? report : "";
   }

@@ -21,12 +21,6 @@ absl::StatusOr<std::vector<SftRow>> MakeSftRows(const std::vector<std::string>& 
                                                 const text::Tokenizer& tokenizer,
                                                 int64_t max_length, bool packing);
 
-// WeightOptions::sums of a full SFT: bf16 means weights of that type there, fp16 autocast over
-// float32 (TASKS.md 4.3).
-inline at::ScalarType SftGradientSums(at::ScalarType compute) {
-  return compute == at::kBFloat16 ? compute : at::kFloat;
-}
-
 class SftRecipe : public Recipe {
  public:
   // `is_packed`: a document's first token is no label, and not counted as one.

@@ -7,9 +7,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "executors/model/model_goldens.h"
+#include "executors/train/attention.h"
+#include "executors/train/head_loss.h"
 #include "executors/train/model_weights.h"
 #include "executors/train/recompute.h"
 #include "executors/train/train_goldens.h"
@@ -81,6 +84,83 @@ INSTANTIATE_TEST_SUITE_P(Families, GradientTest,
                                   (std::get<1>(info.param) ? "_recomputed" : "_kept");
                          });
 
+// Under bfloat16 autocast numbers are rounded where PyTorch rounds them, and nowhere else.
+class AutocastTest : public testing::TestWithParam<const char*> {
+ protected:
+  // What `ours` differ by (root mean square) is at most `share` of what the roundings do. Not
+  // nothing: a sum in another order is now and then rounded to the other side.
+  static void ExpectSmallBesideRounding(const std::vector<double>& ours, const Json& theirs,
+                                        const Json& exact, double share) {
+    ASSERT_EQ(ours.size(), theirs.size());
+    double difference = 0, rounding = 0;
+    for (size_t i = 0; i < ours.size(); ++i) {
+      const double want = theirs[i];
+      difference += std::pow(ours[i] / want - 1, 2);
+      rounding += std::pow(exact[i].get<double>() / want - 1, 2);
+    }
+    EXPECT_LT(std::sqrt(difference / rounding), share);
+  }
+};
+
+TEST_P(AutocastTest, RoundsWhereTorchDoes) {
+  const std::string family = GetParam();
+  const std::unique_ptr<model::Decoder> model = LoadTinyModel(family, at::kBFloat16);
+  const auto group = parallel::ProcessGroup::Single();
+  TrainedWeights weights(AllWeights(*model), {.compute = at::kBFloat16, .group = group.get()});
+  TrainingLayerRunner runner(/*recompute=*/true, weights.hooks());
+  model->set_layer_runner(&runner);
+  const Json sequences = ReadTrainGolden("grads/cases.json")["families"][family]["sequences"];
+  const Json golden = ReadTrainGolden("grads/autocast.json")["families"][family];
+
+  weights.BeginStep();
+  ASSERT_TRUE(weights.BeginPass(true).ok());
+  std::vector<Ids> ids;
+  std::vector<const Ids*> documents;
+  std::vector<int64_t> places;
+  for (const Json& sequence : sequences) ids.push_back(sequence.get<Ids>());
+  int64_t begin = 0;
+  for (const Ids& document : ids) {
+    documents.push_back(&document);
+    const auto length = static_cast<int64_t>(document.size());
+    for (int64_t i = 0; i + 1 < length; ++i) places.push_back(begin + i);
+    begin += length;
+  }
+  FlatBatch batch = MakeFlatBatch(documents, model->device());
+  batch.input.logit_rows = IndexTensor(places, model->device());
+  SequenceAttention attention(batch.lengths);
+  const at::Tensor hidden = model->Hidden(batch.input, attention);
+  const at::Tensor targets = batch.input.token_ids.index_select(0, batch.input.logit_rows + 1);
+  const at::Tensor log_probs =
+      LogProbs(hidden, {model->head(), model->config().logit_soft_cap}, targets, false).log_probs;
+  (-log_probs.sum() / static_cast<double>(begin)).backward();
+  ASSERT_TRUE(weights.EndPass().ok());
+
+  std::vector<double> scores;
+  for (int64_t i = 0; i < log_probs.size(0); ++i) scores.push_back(log_probs[i].item<double>());
+  ExpectSmallBesideRounding(scores, golden["log_probs"], golden["exact_log_probs"], 0.6);
+
+  std::map<std::string, at::Tensor> gradients;
+  const auto collected = weights.Collect([](WeightShard& shard) { return shard.gradient; });
+  ASSERT_TRUE(collected.ok());
+  for (const auto& named : *collected) gradients[named.name] = named.tensor;
+  std::map<std::string, double> norms;
+  for (const model::Parameter& parameter : model->parameters().all()) {
+    for (const NamedPart& part : Parts(parameter, gradients.at(parameter.parts[0].name))) {
+      norms[part.name] = part.tensor.to(at::kDouble).norm().item<double>();
+    }
+  }
+  std::vector<double> by_name;
+  for (const auto& [name, norm] : norms) by_name.push_back(norm);
+  // GPT-2's activation is a chain of operators there, each of which rounds.
+  ExpectSmallBesideRounding(by_name, golden["gradients"], golden["exact_gradients"],
+                            family == "gpt2" ? 0.9 : 0.6);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, AutocastTest,
+                         testing::Values("gemma2", "gemma3_text", "gpt2", "llama", "llama_biased",
+                                         "mistral", "qwen2", "qwen2_window", "qwen3"),
+                         [](const auto& info) { return std::string(info.param); });
+
 // What a backward pass computes anew has the random numbers of the forward pass.
 TEST(DropoutTest, GradientsAreTheSameRecomputedOrKept) {
   const std::vector<SftRow> rows = {{{5, 6, 7, 8, 9}}, {{3, 4}}, {{9, 8, 7}}};
@@ -111,6 +191,32 @@ TEST(DropoutTest, GradientsAreTheSameRecomputedOrKept) {
             1e-2 * kept.abs().max().item<double>());
 }
 
+// Models whose states do not fit into float16 between the layers, as some of Gemma's do not.
+TEST(AutocastRangeTest, SumsBetweenLayersMayExceedFloat16) {
+  const std::vector<SftRow> rows = {{{5, 6, 7, 8, 9}}};
+  const auto loss = [&](at::ScalarType dtype, bool autocast) {
+    const std::unique_ptr<model::Decoder> model = LoadTinyModel("mistral", dtype, autocast);
+    for (const model::Parameter& parameter : model->parameters().all()) {
+      const std::string& name = parameter.parts[0].name;
+      if (name.ends_with("embed_tokens.weight")) parameter.tensor->sign_().mul_(6e4);
+    }
+    for (const model::LinearModule& module : model->parameters().linears()) {
+      if (module.path.ends_with("down_proj")) module.weight->sign_().mul_(300);
+    }
+    const auto group = parallel::ProcessGroup::Single();
+    TrainedWeights weights(AllWeights(*model),
+                           {.compute = dtype, .autocast = autocast, .group = group.get()});
+    SftRecipe recipe(model.get(), &rows, /*is_packed=*/false);
+    EXPECT_TRUE(recipe.BeginStep({.batches = {{0}}}, *group).ok());
+    weights.BeginStep();
+    EXPECT_TRUE(weights.BeginPass(true).ok());
+    return recipe.Pass({0}, 1.0).value().loss;
+  };
+  const double exact = loss(at::kFloat, true);
+  EXPECT_FALSE(std::isfinite(loss(at::kHalf, false)));
+  EXPECT_NEAR(loss(at::kHalf, true), exact, 1e-2 * exact);
+}
+
 struct Curve {
   const char* golden;
   at::ScalarType dtype = at::kFloat;
@@ -122,17 +228,17 @@ TEST_P(CurveTest, EqualsTheReference) {
   const Json golden = ReadTrainGolden(absl::StrCat("sft/", GetParam().golden, ".json"));
   const Json& training = golden["training"];
   const std::string family = golden["model"];
-  const std::unique_ptr<model::Decoder> model = LoadTinyModel(family, dtype);
+  const bool is_bf16 = dtype == at::kBFloat16, is_fp16 = dtype == at::kHalf;
+  const std::unique_ptr<model::Decoder> model = LoadTinyModel(family, dtype, !is_bf16);
   const auto texts = ReadTrainGolden("sft/texts.json")["texts"].get<std::vector<std::string>>();
   const bool packing = training.value("packing", false);
   const auto rows =
       MakeSftRows(texts, *LoadTinyTokenizer(family), training["max_seq_length"], packing);
   ASSERT_TRUE(rows.ok()) << rows.status();
 
-  const bool is_bf16 = dtype == at::kBFloat16, is_fp16 = dtype == at::kHalf;
   const auto group = parallel::ProcessGroup::Single();
   TrainedWeights weights(AllWeights(*model),
-                         {.compute = dtype, .sums = SftGradientSums(dtype), .group = group.get()});
+                         {.compute = dtype, .autocast = !is_bf16, .group = group.get()});
   TrainingLayerRunner runner(/*recompute=*/true, weights.hooks());
   model->set_layer_runner(&runner);
   SftRecipe recipe(model.get(), &*rows, packing);
@@ -156,9 +262,9 @@ TEST_P(CurveTest, EqualsTheReference) {
     // Rounding has its way after some steps; losses stay together all the same. Float16 has eight
     // times the precision of bfloat16: for ten steps it does not show.
     const bool is_early = i < 10;
-    near("loss", is_bf16 ? 2e-2 : is_fp16 && !is_early ? 1e-2 : 1e-3);
+    near("loss", is_bf16 || (is_fp16 && !is_early) ? 2e-2 : 1e-3);
     near("learning_rate", 1e-9);
-    if (!is_rounded || is_early) near("grad_norm", is_bf16 ? 0.1 : 1e-2);
+    if (!is_rounded || is_early) near("grad_norm", is_bf16 ? 0.15 : 1e-2);
     near("mean_token_accuracy", is_bf16 ? 0.2 : is_fp16 ? 0.1 : 1e-4);
     near("epoch", 1e-9);
     near("num_tokens", 0);
@@ -211,9 +317,7 @@ class LossThatIsNotFiniteTest : public testing::Test {
     const std::unique_ptr<model::Decoder> model = LoadTinyModel("llama", dtype);
     const std::vector<SftRow> rows(6, {{5, 6, 7, 8}});
     const auto group = parallel::ProcessGroup::Single();
-    TrainedWeights weights(
-        AllWeights(*model),
-        {.compute = dtype, .sums = SftGradientSums(dtype), .group = group.get()});
+    TrainedWeights weights(AllWeights(*model), {.compute = dtype, .group = group.get()});
     OverflowingRecipe recipe(model.get(), &rows, first, last);
     TrainerOptions options = OptionsOf({{"learning_rate", 1e-4}, {"batch_size", 1}}, 6);
     options.scale_loss = dtype == at::kHalf;

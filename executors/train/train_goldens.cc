@@ -21,8 +21,9 @@ Json ReadTrainGolden(std::string_view name) {
   return ParseJson(ReadFile(TrainGolden(name)).value()).value();
 }
 
-std::unique_ptr<model::Decoder> LoadTinyModel(const std::string& family, at::ScalarType dtype) {
-  return LoadTinyModel(family, {.dtype = dtype, .master_weights = true});
+std::unique_ptr<model::Decoder> LoadTinyModel(const std::string& family, at::ScalarType dtype,
+                                              bool autocast) {
+  return LoadTinyModel(family, {.dtype = dtype, .master_weights = true, .autocast = autocast});
 }
 
 std::unique_ptr<model::Decoder> LoadTinyModel(const std::string& family,

@@ -17,9 +17,11 @@ namespace flowmesh::train {
 std::filesystem::path TrainGolden(std::string_view name);
 Json ReadTrainGolden(std::string_view name);
 
-// The tiny model of tests/goldens/models/<family>, its weights in float32.
+// The tiny model of tests/goldens/models/<family>, its weights in float32: to be trained in
+// `dtype`.
 std::unique_ptr<model::Decoder> LoadTinyModel(const std::string& family,
-                                              at::ScalarType dtype = at::kFloat);
+                                              at::ScalarType dtype = at::kFloat,
+                                              bool autocast = true);
 // The same, loaded as `options` say; the device is the test's.
 std::unique_ptr<model::Decoder> LoadTinyModel(const std::string& family,
                                               model::LoadOptions options);

@@ -25,13 +25,13 @@ ValueHead ValueHead::Random(int64_t hidden_size, uint64_t seed, at::Device devic
 }
 
 at::Tensor ValueHead::Values(const at::Tensor& hidden) const {
-  return at::linear(hidden.to(at::kFloat), weight.to(at::kFloat), bias.to(at::kFloat)).squeeze(1);
+  return at::linear(hidden.to(at::kFloat), weight, bias).squeeze(1);
 }
 
 std::vector<TrainedTensor> PolicyWeights(const model::Decoder& policy, ValueHead& head) {
   std::vector<TrainedTensor> tensors = AllWeights(policy);
-  tensors.push_back({"value_head.weight", &head.weight});
-  tensors.push_back({"value_head.bias", &head.bias});
+  tensors.push_back({"value_head.weight", &head.weight, -1, /*is_wide=*/true});
+  tensors.push_back({"value_head.bias", &head.bias, -1, /*is_wide=*/true});
   return tensors;
 }
 

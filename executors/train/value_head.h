@@ -13,8 +13,8 @@
 namespace flowmesh::train {
 
 struct ValueHead {
-  at::Tensor weight;  // [1, hidden]
-  at::Tensor bias;    // [1]
+  at::Tensor weight;  // [1, hidden] float32
+  at::Tensor bias;    // [1] float32
 
   // Weight and bias uniform in +-1/sqrt(hidden_size), by a generator of their own; float32.
   static ValueHead Random(int64_t hidden_size, uint64_t seed, at::Device device);

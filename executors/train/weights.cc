@@ -48,10 +48,13 @@ struct TrainedWeights::Unit {
     return flat.narrow(0, slot.offset, slot.numel).view(slot.shape);
   }
 
+  explicit Unit(at::ScalarType dtype) : dtype(dtype) {}
+
+  const at::ScalarType dtype;  // of the computation and a pass's gradients
   std::vector<Slot> slots;
   int64_t size = 0;     // with padding
   int64_t decayed = 0;  // elements before this have weight decay
-  at::Tensor compute;   // [size] of the compute dtype
+  at::Tensor compute;   // [size]
   at::Tensor gradient;  // [size], of a pass; defined only around the unit's backward pass, or total
   at::Tensor total;     // [size], in stages 0 and 1: the sum over passes, then ranks
   at::Tensor sum;       // this rank's piece of the sum over ranks, while that is computed
@@ -64,7 +67,7 @@ TrainedWeights::TrainedWeights(const std::vector<TrainedTensor>& tensors,
     : options_(options),
       world_(options.group->world_size()),
       rank_(options.group->rank()),
-      is_wide_(options.sums != options.compute) {
+      sums_(options.autocast ? at::kFloat : options.compute) {
   const at::NoGradGuard no_grad;
   MakeUnits(tensors);
   shards_.resize(units_.size());
@@ -82,23 +85,20 @@ TrainedWeights::TrainedWeights(const std::vector<TrainedTensor>& tensors,
     const bool is_sharded = options_.zero_stage > 0;
     const int64_t piece = is_sharded ? unit.size / world_ : unit.size;
     const int64_t begin = is_sharded ? rank_ * piece : 0;
-    unit.compute = options_.compute == at::kFloat ? master : master.to(options_.compute);
+    unit.compute = master.to(unit.dtype);
     shard.compute = unit.compute.narrow(0, begin, piece);
-    if (options_.compute == at::kFloat && options_.zero_stage < 3) {
+    if (unit.dtype == at::kFloat && options_.zero_stage < 3) {
       shard.master = shard.compute;
     } else {
       shard.master = is_sharded ? master.narrow(0, begin, piece).clone() : master;
     }
-    if (options_.zero_stage == 3) {
-      shard.compute =
-          options_.compute == at::kFloat ? shard.master : shard.master.to(options_.compute);
-    }
+    if (options_.zero_stage == 3) shard.compute = shard.master.to(unit.dtype);
     shard.exp_avg = at::zeros({piece}, fp32);
     shard.exp_avg_sq = at::zeros({piece}, fp32);
     shard.decayed = std::clamp<int64_t>(unit.decayed - begin, 0, piece);
     if (options_.zero_stage < 2) {
-      unit.total = at::zeros({unit.size}, fp32.dtype(options_.sums));
-      if (!is_wide_) unit.gradient = unit.total;
+      unit.total = at::zeros({unit.size}, fp32.dtype(sums_));
+      if (unit.dtype == sums_) unit.gradient = unit.total;
       shard.gradient = unit.total.narrow(0, begin, piece);
     }
     for (const Unit::Slot& slot : unit.slots) {
@@ -120,12 +120,16 @@ void TrainedWeights::MakeUnits(const std::vector<TrainedTensor>& tensors) {
   int most = -1;
   for (const TrainedTensor& tensor : tensors) most = std::max(most, tensor.unit);
   unit_of_layer_.assign(static_cast<size_t>(most + 1), -1);
-  for (int layer = -1; layer <= most; ++layer) {
-    auto unit = std::make_unique<Unit>();
+  const int wide = most + 1;
+  const auto unit_of = [&](const TrainedTensor& tensor) {
+    return tensor.is_wide && sums_ != options_.compute ? wide : tensor.unit;
+  };
+  for (int index = -1; index <= wide; ++index) {
+    auto unit = std::make_unique<Unit>(index == wide ? at::kFloat : options_.compute);
     // Matrices have weight decay, vectors (biases, norms) none, as HF Trainer groups them.
     for (const bool decays : {true, false}) {
       for (const TrainedTensor& tensor : tensors) {
-        if (tensor.unit != layer || (tensor.tensor->dim() >= 2) != decays) continue;
+        if (unit_of(tensor) != index || (tensor.tensor->dim() >= 2) != decays) continue;
         const int64_t numel = tensor.tensor->numel();
         unit->slots.push_back({tensor.name, tensor.tensor, tensor.tensor->sizes().vec(),
                                tensor.frozen_rows, unit->size, numel});
@@ -134,9 +138,14 @@ void TrainedWeights::MakeUnits(const std::vector<TrainedTensor>& tensors) {
       if (decays) unit->decayed = unit->size;
     }
     if (unit->slots.empty()) continue;
-    if (layer < 0) has_outer_ = true;
     unit->size = RoundUp(unit->size, kAlignment * world_);
-    if (layer >= 0) unit_of_layer_[static_cast<size_t>(layer)] = static_cast<int>(units_.size());
+    if (index < 0) {
+      has_outer_ = true;
+    } else if (index == wide) {
+      has_wide_ = true;
+    } else {
+      unit_of_layer_[static_cast<size_t>(index)] = static_cast<int>(units_.size());
+    }
     units_.push_back(std::move(unit));
   }
 }
@@ -165,7 +174,7 @@ LayerHooks TrainedWeights::hooks() {
       if (layer == last && is_last_pass_ && forwards_ == 1) ExchangeOuterEarly();
     };
   }
-  if (options_.zero_stage >= 2 || is_wide_) {
+  if (options_.zero_stage >= 2 || sums_ != options_.compute) {
     hooks.before_backward = [outer = std::move(hooks.before_backward),
                              layers = with([this](Unit& unit) {
                                Gather(unit);
@@ -180,6 +189,13 @@ LayerHooks TrainedWeights::hooks() {
     Release(unit);
   });
   return hooks;
+}
+
+std::vector<TrainedWeights::Unit*> TrainedWeights::BesideLayers() {
+  std::vector<Unit*> units;
+  if (has_outer_) units.push_back(units_.front().get());
+  if (has_wide_) units.push_back(units_.back().get());
+  return units;
 }
 
 void TrainedWeights::Gather(Unit& unit) {
@@ -197,7 +213,7 @@ void TrainedWeights::Release(Unit& unit) {
 }
 
 void TrainedWeights::MakeGradients(Unit& unit) {
-  if (options_.zero_stage < 2 && !is_wide_) return;
+  if (options_.zero_stage < 2 && unit.dtype == sums_) return;
   unit.gradient = at::zeros({unit.size}, unit.compute.options());
   for (const Unit::Slot& slot : unit.slots) {
     slot.tensor->mutable_grad() = unit.View(unit.gradient, slot);
@@ -218,7 +234,7 @@ void TrainedWeights::ExchangeGradients(Unit& unit) {
     }
   }
   if (options_.zero_stage < 2) {
-    if (is_wide_) {
+    if (unit.dtype != sums_) {
       unit.total.add_(unit.gradient);
       DropGradients(unit);
     }
@@ -228,7 +244,7 @@ void TrainedWeights::ExchangeGradients(Unit& unit) {
   }
   // The exchange of one unit runs beside the backward pass of the next.
   Settle();
-  if (is_wide_) unit.gradient = unit.gradient.to(options_.sums);
+  unit.gradient = unit.gradient.to(sums_);
   unit.sum = at::empty({unit.shard->compute.numel()}, unit.gradient.options());
   unit.exchange = options_.group->ReduceScatterSum(unit.sum, unit.gradient);
   unsettled_ = &unit;
@@ -251,7 +267,7 @@ void TrainedWeights::ExchangeLookups(Unit& unit) {
     const at::Tensor sparse = slot.tensor->grad();
     if (!sparse.is_sparse()) continue;
     const at::Tensor gradient = unit.View(unit.total, slot);
-    slot.tensor->mutable_grad() = is_wide_ ? at::Tensor() : gradient;
+    slot.tensor->mutable_grad() = unit.dtype == sums_ ? gradient : at::Tensor();
     if (!status_.ok()) continue;
     // Ranks have looked up unlike numbers of rows: each sends as many as the one with the most.
     const int64_t count = sparse._nnz(), width = slot.shape[1];
@@ -305,22 +321,21 @@ void TrainedWeights::BeginStep() {
 absl::Status TrainedWeights::BeginPass(bool is_last) {
   is_last_pass_ = is_last;
   forwards_ = 0;
-  if (has_outer_) {
-    Gather(*units_[0]);
-    MakeGradients(*units_[0]);
+  for (Unit* unit : BesideLayers()) {
+    Gather(*unit);
+    MakeGradients(*unit);
   }
   return status_;
 }
 
 absl::Status TrainedWeights::EndPass() {
-  if (has_outer_) {
-    Unit& outer = *units_[0];
+  for (Unit* unit : BesideLayers()) {
     if (std::exchange(outer_is_early_, false)) {
-      ExchangeLookups(outer);
+      ExchangeLookups(*unit);  // the first one's
     } else {
-      ExchangeGradients(outer);
+      ExchangeGradients(*unit);
     }
-    Release(outer);
+    Release(*unit);
   }
   Settle();
   if (is_last_pass_) {

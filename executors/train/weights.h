@@ -1,7 +1,7 @@
 // The weights that a training task changes, their gradients and the optimiser's state, laid out for
-// it: flat buffers, one unit for each layer and one (number -1) for all else, each cut into as many
-// equal shards as there are ranks. What every rank holds whole and what only by its shard is
-// DeepSpeed's ZeRO stage:
+// it: flat buffers, one unit for each layer, one (number -1) for all else and one for what stays
+// float32 beside others in half precision, each cut into as many equal shards as there are ranks.
+// What every rank holds whole and what only by its shard is DeepSpeed's ZeRO stage:
 //   0: all whole; 1: the optimiser's state by shard; 2: gradients too; 3: weights too, which are
 //   gathered for a unit while it computes.
 // The results are the same in every stage.
@@ -26,15 +26,16 @@ struct TrainedTensor {
   std::string name;              // of errors and saved state; unique
   at::Tensor* tensor = nullptr;  // the model's own; becomes a view that wants gradients
   int unit = -1;                 // index of the layer it belongs to
+  bool is_wide = false;          // computes in float32 under autocast: norms
   // Rows that stay as they are, [begin, end): those of other layers in a stack.
   std::vector<std::pair<int64_t, int64_t>> frozen_rows;
 };
 
 struct WeightOptions {
   at::ScalarType compute = at::kFloat;  // of the model's weights and a pass's gradients
-  // In which the gradients of passes and ranks are added up: float32, as autocast over float32
-  // weights does, or the compute dtype, as weights of that dtype do.
-  at::ScalarType sums = at::kFloat;
+  // As over float32 weights: wide tensors stay float32, and so are the sums of gradients over
+  // passes and ranks. Without, both are of the compute dtype, as weights of that dtype have them.
+  bool autocast = true;
   int zero_stage = 0;
   parallel::ProcessGroup* group = nullptr;  // not owned
 };
@@ -43,7 +44,7 @@ struct WeightOptions {
 struct WeightShard {
   at::Tensor master;               // float32
   at::Tensor compute;              // the same in the dtype of the computation; may be master itself
-  at::Tensor gradient;             // of dtype `sums`; undefined between steps in stages 2 and 3
+  at::Tensor gradient;             // of the sums' dtype; undefined between steps in stages 2 and 3
   at::Tensor exp_avg, exp_avg_sq;  // float32, Adam's moments
   int64_t decayed = 0;             // the first so many elements have weight decay
 };
@@ -78,7 +79,7 @@ class TrainedWeights {
   int64_t numel() const;  // of all tensors, padding left out
 
   // The whole of something that each rank has its shard of: `part(shard)`, by tensor, in the order
-  // in which they were given. Every rank must call it; only rank 0 gets the tensors.
+  // of the units. Every rank must call it; only rank 0 gets the tensors.
   struct Named {
     std::string name;
     at::Tensor tensor;  // of the tensor's shape, on the CPU
@@ -95,8 +96,10 @@ class TrainedWeights {
   struct Unit;
 
   void MakeUnits(const std::vector<TrainedTensor>& tensors);
-  void Gather(Unit& unit);         // stage 3: weights
-  void Release(Unit& unit);        // stage 3
+  void Gather(Unit& unit);   // stage 3: weights
+  void Release(Unit& unit);  // stage 3
+  // The units that are there from the beginning of a pass to its end.
+  std::vector<Unit*> BesideLayers();
   void MakeGradients(Unit& unit);  // of a pass, where they are not the sums themselves
   void DropGradients(Unit& unit);
   void ExchangeGradients(Unit& unit);
@@ -111,9 +114,10 @@ class TrainedWeights {
 
   const WeightOptions options_;
   const int world_, rank_;
-  const bool is_wide_;  // the sums have another dtype than a pass's gradients
+  const at::ScalarType sums_;  // in which gradients are added up
   std::vector<std::unique_ptr<Unit>> units_;
   bool has_outer_ = false;           // the unit of what is in no layer; it is the first one
+  bool has_wide_ = false;            // that of wide tensors; it is the last one
   std::vector<int> unit_of_layer_;   // its place in units_, or -1
   std::vector<WeightShard> shards_;  // one for each unit
   bool is_last_pass_ = false;

@@ -21,15 +21,26 @@ def model_path(family):
     return os.path.join(MODELS, family)
 
 
-def load_model(family, dtype=torch.float32):
-    """In training mode, yet without dropout; eager attention, no cache."""
+def load_model(family, dtype=torch.float32, attention="eager"):
+    """In training mode, yet without dropout; no cache."""
     config = transformers.AutoConfig.from_pretrained(model_path(family))
     config.use_cache = False
     for key in ["attn_pdrop", "embd_pdrop", "resid_pdrop", "attention_dropout"]:
         if hasattr(config, key):
             setattr(config, key, 0.0)
     return transformers.AutoModelForCausalLM.from_pretrained(
-        model_path(family), config=config, dtype=dtype, attn_implementation="eager").train()
+        model_path(family), config=config, dtype=dtype, attn_implementation=attention).train()
+
+
+@torch.no_grad()
+def load_for_autocast(family):
+    """For trainings with bf16=True. Embeddings begin as bfloat16 has them, in which ours are looked up; attention is
+    fused, where it can be: the eager one rounds its softmax to bfloat16."""
+    model = load_model(family, attention="eager" if family == "gemma2" else "sdpa")  # a cap on scores is never fused
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            module.weight.copy_(module.weight.bfloat16())
+    return model
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ dpo/preferences.json  {"preferences": [{"prompt", "chosen", "rejected"}, ...]}: 
 dpo/<case>.json       as sft/<case>.json; "steps" hold TRL's metrics: rewards/chosen, rewards/rejected,
                       rewards/accuracies, rewards/margins, logps/chosen, logps/rejected (and logits/..., the
                       mean of all logits of the answers' places)
+dpo/<family>_bf16.json  the same under bfloat16 autocast, of which "noise" is the difference from float32
 """
 
 import os
@@ -12,8 +13,8 @@ import tempfile
 import trl
 from datasets import Dataset
 
-from common import (HERE, Recorded, difference, load_model, load_tokenizer, named_parameters, nudged, save_json,
-                    totals)
+from common import (HERE, Recorded, difference, load_for_autocast, load_model, load_tokenizer, named_parameters, nudged,
+                    save_json, totals)
 from sft import trl_config
 from texts import preferences
 
@@ -27,6 +28,8 @@ CASES = {
     "cuts": ("llama", dict(max_prompt_length=9, max_length=12, max_steps=12)),
     "accumulation": ("llama", dict(gradient_accumulation_steps=5, num_train_epochs=2.0)),
 }
+
+AUTOCAST = ["gemma2", "gemma3_text", "gpt2", "llama", "qwen3"]
 
 
 class Trainer(Recorded, trl.DPOTrainer):
@@ -49,6 +52,18 @@ def check_cuts(rows, training):
     assert any(a < limit < p + a for p, a in lengths) and any(a > limit for _, a in lengths)
 
 
+def make_autocast(family):
+    training = BASE | dict(max_steps=10)
+    exact = run(load_for_autocast(family), family, training)
+    training["bf16"] = True
+    trainer = run(load_for_autocast(family), family, training)
+    noise = difference(trainer.steps, exact.steps)
+    save_json(os.path.join(HERE, "dpo", family + "_bf16.json"), dict(
+        made_by="TRL 0.23.0 DPOTrainer", model=family, training=training, noise=noise, steps=trainer.steps))
+    print(f"dpo/{family}_bf16: {trainer.steps[0]['logps/chosen']:.4f}, float32 {exact.steps[0]['logps/chosen']:.4f}, "
+          f"noise {noise:.1e}")
+
+
 def make():
     save_json(os.path.join(HERE, "dpo", "preferences.json"), {"preferences": preferences()})
     for case, (family, changes) in CASES.items():
@@ -64,3 +79,5 @@ def make():
         first, last = trainer.steps[0], trainer.steps[-1]
         print(f"dpo/{case}: {len(trainer.steps)} steps, loss {first['loss']:.4f} -> {last['loss']:.4f}, margins "
               f"{last['rewards/margins']:.3f}, noise {noise:.1e}")
+    for family in AUTOCAST:
+        make_autocast(family)

@@ -18,6 +18,7 @@ import tempfile
 
 import torch
 import trl
+from accelerate.state import AcceleratorState
 from datasets import Dataset
 
 from common import (EOS, HERE, Recorded, difference, linear_rate, load_model, load_tokenizer, named_parameters, nudged,
@@ -47,9 +48,12 @@ class Trainer(Recorded, trl.SFTTrainer):
 
 
 def trl_config(training, out, cls=trl.SFTConfig):
-    return cls(output_dir=out, use_cpu=True, bf16=False, fp16=False, gradient_checkpointing=False, logging_steps=1,
+    # Of which a process has one, with the precision of its first training.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
+    return cls(output_dir=out, use_cpu=True, fp16=False, gradient_checkpointing=False, logging_steps=1,
                save_strategy="no", report_to="none", disable_tqdm=True, optim="adamw_torch", seed=42,
-               **{NAMES.get(k, k): v for k, v in training.items()})
+               **({"bf16": False} | {NAMES.get(k, k): v for k, v in training.items()}))
 
 
 def run_trl(model, family, training, texts):
