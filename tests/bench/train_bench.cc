@@ -45,6 +45,7 @@ struct Arguments {
   int64_t rows, shortest, length, batch, steps;
   at::ScalarType dtype;
   int64_t packed_length;  // 0: not packed
+  int zero_stage;
 };
 
 // Row i of the data; peer_trl.py makes the same.
@@ -143,14 +144,17 @@ double ExchangeSeconds(TrainedWeights& weights, parallel::ProcessGroup& group) {
   return MonotonicSeconds() - begin;
 }
 
+// As the task types have it: a full SFT in bf16 has weights of that type.
+bool UsesAutocast(const Arguments& a) { return a.method != "sft"; }
+
 std::unique_ptr<model::Decoder> Load(const model::Checkpoint& checkpoint, const Arguments& a,
-                                     bool master, bool wide_norms = false) {
+                                     bool master) {
   std::vector<std::string> warnings;
   return model::LoadDecoder(checkpoint,
                             {.dtype = a.dtype,
                              .device = Device(),
                              .master_weights = master,
-                             .wide_norms = wide_norms},
+                             .autocast = UsesAutocast(a)},
                             &warnings)
       .value();
 }
@@ -204,8 +208,7 @@ void RunPpo(const Arguments& a) {
 
 void Run(const Arguments& a) {
   const bool is_lora = a.method == "lora";
-  const auto model = Load(model::OpenCheckpoint(a.model).value(), a, /*master=*/!is_lora,
-                          /*wide_norms=*/is_lora);
+  const auto model = Load(model::OpenCheckpoint(a.model).value(), a, /*master=*/!is_lora);
   const auto group = parallel::ProcessGroup::Join(
                          parallel::ProcessGroup::OptionsFromEnvironment(Device().is_cuda()).value())
                          .value();
@@ -216,7 +219,8 @@ void Run(const Arguments& a) {
   TrainedWeights weights(
       is_lora ? TrainAdapter(MakeAdapter(*model, config, 42).value(), *model) : AllWeights(*model),
       {.compute = is_lora ? at::kFloat : a.dtype,
-       .sums = a.method == "sft" ? SftGradientSums(a.dtype) : at::kFloat,
+       .autocast = UsesAutocast(a),
+       .zero_stage = a.zero_stage,
        .group = group.get()});
   // As the task types default to.
   TrainingLayerRunner layers(/*recompute=*/!is_lora, weights.hooks());
@@ -273,6 +277,7 @@ int main(int argc, char** argv) {
     }
   }
   const std::string length = argv[4];
+  const char* stage = std::getenv("FLOWMESH_BENCH_ZERO_STAGE");
   const flowmesh::train::Arguments arguments = {
       .model = argv[1],
       .method = argv[2],
@@ -282,7 +287,8 @@ int main(int argc, char** argv) {
       .batch = std::atoll(argv[5]),
       .steps = std::atoll(argv[6]),
       .dtype = std::string(argv[8]) == "bf16" ? at::kBFloat16 : at::kFloat,
-      .packed_length = argc == 11 ? std::atoll(argv[10]) : 0};
+      .packed_length = argc == 11 ? std::atoll(argv[10]) : 0,
+      .zero_stage = stage == nullptr ? 0 : std::atoi(stage)};
   (arguments.method == "ppo" ? flowmesh::train::RunPpo : flowmesh::train::Run)(arguments);
   return 0;
 }
