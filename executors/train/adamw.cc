@@ -74,6 +74,7 @@ absl::StatusOr<StepReport> AdamW::Step(double learning_rate, double loss_scale) 
     const int64_t all = shard.master.numel();
     Update(shard, 0, shard.decayed, options_.weight_decay, learning_rate, divisor);
     Update(shard, shard.decayed, all - shard.decayed, 0.0, learning_rate, divisor);
+    weights_->Share(shard);
   }
   return report;
 }

@@ -29,7 +29,8 @@ class AdamW {
   AdamW(const AdamWOptions& options, TrainedWeights* weights)
       : options_(options), weights_(weights) {}
 
-  // One step with the shards' gradients divided by `loss_scale`. Errors: those of collectives.
+  // One step with the shards' gradients divided by `loss_scale`; what has changed is shared among
+  // the ranks. Errors: those of collectives.
   absl::StatusOr<StepReport> Step(double learning_rate, double loss_scale);
 
   int64_t steps() const { return steps_; }

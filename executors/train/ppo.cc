@@ -296,7 +296,6 @@ absl::Status PpoTrainer::Step(const Rollout& rollout, const Estimates& estimates
       const StepReport step,
       StepUnlessOverflowed(is_loss_finite, report.learning_rate, options_.scale_loss,
                            absl::StrCat("update ", report.update + 1), optimizer_, state));
-  RETURN_IF_ERROR(models_.weights->EndStep());
 
   report.tokens += std::llround(sums.back());
   if (!is_loss_finite) return absl::OkStatus();  // there is no NaN in JSON

@@ -104,7 +104,6 @@ absl::Status Trainer::Step(TrainerState& state) {
                                         absl::StrCat("step ", state.step + 1), optimizer_, state));
   // There is no NaN in JSON, so a loss that overflowed counts as the one before it.
   if (!std::isfinite(loss)) loss = state.last_loss;
-  RETURN_IF_ERROR(weights_->EndStep());
 
   ++state.step;
   state.epoch = batches.epoch;

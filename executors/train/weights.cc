@@ -10,6 +10,8 @@
 #include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
+#include <set>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "executors/device/allocator.h"
@@ -20,6 +22,38 @@ namespace {
 constexpr int64_t kAlignment = 16;  // elements: a cache line of float32
 
 int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// Adds rows [n, width] to those of a matrix with these ids [n]. Of the matrix, which begins at
+// element `offset` of `piece`, only what lies in that is there.
+void AddRows(const at::Tensor& ids, const at::Tensor& rows, int64_t offset,
+             const at::Tensor& piece) {
+  const int64_t width = rows.size(1), size = piece.numel();
+  // The rows that are there as a whole.
+  const int64_t first = offset >= 0 ? 0 : (-offset + width - 1) / width;
+  const int64_t last = std::max(first, (size - offset) / width);
+  const at::Tensor places = ((ids >= first) & (ids < last)).nonzero().squeeze(1);
+  if (places.numel() > 0) {
+    const at::Tensor here =
+        piece.narrow(0, offset + first * width, (last - first) * width).view({-1, width});
+    const at::Tensor at_rows = ids.index_select(0, places) - first;
+    const at::Tensor added = rows.index_select(0, places);
+    if (piece.is_cuda()) {
+      // index_add_ adds in another order each time there, and ranks would drift apart; this sorts.
+      here.index_put_({at_rows}, added, /*accumulate=*/true);
+    } else {
+      here.index_add_(0, at_rows, added);
+    }
+  }
+  // Those that an end of the piece cuts.
+  for (const int64_t row : std::set<int64_t>{first - 1, last}) {
+    const int64_t begin = std::max<int64_t>(0, offset + row * width);
+    const int64_t end = std::min(size, offset + (row + 1) * width);
+    if (row < 0 || begin >= end) continue;
+    const at::Tensor sum = rows.index_select(0, (ids == row).nonzero().squeeze(1)).sum(0);
+    piece.narrow(0, begin, end - begin)
+        .add_(sum.narrow(0, begin - offset - row * width, end - begin));
+  }
+}
 
 // Frees the memory behind a flat tensor, or makes it anew, with all views of it left as they are.
 void ResizeStorage(const at::Tensor& flat, int64_t elements) {
@@ -59,7 +93,10 @@ struct TrainedWeights::Unit {
   at::Tensor total;     // [size], in stages 0 and 1: the sum over passes, then ranks
   at::Tensor sum;       // this rank's piece of the sum over ranks, while that is computed
   WeightShard* shard = nullptr;
-  parallel::Pending exchange;
+  int64_t begin = 0;           // of the shard
+  bool is_whole = true;        // has its memory; stage 3: between Gather and Release
+  parallel::Pending gather;    // of weights
+  parallel::Pending exchange;  // of gradients
 };
 
 TrainedWeights::TrainedWeights(const std::vector<TrainedTensor>& tensors,
@@ -84,7 +121,7 @@ TrainedWeights::TrainedWeights(const std::vector<TrainedTensor>& tensors,
     }
     const bool is_sharded = options_.zero_stage > 0;
     const int64_t piece = is_sharded ? unit.size / world_ : unit.size;
-    const int64_t begin = is_sharded ? rank_ * piece : 0;
+    const int64_t begin = unit.begin = is_sharded ? rank_ * piece : 0;
     unit.compute = master.to(unit.dtype);
     shard.compute = unit.compute.narrow(0, begin, piece);
     if (unit.dtype == at::kFloat && options_.zero_stage < 3) {
@@ -151,44 +188,51 @@ void TrainedWeights::MakeUnits(const std::vector<TrainedTensor>& tensors) {
 }
 
 LayerHooks TrainedWeights::hooks() {
-  const auto with = [this](auto&& f) {
-    return [this, f](int layer) {
-      const auto index = static_cast<size_t>(layer);
-      if (index < unit_of_layer_.size() && unit_of_layer_[index] >= 0) {
-        f(*units_[static_cast<size_t>(unit_of_layer_[index])]);
-      }
-    };
-  };
-  LayerHooks hooks;
-  if (options_.zero_stage == 3) {
-    hooks.before_forward = with([this](Unit& unit) { Gather(unit); });
-    hooks.after_forward = with([this](Unit& unit) { Release(unit); });
+  return {.before_forward = [this](int layer) { BeforeForward(layer); },
+          .after_forward = [this](int layer) { AfterForward(layer); },
+          .before_backward = [this](int layer) { BeforeBackward(layer); },
+          .after_backward = [this](int layer) { AfterBackward(layer); }};
+}
+
+TrainedWeights::Unit* TrainedWeights::OfLayer(int layer) {
+  if (layer < 0 || static_cast<size_t>(layer) >= unit_of_layer_.size()) return nullptr;
+  const int index = unit_of_layer_[static_cast<size_t>(layer)];
+  return index < 0 ? nullptr : units_[static_cast<size_t>(index)].get();
+}
+
+bool TrainedWeights::IsLast(int layer) const {
+  return layer + 1 == static_cast<int>(unit_of_layer_.size());
+}
+
+// While a layer computes, the weights of the next one come.
+void TrainedWeights::BeforeForward(int layer) {
+  if (IsLast(layer) && at::GradMode::is_enabled()) ++forwards_;
+  if (Unit* unit = OfLayer(layer)) Gather(*unit);
+  if (Unit* next = OfLayer(layer + 1)) BeginGather(*next);
+}
+
+void TrainedWeights::AfterForward(int layer) {
+  if (IsLast(layer) && at::GradMode::is_enabled()) return;  // its backward pass is next
+  if (Unit* unit = OfLayer(layer)) Release(*unit);
+}
+
+void TrainedWeights::BeforeBackward(int layer) {
+  if (IsLast(layer)) ExchangeOuterEarly();
+  if (Unit* unit = OfLayer(layer)) {
+    Gather(*unit);
+    MakeGradients(*unit);
   }
-  if (options_.zero_stage < 2 && world_ > 1 && has_outer_ && !unit_of_layer_.empty()) {
-    const int last = static_cast<int>(unit_of_layer_.size()) - 1;
-    hooks.before_forward = [this, last](int layer) {
-      if (layer == last && at::GradMode::is_enabled()) ++forwards_;
-    };
-    // After several forward passes its gradients would go on.
-    hooks.before_backward = [this, last](int layer) {
-      if (layer == last && is_last_pass_ && forwards_ == 1) ExchangeOuterEarly();
-    };
+  if (Unit* next = OfLayer(layer - 1)) BeginGather(*next);
+}
+
+void TrainedWeights::AfterBackward(int layer) {
+  if (Unit* unit = OfLayer(layer)) {
+    // The exchange of one unit runs beside the backward pass of the next.
+    Settle();
+    BeginExchange(*unit);
+    if (options_.zero_stage >= 2) unsettled_ = unit;
+    Release(*unit);
   }
-  if (options_.zero_stage >= 2 || sums_ != options_.compute) {
-    hooks.before_backward = [outer = std::move(hooks.before_backward),
-                             layers = with([this](Unit& unit) {
-                               Gather(unit);
-                               MakeGradients(unit);
-                             })](int layer) {
-      if (outer) outer(layer);
-      layers(layer);
-    };
-  }
-  hooks.after_backward = with([this](Unit& unit) {
-    ExchangeGradients(unit);
-    Release(unit);
-  });
-  return hooks;
 }
 
 std::vector<TrainedWeights::Unit*> TrainedWeights::BesideLayers() {
@@ -198,18 +242,27 @@ std::vector<TrainedWeights::Unit*> TrainedWeights::BesideLayers() {
   return units;
 }
 
-void TrainedWeights::Gather(Unit& unit) {
-  if (options_.zero_stage < 3) return;
+void TrainedWeights::BeginGather(Unit& unit) {
+  if (unit.is_whole) return;
   ResizeStorage(unit.compute, unit.size);
+  unit.is_whole = true;
   // Not as a change of the tensor: the same values come back to what autograd has kept.
   const at::Tensor whole = unit.compute.variable_data();
-  if (status_.ok()) Note(options_.group->AllGather(whole, unit.shard->compute).Wait());
+  if (status_.ok()) unit.gather = options_.group->AllGather(whole, unit.shard->compute);
+}
+
+void TrainedWeights::Gather(Unit& unit) {
+  BeginGather(unit);
+  Note(unit.gather.Wait());
   // After an error the pass goes on, with weights of zero, to its end, where the error is returned.
-  if (!status_.ok()) whole.zero_();
+  if (options_.zero_stage == 3 && !status_.ok()) unit.compute.variable_data().zero_();
 }
 
 void TrainedWeights::Release(Unit& unit) {
-  if (options_.zero_stage == 3) ResizeStorage(unit.compute, 0);
+  if (options_.zero_stage < 3) return;
+  Note(unit.gather.Wait());  // nothing may come into memory that is given back
+  ResizeStorage(unit.compute, 0);
+  unit.is_whole = false;
 }
 
 void TrainedWeights::MakeGradients(Unit& unit) {
@@ -225,7 +278,7 @@ void TrainedWeights::DropGradients(Unit& unit) {
   unit.gradient = at::Tensor();
 }
 
-void TrainedWeights::ExchangeGradients(Unit& unit) {
+void TrainedWeights::BeginExchange(Unit& unit) {
   if (!status_.ok()) return;
   const at::NoGradGuard no_grad;
   for (const Unit::Slot& slot : unit.slots) {
@@ -242,65 +295,15 @@ void TrainedWeights::ExchangeGradients(Unit& unit) {
     if (is_last_pass_ && world_ > 1) unit.exchange = options_.group->AllReduceSum(unit.total);
     return;
   }
-  // The exchange of one unit runs beside the backward pass of the next.
-  Settle();
   unit.gradient = unit.gradient.to(sums_);
   unit.sum = at::empty({unit.shard->compute.numel()}, unit.gradient.options());
   unit.exchange = options_.group->ReduceScatterSum(unit.sum, unit.gradient);
-  unsettled_ = &unit;
 }
 
-void TrainedWeights::ExchangeOuterEarly() {
-  Unit& outer = *units_[0];
-  ExchangeGradients(outer);
-  outer_is_early_ = true;
-  for (const Unit::Slot& slot : outer.slots) {
-    if (slot.shape.size() != 2) continue;
-    slot.tensor->mutable_grad() =
-        at::zeros(slot.shape, outer.compute.options().layout(at::kSparse));
-  }
-}
-
-void TrainedWeights::ExchangeLookups(Unit& unit) {
+void TrainedWeights::FinishExchange(Unit& unit) {
   Note(unit.exchange.Wait());
-  for (const Unit::Slot& slot : unit.slots) {
-    const at::Tensor sparse = slot.tensor->grad();
-    if (!sparse.is_sparse()) continue;
-    const at::Tensor gradient = unit.View(unit.total, slot);
-    slot.tensor->mutable_grad() = unit.dtype == sums_ ? gradient : at::Tensor();
-    if (!status_.ok()) continue;
-    // Ranks have looked up unlike numbers of rows: each sends as many as the one with the most.
-    const int64_t count = sparse._nnz(), width = slot.shape[1];
-    const auto longs = gradient.options().dtype(at::kLong);
-    const at::Tensor counts = at::empty({world_}, longs);
-    Note(options_.group->AllGather(counts, at::full({1}, count, longs)).Wait());
-    if (!status_.ok()) continue;
-    const int64_t most = counts.max().item<int64_t>();
-    if (most == 0) continue;
-    const at::Tensor ids = at::zeros({most}, longs);
-    const at::Tensor rows = at::zeros({most * width}, gradient.options());
-    ids.narrow(0, 0, count).copy_(sparse._indices()[0]);
-    rows.narrow(0, 0, count * width).copy_(sparse._values().view({-1}));
-    const at::Tensor all_ids = at::empty({world_ * most}, longs);
-    const at::Tensor all_rows = at::empty({world_ * most * width}, gradient.options());
-    Note(options_.group->AllGather(all_ids, ids).Wait());
-    Note(options_.group->AllGather(all_rows, rows).Wait());
-    if (!status_.ok()) continue;
-    const at::Tensor looked_up = all_rows.view({-1, width});
-    if (gradient.is_cuda()) {
-      // index_add_ adds in another order each time there, and ranks would drift apart; this sorts.
-      gradient.index_put_({all_ids}, looked_up, /*accumulate=*/true);
-    } else {
-      gradient.index_add_(0, all_ids, looked_up);
-    }
-  }
-}
-
-void TrainedWeights::Settle() {
-  if (unsettled_ == nullptr) return;
+  if (options_.zero_stage < 2 || !unit.sum.defined()) return;  // after an error there is none
   const at::NoGradGuard no_grad;
-  Unit& unit = *std::exchange(unsettled_, nullptr);
-  Note(unit.exchange.Wait());
   WeightShard& shard = *unit.shard;
   if (shard.gradient.defined()) {
     shard.gradient.add_(unit.sum);
@@ -309,6 +312,64 @@ void TrainedWeights::Settle() {
   }
   unit.sum = at::Tensor();
   DropGradients(unit);
+}
+
+void TrainedWeights::Settle() {
+  if (unsettled_ != nullptr) FinishExchange(*std::exchange(unsettled_, nullptr));
+}
+
+void TrainedWeights::ExchangeOuterEarly() {
+  // After several forward passes its gradients would go on.
+  if (!has_outer_ || world_ == 1 || forwards_ != 1) return;
+  if (options_.zero_stage < 2 && !is_last_pass_) return;
+  Unit& outer = *units_[0];
+  BeginExchange(outer);
+  outer_is_early_ = true;
+  for (const Unit::Slot& slot : outer.slots) {
+    if (slot.shape.size() != 2) continue;
+    slot.tensor->mutable_grad() =
+        at::zeros(slot.shape, outer.compute.options().layout(at::kSparse));
+  }
+}
+
+void TrainedWeights::FinishOuter() {
+  Unit& outer = *units_[0];
+  std::vector<std::pair<int64_t, at::Tensor>> lookups;
+  for (const Unit::Slot& slot : outer.slots) {
+    const at::Tensor gradient = slot.tensor->grad();
+    if (!gradient.defined() || !gradient.is_sparse()) continue;
+    lookups.emplace_back(slot.offset, gradient);
+    slot.tensor->mutable_grad() = outer.total.defined() && outer.dtype == sums_
+                                      ? outer.View(outer.total, slot)
+                                      : at::Tensor();
+  }
+  FinishExchange(outer);
+  for (const auto& [offset, gradient] : lookups) AddLookups(outer, gradient, offset);
+}
+
+void TrainedWeights::AddLookups(Unit& unit, const at::Tensor& sparse, int64_t offset) {
+  if (!status_.ok()) return;
+  const at::NoGradGuard no_grad;
+  // Ranks have looked up unlike numbers of rows: each sends as many as the one with the most.
+  const int64_t count = sparse._nnz(), width = sparse.size(1);
+  const auto longs = sparse.options().dtype(at::kLong).layout(at::kStrided);
+  const at::Tensor counts = at::empty({world_}, longs);
+  Note(options_.group->AllGather(counts, at::full({1}, count, longs)).Wait());
+  if (!status_.ok()) return;
+  const int64_t most = counts.max().item<int64_t>();
+  if (most == 0) return;
+  const at::Tensor ids = at::zeros({most}, longs);
+  const at::Tensor rows = at::zeros({most * width}, longs.dtype(sums_));
+  ids.narrow(0, 0, count).copy_(sparse._indices()[0]);
+  rows.narrow(0, 0, count * width).copy_(sparse._values().view({-1}));
+  const at::Tensor all_ids = at::empty({world_ * most}, longs);
+  const at::Tensor all_rows = at::empty({world_ * most * width}, rows.options());
+  Note(options_.group->AllGather(all_ids, ids).Wait());
+  Note(options_.group->AllGather(all_rows, rows).Wait());
+  if (!status_.ok()) return;
+  const bool is_whole = unit.total.defined();
+  AddRows(all_ids, all_rows.view({-1, width}), offset - (is_whole ? 0 : unit.begin),
+          is_whole ? unit.total : unit.shard->gradient);
 }
 
 void TrainedWeights::BeginStep() {
@@ -329,31 +390,33 @@ absl::Status TrainedWeights::BeginPass(bool is_last) {
 }
 
 absl::Status TrainedWeights::EndPass() {
-  for (Unit* unit : BesideLayers()) {
-    if (std::exchange(outer_is_early_, false)) {
-      ExchangeLookups(*unit);  // the first one's
-    } else {
-      ExchangeGradients(*unit);
-    }
-    Release(*unit);
-  }
   Settle();
-  if (is_last_pass_) {
-    for (const std::unique_ptr<Unit>& unit : units_) Note(unit->exchange.Wait());
+  const bool is_early = std::exchange(outer_is_early_, false);
+  for (Unit* unit : BesideLayers()) {
+    if (!is_early || unit != units_[0].get()) BeginExchange(*unit);
+  }
+  for (Unit* unit : BesideLayers()) {
+    if (!is_early || unit != units_[0].get()) {
+      FinishExchange(*unit);
+    } else {
+      FinishOuter();
+    }
+  }
+  for (const std::unique_ptr<Unit>& unit : units_) {
+    Note(unit->exchange.Wait());
+    Release(*unit);
   }
   return status_;
 }
 
-absl::Status TrainedWeights::EndStep() {
-  if (options_.zero_stage == 0 || options_.zero_stage == 3 || world_ == 1) return status_;
-  for (const std::unique_ptr<Unit>& unit : units_) {
-    unit->exchange = options_.group->AllGather(unit->compute, unit->shard->compute);
-  }
-  for (const std::unique_ptr<Unit>& unit : units_) Note(unit->exchange.Wait());
-  return status_;
+void TrainedWeights::Share(const WeightShard& shard) {
+  if (options_.zero_stage == 0 || options_.zero_stage == 3 || !status_.ok()) return;
+  Unit& unit = *units_[static_cast<size_t>(&shard - shards_.data())];
+  unit.gather = options_.group->AllGather(unit.compute, shard.compute);
 }
 
 absl::Status TrainedWeights::BeginUse() {
+  for (const std::unique_ptr<Unit>& unit : units_) BeginGather(*unit);
   for (const std::unique_ptr<Unit>& unit : units_) Gather(*unit);
   return status_;
 }
@@ -405,6 +468,7 @@ absl::Status TrainedWeights::Distribute(
     const std::function<at::Tensor(WeightShard&)>& part) {
   const at::NoGradGuard no_grad;
   for (const std::unique_ptr<Unit>& unit : units_) {
+    RETURN_IF_ERROR(unit->gather.Wait());
     const at::Tensor piece = part(*unit->shard);
     at::Tensor whole = at::zeros({unit->size}, piece.options());
     for (const Unit::Slot& slot : unit->slots) {
@@ -427,8 +491,9 @@ absl::Status TrainedWeights::RefreshCompute() {
   const at::NoGradGuard no_grad;
   for (WeightShard& shard : shards_) {
     if (!shard.compute.is_alias_of(shard.master)) shard.compute.copy_(shard.master);
+    Share(shard);
   }
-  return EndStep();
+  return status_;
 }
 
 }  // namespace flowmesh::train

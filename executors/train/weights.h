@@ -3,7 +3,8 @@
 // float32 beside others in half precision, each cut into as many equal shards as there are ranks.
 // What every rank holds whole and what only by its shard is DeepSpeed's ZeRO stage:
 //   0: all whole; 1: the optimiser's state by shard; 2: gradients too; 3: weights too, which are
-//   gathered for a unit while it computes.
+//   gathered for a layer while it computes, and for the next one meanwhile.
+// Exchanges run beside the computation where they can; a unit is waited for when it is wanted.
 // The results are the same in every stage.
 #pragma once
 
@@ -62,12 +63,14 @@ class TrainedWeights {
   LayerHooks hooks();
 
   // A step is: BeginStep; for each micro-batch BeginPass, forward and backward, EndPass; then the
-  // optimiser on the shards; EndStep. Every rank must do the same. After the last EndPass a shard's
-  // gradient is the sum over ranks. Errors: those of collectives.
+  // optimiser on the shards, with Share for each. Every rank must do the same. After the last
+  // EndPass a shard's gradient is the sum over ranks. Errors: those of collectives.
   void BeginStep();
   absl::Status BeginPass(bool is_last);
   absl::Status EndPass();
-  absl::Status EndStep();
+  // The weights of this shard, one of shards(), have changed: they are on their way to the ranks
+  // that hold all, and there in the next pass or use.
+  void Share(const WeightShard& shard);
 
   // For passes without gradients (rollouts, a reference): the weights are whole between these two.
   absl::Status BeginUse();
@@ -96,20 +99,30 @@ class TrainedWeights {
   struct Unit;
 
   void MakeUnits(const std::vector<TrainedTensor>& tensors);
-  void Gather(Unit& unit);   // stage 3: weights
-  void Release(Unit& unit);  // stage 3
+  Unit* OfLayer(int layer);  // null: the layer has none
+  bool IsLast(int layer) const;
+  void BeforeForward(int layer);
+  void AfterForward(int layer);
+  void BeforeBackward(int layer);
+  void AfterBackward(int layer);
   // The units that are there from the beginning of a pass to its end.
   std::vector<Unit*> BesideLayers();
+
+  void BeginGather(Unit& unit);    // stage 3: weights; others are never without
+  void Gather(Unit& unit);         // until all weights have come
+  void Release(Unit& unit);        // stage 3
   void MakeGradients(Unit& unit);  // of a pass, where they are not the sums themselves
   void DropGradients(Unit& unit);
-  void ExchangeGradients(Unit& unit);
-  // Stages 0 and 1: what is in no layer, a vocabulary's head above all, has its gradients when the
-  // layers' backward pass begins, but for the rows of embeddings that were looked up. Its exchange
-  // begins then, and those rows follow as sparse gradients: of its matrices nothing else may get a
-  // gradient after that.
+  void BeginExchange(Unit& unit);   // of gradients
+  void FinishExchange(Unit& unit);  // stages 2 and 3: into its shard
+  void Settle();                    // the one that was begun last, of a layer in stages 2 and 3
+  // What is in no layer, a vocabulary's head above all, has its gradients when the layers' backward
+  // pass begins, but for the rows of embeddings that were looked up. Its exchange begins then, and
+  // those rows follow as sparse gradients: of its matrices nothing else may get a gradient after
+  // that.
   void ExchangeOuterEarly();
-  void ExchangeLookups(Unit& unit);
-  void Settle();  // stages 2 and 3: the last exchange's result into its shard
+  void FinishOuter();
+  void AddLookups(Unit& unit, const at::Tensor& sparse, int64_t offset);
   void Note(const absl::Status& status) { status_.Update(status); }
 
   const WeightOptions options_;

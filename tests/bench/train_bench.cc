@@ -4,7 +4,7 @@
 //
 // As one of several ranks (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), whose figures rank 0
 // prints: besides, the seconds of a step in which it waited for others, and those that a step's
-// exchanges take by themselves.
+// exchanges take by themselves. FLOWMESH_BENCH_ZERO_STAGE: how the weights are sharded (0).
 //
 //   train_bench MODEL sft|lora|dpo|ppo ROWS LENGTH BATCH STEPS THREADS fp32|bf16 [packed LENGTH]
 //
@@ -12,6 +12,8 @@
 //
 // LENGTH: of each row, in tokens; or `8-256` (sft only): log-uniform between the two.
 #include <ATen/Parallel.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <sys/resource.h>
 
@@ -134,14 +136,25 @@ struct Stopwatch {
   double waited() const { return absl::ToDoubleSeconds(group->waited() - waited_before); }
 };
 
-// What a step's sums over ranks take when nothing runs beside them.
-double ExchangeSeconds(TrainedWeights& weights, parallel::ProcessGroup& group) {
-  if (group.world_size() == 1 || !group.Barrier().ok()) return 0;
-  const double begin = MonotonicSeconds();
-  for (WeightShard& shard : weights.shards()) {
-    if (!group.AllReduceSum(shard.gradient).Wait().ok()) std::abort();
+// What a step's exchanges take when nothing runs beside them: of gradients and, from stage 1 on, of
+// weights, in stage 3 for the forward and the backward pass.
+double ExchangeSeconds(int zero_stage, TrainedWeights& weights, parallel::ProcessGroup& group) {
+  if (group.world_size() == 1) return 0;
+  const int gathers = zero_stage == 0 ? 0 : zero_stage == 3 ? 2 : 1;
+  double seconds = 0;
+  for (const WeightShard& shard : weights.shards()) {
+    const at::Tensor piece = at::zeros_like(shard.master);
+    const at::Tensor whole =
+        at::zeros({piece.numel() * (zero_stage > 0 ? group.world_size() : 1)}, piece.options());
+    absl::Status status = group.Barrier();
+    const double begin = MonotonicSeconds();
+    status.Update(zero_stage < 2 ? group.AllReduceSum(whole).Wait()
+                                 : group.ReduceScatterSum(piece, whole).Wait());
+    for (int i = 0; i < gathers; ++i) status.Update(group.AllGather(whole, piece).Wait());
+    if (!status.ok()) std::abort();
+    seconds += MonotonicSeconds() - begin;
   }
-  return MonotonicSeconds() - begin;
+  return seconds;
 }
 
 // As the task types have it: a full SFT in bf16 has weights of that type.
@@ -243,7 +256,8 @@ void Run(const Arguments& a) {
   Stopwatch watch(group.get());
   const TrainerState state = trainer.Run({}, watch.Callbacks()).value();
   const double seconds = watch.seconds(), waited = watch.waited();
-  const double alone = ExchangeSeconds(weights, *group);
+  const double memory = PeakMegabytes();
+  const double alone = ExchangeSeconds(a.zero_stage, weights, *group);
   if (group->rank() != 0) return;
   const auto steps = static_cast<double>(a.steps - 1);
   if (group->world_size() > 1) {
@@ -251,8 +265,7 @@ void Run(const Arguments& a) {
                 seconds / steps);
   }
   std::printf("tokens per second\t%.1f\nloss\t%.4f\nmemory\t%.0f\n",
-              static_cast<double>(state.tokens - watch.tokens) / seconds, state.last_loss,
-              PeakMegabytes());
+              static_cast<double>(state.tokens - watch.tokens) / seconds, state.last_loss, memory);
 }
 
 }  // namespace
