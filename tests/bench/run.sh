@@ -129,15 +129,17 @@ train() {
   trained "$work" short "${short[@]}" fp32
   trained "$work" packed "${packed[@]}" fp32 packed 512
   peer_trained "$work" short "${short[@]}" fp32
-  # Two ranks of a thread each.
-  local port rank
-  port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  # Two ranks of a thread each, in the ZeRO stages that differ in what they exchange.
+  local port rank stage
   python tests/bench/make_llama.py "$work/llama" 2>/dev/null
-  for rank in 1 0; do
-    RANK=$rank WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port GOMP_SPINCOUNT=1000 \
-      "$BENCH/train_bench" "$work/llama" sft 32 128 2 6 1 fp32 >"$work/ranks.$rank" &
+  for stage in 0 2 3; do
+    port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    for rank in 1 0; do
+      RANK=$rank WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port GOMP_SPINCOUNT=1000 FLOWMESH_BENCH_ZERO_STAGE=$stage \
+        "$BENCH/train_bench" "$work/llama" sft 32 128 2 6 1 fp32 >"$work/ranks.$stage.$rank" &
+    done
+    wait
   done
-  wait
   of() { value "$work/$1" "$2"; }
   local speed="tokens per second"
   for name in sft lora dpo; do
@@ -156,9 +158,13 @@ train() {
   row "PPO fp32, an update of 4 queries of 32 tokens, answers of 32" "$(of ppo "seconds per update") s, $(of ppo memory) MB" \
     "TRL: $(of ppo.peer "seconds per update") s, $(of ppo.peer memory) MB" \
     "$(ratio "$(of ppo.peer "seconds per update")" "$(of ppo "seconds per update")")"
-  row "two CPU ranks over Gloo, Llama of 190M fp32, full SFT: a step of $(of ranks.0 step) s waits for the other rank" \
-    "$(of ranks.0 "waited per step") s" "its exchanges by themselves: $(of ranks.0 "exchange alone") s" \
-    "$(ratio "$(of ranks.0 "waited per step")" "$(of ranks.0 "exchange alone")")"
+  for stage in 0 2 3; do
+    what="two CPU ranks over Gloo, Llama of 190M fp32, full SFT, ZeRO stage $stage"
+    row "$what: a step of $(of ranks.$stage.0 step) s waits for the other rank" \
+      "$(of ranks.$stage.0 "waited per step") s, $(of ranks.$stage.0 memory) MB" \
+      "its exchanges by themselves: $(of ranks.$stage.0 "exchange alone") s" \
+      "$(ratio "$(of ranks.$stage.0 "waited per step")" "$(of ranks.$stage.0 "exchange alone")")"
+  done
 }
 
 # On the first GPU, in bf16 as there by default.
