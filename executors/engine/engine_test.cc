@@ -19,9 +19,11 @@ using Ids = model::Ids;
 
 bool GoOn(const GenerationProgress&) { return true; }
 
-model::LoadedModel Load(const std::string& name, at::ScalarType dtype = at::kFloat) {
+model::LoadedModel Load(const std::string& name, at::ScalarType dtype = at::kFloat,
+                        bool autocast = false) {
   auto loaded =
-      model::LoadModel(model::ModelGolden(name), {.dtype = dtype, .device = device::TestDevice()});
+      model::LoadModel(model::ModelGolden(name),
+                       {.dtype = dtype, .device = device::TestDevice(), .autocast = autocast});
   if (!loaded.ok()) throw std::runtime_error(loaded.status().ToString());
   return *std::move(loaded);
 }
@@ -224,9 +226,13 @@ TEST_F(EngineTest, DynamicRotationIsTheSameWhenComputedAnew) {
   }
 }
 
+// With autocast as well, as policies answer that PPO trains.
 TEST_F(EngineTest, BothHalfPrecisionsGenerate) {
-  for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
-    model::LoadedModel half = Load("llama", dtype);
+  for (const auto& [dtype, autocast] : {std::pair(at::kBFloat16, false),
+                                        {at::kHalf, false},
+                                        {at::kBFloat16, true},
+                                        {at::kHalf, true}}) {
+    model::LoadedModel half = Load("llama", dtype, autocast);
     const Completion completion = GenerateOne(half, Greedy(prompt_, 4));
     EXPECT_EQ(completion.token_ids.size(), 4u) << dtype;
     EXPECT_EQ(completion.token_ids[0], Plain(1).token_ids[0]) << dtype;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_split.h"
 #include "common/files.h"
 #include "common/strings.h"
+#include "executors/kernels/few_rows.h"
 #include "executors/model/model_goldens.h"
 #include "executors/tasks/test_task.h"
 #include "executors/tasks/training.h"
@@ -94,6 +95,17 @@ TEST_F(PpoTaskTest, LeavesWhatTheContractSays) {
   EXPECT_EQ(opened->model->info().family, "llama");
   EXPECT_THAT(opened->warnings, testing::IsEmpty()) << "no value head in it";
   EXPECT_TRUE(fs::exists(dir_ / "T1/checkpoints/checkpoint-1/trainer_state.json"));
+}
+
+// On a processor without bfloat16 that is ignored.
+TEST_F(PpoTaskTest, InBfloat16PolicyAndReferenceBeginAsOneToo) {
+  training()["bf16"] = true;
+  EXPECT_EQ(Result()["precision"], kernels::HasNativeBf16() ? "bf16" : "fp32");
+  const std::vector<Json> lines = Lines();
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_EQ(lines[0]["objective/kl"], 0.0);
+  EXPECT_NEAR(lines[0]["val/ratio"].get<double>(), 1.0, 1e-2);
+  EXPECT_NE(lines[1]["objective/kl"], 0.0);
 }
 
 TEST_F(PpoTaskTest, LearnsToAnswerForHigherScores) {

@@ -31,10 +31,11 @@ class TrainingSpecTest : public TaskTest {
   absl::StatusOr<TrainingSpec> Read(const Json& spec, const TrainingDefaults& defaults = {}) {
     log_.clear();
     const Json document = {{"spec", spec}};
-    return ReadTrainingSpec(Field(&document, "")["spec"], defaults, /*use_cuda=*/false, ranks_,
+    return ReadTrainingSpec(Field(&document, "")["spec"], defaults, use_cuda_, ranks_,
                             [this](const std::string& text) { log_.push_back(text); });
   }
   int ranks_ = 1;
+  bool use_cuda_ = false;
   using Task = absl::StatusOr<TaskOutcome> (*)(const TaskContext&, const TrainingDevice&,
                                                const EnvLookup&);
   // What a task says of spec_, having loaded nothing.
@@ -145,6 +146,34 @@ TEST_F(TrainingSpecTest, TrainingFields) {
   }
   EXPECT_EQ(Message(Read({{"training", {1}}}).status()),
             "spec.training: expected a map, got a list");
+}
+
+// The table of TASKS.md 4.3.
+TEST_F(TrainingSpecTest, PrecisionOfTheTypes) {
+  constexpr TrainingDefaults kSft = {.bf16_weights = true}, kLora, kDpo = {.bf16_on_gpu = true};
+  const auto precision = [this](const TrainingDefaults& type, const Json& training) {
+    const auto spec = Read({{"training", training}}, type);
+    if (!spec.ok()) return std::string(Message(spec.status()));
+    EXPECT_EQ(spec->trainer.scale_loss, spec->precision() == std::string("fp16"));
+    return absl::StrCat(spec->autocast ? "autocast to " : "", spec->precision());
+  };
+  const Json none = Json::object(), bf16 = {{"bf16", true}}, fp16 = {{"fp16", true}};
+  const Json both = {{"bf16", true}, {"fp16", true}}, off = {{"bf16", false}};
+  use_cuda_ = true;
+  EXPECT_EQ(precision(kSft, none), "fp32");
+  EXPECT_EQ(precision(kSft, bf16), "bf16");
+  EXPECT_EQ(precision(kSft, fp16), "autocast to fp16");
+  EXPECT_EQ(precision(kLora, none), "fp32");
+  EXPECT_EQ(precision(kLora, bf16), "autocast to bf16");
+  EXPECT_EQ(precision(kLora, fp16), "autocast to fp16");
+  EXPECT_EQ(precision(kDpo, none), "autocast to bf16");
+  EXPECT_EQ(precision(kDpo, fp16), "autocast to fp16");
+  EXPECT_EQ(precision(kDpo, both), "autocast to bf16");
+  EXPECT_EQ(precision(kDpo, off), "fp32");
+  use_cuda_ = false;
+  EXPECT_EQ(precision(kDpo, none), "fp32");
+  EXPECT_EQ(precision(kLora, fp16), "fp32");
+  EXPECT_THAT(log_, Contains(HasSubstr("spec.training.fp16: ignored")));
 }
 
 constexpr Wrong kModel[] = {
