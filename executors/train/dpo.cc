@@ -90,7 +90,7 @@ absl::Status DpoRecipe::Prepare(
     for (int64_t row = begin; row < std::min(total, begin + batch_size); ++row) rows.push_back(row);
     const bool is_idle = rows.empty();
     if (is_idle) rows.push_back(0);
-    RETURN_IF_ERROR(weights.BeginUse());
+    RETURN_IF_ERROR(weights.BeginUse(/*with_layers=*/false));
     const at::Tensor scores = Score(rows).log_probs.view({2, -1});
     weights.EndUse();
     if (!is_idle) reference_.narrow(1, begin, scores.size(1)).copy_(scores);

@@ -46,8 +46,9 @@ class DpoRecipe : public Recipe {
 
   // The reference's log-probabilities of all answers. The reference is a frozen copy of the weights
   // that training begins with, so the model itself gives them, before the first step: a second one
-  // never takes memory. The ranks share the work in groups of `batch_size` pairs. `on_progress` may
-  // say Cancelled. A resumed training calls this before the checkpoint's weights are put in place.
+  // never takes memory. The ranks share the work in groups of `batch_size` pairs. The model's
+  // layers have the runner that trains them, with the hooks of `weights`. `on_progress` may say
+  // Cancelled. A resumed training calls this before the checkpoint's weights are put in place.
   absl::Status Prepare(int64_t batch_size, TrainedWeights& weights, parallel::ProcessGroup& group,
                        const std::function<absl::Status(int64_t done, int64_t total)>& on_progress);
 

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <map>
+#include <set>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
@@ -332,6 +333,49 @@ class StrikingRunner : public model::LayerRunner {
   const int signal_;
 };
 
+// Notes how many layers had their weights while one computed.
+class CountingRunner : public model::LayerRunner {
+ public:
+  CountingRunner(model::LayerRunner* runner, const model::Decoder& model)
+      : runner_(runner), model_(model) {}
+
+  at::Tensor Run(int index, const Layer& layer, const at::Tensor& x) override {
+    const Layer counted = [this, layer](const at::Tensor& in) {
+      std::set<int> whole;
+      for (const TrainedTensor& weight : AllWeights(model_)) {
+        if (weight.unit >= 0 && weight.tensor->storage().nbytes() > 0) whole.insert(weight.unit);
+      }
+      most_ = std::max(most_, whole.size());
+      return layer(in);
+    };
+    return runner_->Run(index, counted, x);
+  }
+  size_t most() const { return most_; }
+
+ private:
+  model::LayerRunner* const runner_;
+  const model::Decoder& model_;
+  size_t most_ = 0;
+};
+
+// The third stage, of a model of six layers: how many are whole at a time when DPO is prepared, and
+// in training.
+std::string WholeLayers(parallel::ProcessGroup& group) {
+  Training training(group, {.zero_stage = 3, .family = "gemma3_text"});
+  CountingRunner preparing(&training.layers, *training.model);
+  training.model->set_layer_runner(&preparing);
+  const std::vector<PreferencePair> pairs(4, {{{1, 2, 3}, 1}, {{1, 4}, 1}});
+  const absl::Status prepared =
+      DpoRecipe(training.model.get(), &pairs, {})
+          .Prepare(2, training.weights, group, [](int64_t, int64_t) { return absl::OkStatus(); });
+  if (!prepared.ok()) return prepared.ToString();
+  CountingRunner running(&training.layers, *training.model);
+  training.model->set_layer_runner(&running);
+  const auto state = training.trainer->Run({}, QuietCallbacks());
+  if (!state.ok()) return state.status().ToString();
+  return absl::StrCat(preparing.most(), " and ", running.most());
+}
+
 // The third stage, where the last rank is killed or stopped in a pass of the training, or of what
 // DPO prepares.
 template <int kSignal, bool kPrepares>
@@ -368,6 +412,7 @@ const parallel::RankFunctionRegistration kFunctions[] = {
     {"short_0", OnRank<ShortRows<0>>},
     {"short_2", OnRank<ShortRows<2>>},
     {"short_3", OnRank<ShortRows<3>>},
+    {"whole_layers", OnRank<WholeLayers>},
     {"killed", OnRank<Struck<SIGKILL, false>>},
     {"stopped", OnRank<Struck<SIGSTOP, false>>},
     {"dpo_killed", OnRank<Struck<SIGKILL, true>>},
@@ -473,6 +518,11 @@ TEST_F(RanksTest, SoDoPairsOfEmptyTexts) {
   const std::string alone = ReportOf("empty_0", 1);
   for (const char* function : {"empty_0", "empty_2", "empty_3"})
     ExpectNear(ReportOf(function, 2), alone, function);
+}
+
+// The one that computes, and the next one.
+TEST_F(RanksTest, InTheThirdStageTwoLayersAreWholeAtATime) {
+  EXPECT_EQ(ReportOf("whole_layers", 2), "2 and 2");
 }
 
 TEST_F(RanksTest, ARankLostInAPassIsNamedWhereWeightsAreShared) {

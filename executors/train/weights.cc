@@ -415,9 +415,14 @@ void TrainedWeights::Share(const WeightShard& shard) {
   unit.gather = options_.group->AllGather(unit.compute, shard.compute);
 }
 
-absl::Status TrainedWeights::BeginUse() {
-  for (const std::unique_ptr<Unit>& unit : units_) BeginGather(*unit);
-  for (const std::unique_ptr<Unit>& unit : units_) Gather(*unit);
+absl::Status TrainedWeights::BeginUse(bool with_layers) {
+  std::vector<Unit*> wanted = BesideLayers();
+  if (with_layers) {
+    wanted.clear();
+    for (const std::unique_ptr<Unit>& unit : units_) wanted.push_back(unit.get());
+  }
+  for (Unit* unit : wanted) BeginGather(*unit);
+  for (Unit* unit : wanted) Gather(*unit);
   return status_;
 }
 

@@ -72,8 +72,9 @@ class TrainedWeights {
   // that hold all, and there in the next pass or use.
   void Share(const WeightShard& shard);
 
-  // For passes without gradients (rollouts, a reference): the weights are whole between these two.
-  absl::Status BeginUse();
+  // For passes without gradients (rollouts, a reference): between these two the weights are whole,
+  // those of layers only if `with_layers` (else the hooks gather each, a collective).
+  absl::Status BeginUse(bool with_layers = true);
   void EndUse();
 
   std::vector<WeightShard>& shards();
