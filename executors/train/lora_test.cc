@@ -82,7 +82,7 @@ TEST_P(LoraCurveTest, EqualsPeft) {
   }
 }
 
-// Frozen weights in a half precision, norms and adapters in float32.
+// Under autocast: against TRL's there where that is recorded, else against those in float32.
 TEST_P(LoraCurveTest, HalvesStayNearPeft) {
   const Json golden = ReadTrainGolden(std::string("lora/") + GetParam() + ".json");
   const std::string family = golden["model"];
@@ -106,13 +106,19 @@ TEST_P(LoraCurveTest, HalvesStayNearPeft) {
     Trainer trainer(options, &recipe, &weights, group.get());
     const auto state = trainer.Run({}, QuietCallbacks());
     ASSERT_TRUE(state.ok()) << state.status();
-    const Json& steps = golden["steps"];
+    const std::string same_precision = std::string("lora/") + GetParam() + "_bf16.json";
+    const bool is_recorded =
+        dtype == at::kBFloat16 && std::filesystem::exists(TrainGolden(same_precision));
+    const Json steps = (is_recorded ? ReadTrainGolden(same_precision) : golden)["steps"];
     ASSERT_EQ(state->log.size(), steps.size());
     for (size_t i = 0; i < steps.size(); ++i) {
       const double loss = steps[i]["loss"], norm = steps[i]["grad_norm"];
-      EXPECT_NEAR(state->log[i]["loss"].get<double>(), loss, 2e-2 * loss) << i;
+      EXPECT_NEAR(state->log[i]["loss"].get<double>(), loss, (is_recorded ? 1e-2 : 2e-2) * loss)
+          << i;
       if (i < 5) {
-        EXPECT_NEAR(state->log[i]["grad_norm"].get<double>(), norm, 0.1 * norm) << i;
+        EXPECT_NEAR(state->log[i]["grad_norm"].get<double>(), norm,
+                    (is_recorded ? 2e-2 : 0.1) * norm)
+            << i;
       }
     }
     for (const WeightShard& shard : weights.shards()) {

@@ -7,6 +7,8 @@ lora/whole_<case>/...          the same of random adapters, with modules_to_save
                                "prompt" is in whole.json
 lora/<case>/grads.safetensors  the gradient for all that is trained, by the names of PEFT's files, with the adapter of
                                .../end: of the first texts' loss (TASKS.md 4.4), which is "grads_loss"
+lora/<case>_bf16.json          the steps under bfloat16 autocast, from the case's adapter; "noise" is the difference from
+                               float32
 """
 
 import json
@@ -18,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sft
-from common import HERE, SEED, difference, load_model, load_tokenizer, nudged, save_json, token_loss_sum
+from common import HERE, SEED, difference, load_for_autocast, load_model, load_tokenizer, nudged, save_json, token_loss_sum
 from texts import short_texts
 
 TRAINING = sft.BASE | dict(learning_rate=5e-3)
@@ -89,6 +91,25 @@ def make_case(case, family, lora, training):
     print(f"lora/{case}: {len(steps)} steps, loss {steps[0]['loss']:.4f} -> {steps[-1]['loss']:.4f}, noise {noise:.1e}")
 
 
+AUTOCAST = ["llama", "gpt2", "lora_only"]
+
+
+def make_autocast(case):
+    family, lora, training = CASES[case]
+    settings, training = LORA | lora, TRAINING | training
+
+    def run(**precision):
+        model = adapted(family, settings, load_for_autocast(family))
+        return sft.run_trl(model, family, training | precision, short_texts()).steps
+
+    steps = run(bf16=True)
+    noise = difference(steps, run())
+    save_json(os.path.join(HERE, "lora", case + "_bf16.json"), dict(
+        made_by="TRL 0.23.0 SFTTrainer with PEFT 0.17.1", model=family, training=training | dict(bf16=True),
+        lora=settings, noise=noise, steps=steps))
+    print(f"lora/{case}_bf16: {len(steps)} steps, loss {steps[0]['loss']:.4f} -> {steps[-1]['loss']:.4f}, noise {noise:.1e}")
+
+
 WHOLE = {  # family, target_modules, modules_to_save
     "embeddings": ("llama", ["q_proj"], ["embed_tokens"]),  # tied: the head stays as it was
     "head_of_tied": ("llama", ["q_proj"], ["lm_head"]),
@@ -128,5 +149,7 @@ def make_whole(case, family, targets, whole):
 def make():
     for case, arguments in CASES.items():
         make_case(case, *arguments)
+    for case in AUTOCAST:
+        make_autocast(case)
     save_json(os.path.join(HERE, "lora", "whole.json"), dict(
         made_by="PEFT 0.17.1", cases={case: make_whole(case, *arguments) for case, arguments in WHOLE.items()}))
