@@ -1,5 +1,11 @@
-// What the trainer's buffers take. Their contents have tests with ranks (ranks_test.cc).
+// What the trainer's buffers take, and what embeddings add to a piece of one. Their contents have
+// tests with ranks (ranks_test.cc).
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/sparse_coo_tensor.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -9,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "executors/device/allocator.h"
+#include "executors/train/lookups.h"
 #include "executors/train/weights.h"
 
 namespace flowmesh::train {
@@ -42,6 +49,27 @@ TEST(TrainedWeightsTest, NothingIsLeftOfTheModelsOwnTensors) {
   constexpr int64_t kBytes = 4 * sizeof(float) * kLayers * kTensors * kElements;
   EXPECT_LT(ResidentBytes() - before, kBytes + kBytes / 8);
   EXPECT_EQ(model[100].sum().item<float>(), kElements);
+}
+
+// A matrix of five rows of four, of which a shard holds any piece.
+TEST(LookupsTest, APieceGetsWhatLiesInIt) {
+  const auto group = parallel::ProcessGroup::Single();
+  const at::Tensor ids = at::tensor({4, 0, 2, 2, 3}, at::kLong);
+  const at::Tensor rows = at::ones({5, 4}) * at::tensor({1.f, 2.f, 3.f, 4.f, 5.f}).unsqueeze(1) +
+                          at::tensor({.0f, .1f, .2f, .3f});
+  const at::Tensor gradient = at::sparse_coo_tensor(ids.unsqueeze(0), rows, {5, 4});
+  // Three elements of something else stand before it, and two behind.
+  constexpr int64_t kOffset = 3, kSize = 25;
+  const at::Tensor whole = at::zeros({kSize});
+  whole.narrow(0, kOffset, 20).copy_(gradient.to_dense().view({-1}));
+  for (int64_t begin = 0; begin < kSize; ++begin) {
+    for (int64_t end = begin + 1; end <= kSize; ++end) {
+      const at::Tensor sums = at::ones({end - begin});
+      ASSERT_TRUE(AddLookups(gradient, kOffset - begin, sums, *group).ok());
+      EXPECT_TRUE(at::equal(sums, whole.narrow(0, begin, end - begin) + 1))
+          << begin << " to " << end;
+    }
+  }
 }
 
 }  // namespace

@@ -4,17 +4,16 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/native/Resize.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/DeviceGuard.h>
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "executors/device/allocator.h"
+#include "executors/train/lookups.h"
 
 namespace flowmesh::train {
 namespace {
@@ -22,38 +21,6 @@ namespace {
 constexpr int64_t kAlignment = 16;  // elements: a cache line of float32
 
 int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
-// Adds rows [n, width] to those of a matrix with these ids [n]. Of the matrix, which begins at
-// element `offset` of `piece`, only what lies in that is there.
-void AddRows(const at::Tensor& ids, const at::Tensor& rows, int64_t offset,
-             const at::Tensor& piece) {
-  const int64_t width = rows.size(1), size = piece.numel();
-  // The rows that are there as a whole.
-  const int64_t first = offset >= 0 ? 0 : (-offset + width - 1) / width;
-  const int64_t last = std::max(first, (size - offset) / width);
-  const at::Tensor places = ((ids >= first) & (ids < last)).nonzero().squeeze(1);
-  if (places.numel() > 0) {
-    const at::Tensor here =
-        piece.narrow(0, offset + first * width, (last - first) * width).view({-1, width});
-    const at::Tensor at_rows = ids.index_select(0, places) - first;
-    const at::Tensor added = rows.index_select(0, places);
-    if (piece.is_cuda()) {
-      // index_add_ adds in another order each time there, and ranks would drift apart; this sorts.
-      here.index_put_({at_rows}, added, /*accumulate=*/true);
-    } else {
-      here.index_add_(0, at_rows, added);
-    }
-  }
-  // Those that an end of the piece cuts.
-  for (const int64_t row : std::set<int64_t>{first - 1, last}) {
-    const int64_t begin = std::max<int64_t>(0, offset + row * width);
-    const int64_t end = std::min(size, offset + (row + 1) * width);
-    if (row < 0 || begin >= end) continue;
-    const at::Tensor sum = rows.index_select(0, (ids == row).nonzero().squeeze(1)).sum(0);
-    piece.narrow(0, begin, end - begin)
-        .add_(sum.narrow(0, begin - offset - row * width, end - begin));
-  }
-}
 
 // Frees the memory behind a flat tensor, or makes it anew, with all views of it left as they are.
 void ResizeStorage(const at::Tensor& flat, int64_t elements) {
@@ -344,32 +311,12 @@ void TrainedWeights::FinishOuter() {
                                       : at::Tensor();
   }
   FinishExchange(outer);
-  for (const auto& [offset, gradient] : lookups) AddLookups(outer, gradient, offset);
-}
-
-void TrainedWeights::AddLookups(Unit& unit, const at::Tensor& sparse, int64_t offset) {
-  if (!status_.ok()) return;
-  const at::NoGradGuard no_grad;
-  // Ranks have looked up unlike numbers of rows: each sends as many as the one with the most.
-  const int64_t count = sparse._nnz(), width = sparse.size(1);
-  const auto longs = sparse.options().dtype(at::kLong).layout(at::kStrided);
-  const at::Tensor counts = at::empty({world_}, longs);
-  Note(options_.group->AllGather(counts, at::full({1}, count, longs)).Wait());
-  if (!status_.ok()) return;
-  const int64_t most = counts.max().item<int64_t>();
-  if (most == 0) return;
-  const at::Tensor ids = at::zeros({most}, longs);
-  const at::Tensor rows = at::zeros({most * width}, longs.dtype(sums_));
-  ids.narrow(0, 0, count).copy_(sparse._indices()[0]);
-  rows.narrow(0, 0, count * width).copy_(sparse._values().view({-1}));
-  const at::Tensor all_ids = at::empty({world_ * most}, longs);
-  const at::Tensor all_rows = at::empty({world_ * most * width}, rows.options());
-  Note(options_.group->AllGather(all_ids, ids).Wait());
-  Note(options_.group->AllGather(all_rows, rows).Wait());
-  if (!status_.ok()) return;
-  const bool is_whole = unit.total.defined();
-  AddRows(all_ids, all_rows.view({-1, width}), offset - (is_whole ? 0 : unit.begin),
-          is_whole ? unit.total : unit.shard->gradient);
+  const bool is_whole = outer.total.defined();
+  const at::Tensor& sums = is_whole ? outer.total : outer.shard->gradient;
+  for (const auto& [offset, gradient] : lookups) {
+    if (!status_.ok()) return;
+    Note(AddLookups(gradient, offset - (is_whole ? 0 : outer.begin), sums, *options_.group));
+  }
 }
 
 void TrainedWeights::BeginStep() {

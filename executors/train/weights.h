@@ -123,7 +123,6 @@ class TrainedWeights {
   // that.
   void ExchangeOuterEarly();
   void FinishOuter();
-  void AddLookups(Unit& unit, const at::Tensor& sparse, int64_t offset);
   void Note(const absl::Status& status) { status_.Update(status); }
 
   const WeightOptions options_;
