@@ -145,20 +145,11 @@ TEST_P(LoraCurveTest, GradientsEqualPyTorchs) {
     TrainingLayerRunner runner(recompute, weights.hooks());
     model->set_layer_runner(&runner);
     SftRecipe recipe(model.get(), &*rows, /*is_packed=*/false);
-    const StepBatches batches = {.batches = {{0, 1, 2, 3}}};
-    ASSERT_TRUE(recipe.BeginStep(batches, *group).ok());
-    weights.BeginStep();
-    ASSERT_TRUE(weights.BeginPass(true).ok());
-    const auto report = recipe.Pass(batches.batches[0], 1.0);
+    const auto report = RunPass(recipe, {0, 1, 2, 3}, weights, *group);
     ASSERT_TRUE(report.ok()) << report.status();
-    ASSERT_TRUE(weights.EndPass().ok());
     EXPECT_NEAR(report->loss, golden["grads_loss"].get<double>(), 1e-4);
 
-    const auto collected = weights.Collect([](WeightShard& shard) { return shard.gradient; });
-    ASSERT_TRUE(collected.ok());
-    std::map<std::string, at::Tensor> gradients;
-    for (const auto& named : *collected) gradients[named.name] = named.tensor;
-    const auto stored = StoredAdapter(*model, adapter->config, gradients);
+    const auto stored = StoredAdapter(*model, adapter->config, Gradients(weights));
     EXPECT_EQ(stored.size(), want->tensors().size());
     for (const model::NamedTensor& named : stored) {
       ASSERT_NE(want->Find(named.name), nullptr) << named.name;

@@ -50,13 +50,8 @@ TEST_P(GradientTest, EqualsPyTorch) {
   std::vector<SftRow> rows;
   for (const Json& ids : golden["sequences"]) rows.push_back({ids.get<Ids>()});
   SftRecipe recipe(model.get(), &rows, /*is_packed=*/false);
-  const StepBatches batches = {.batches = {{0, 1, 2}}};
-  ASSERT_TRUE(recipe.BeginStep(batches, *group).ok());
-  weights.BeginStep();
-  ASSERT_TRUE(weights.BeginPass(true).ok());
-  const auto report = recipe.Pass(batches.batches[0], 1.0);
+  const auto report = RunPass(recipe, {0, 1, 2}, weights, *group);
   ASSERT_TRUE(report.ok()) << report.status();
-  ASSERT_TRUE(weights.EndPass().ok());
   EXPECT_NEAR(report->loss, golden["loss"].get<double>(), 1e-4);
 
   const model::GoldenTensors want(TrainGolden("grads") / (std::string(family) + ".safetensors"));
@@ -139,10 +134,7 @@ TEST_P(AutocastTest, RoundsWhereTorchDoes) {
   for (int64_t i = 0; i < log_probs.size(0); ++i) scores.push_back(log_probs[i].item<double>());
   ExpectSmallBesideRounding(scores, golden["log_probs"], golden["exact_log_probs"], 0.6);
 
-  std::map<std::string, at::Tensor> gradients;
-  const auto collected = weights.Collect([](WeightShard& shard) { return shard.gradient; });
-  ASSERT_TRUE(collected.ok());
-  for (const auto& named : *collected) gradients[named.name] = named.tensor;
+  const std::map<std::string, at::Tensor> gradients = Gradients(weights);
   std::map<std::string, double> norms;
   for (const model::Parameter& parameter : model->parameters().all()) {
     for (const NamedPart& part : Parts(parameter, gradients.at(parameter.parts[0].name))) {
@@ -207,10 +199,7 @@ TEST(AutocastRangeTest, SumsBetweenLayersMayExceedFloat16) {
     TrainedWeights weights(AllWeights(*model),
                            {.compute = dtype, .autocast = autocast, .group = group.get()});
     SftRecipe recipe(model.get(), &rows, /*is_packed=*/false);
-    EXPECT_TRUE(recipe.BeginStep({.batches = {{0}}}, *group).ok());
-    weights.BeginStep();
-    EXPECT_TRUE(weights.BeginPass(true).ok());
-    return recipe.Pass({0}, 1.0).value().loss;
+    return RunPass(recipe, {0}, weights, *group).value().loss;
   };
   const double exact = loss(at::kFloat, true);
   EXPECT_FALSE(std::isfinite(loss(at::kHalf, false)));

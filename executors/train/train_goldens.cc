@@ -38,6 +38,24 @@ std::unique_ptr<text::Tokenizer> LoadTinyTokenizer(const std::string& family) {
   return text::LoadTokenizerFromFolder(Goldens() / "models" / family).value();
 }
 
+absl::StatusOr<PassReport> RunPass(Recipe& recipe, const std::vector<int64_t>& rows,
+                                   TrainedWeights& weights, parallel::ProcessGroup& group) {
+  RETURN_IF_ERROR(recipe.BeginStep({.batches = {rows}}, group));
+  weights.BeginStep();
+  RETURN_IF_ERROR(weights.BeginPass(/*is_last=*/true));
+  ASSIGN_OR_RETURN(PassReport report, recipe.Pass(rows, /*loss_scale=*/1.0));
+  RETURN_IF_ERROR(weights.EndPass());
+  return report;
+}
+
+std::map<std::string, at::Tensor> Gradients(TrainedWeights& weights) {
+  std::map<std::string, at::Tensor> gradients;
+  const auto collected = weights.Collect([](WeightShard& shard) { return shard.gradient; });
+  if (!collected.ok()) return {};
+  for (const TrainedWeights::Named& named : *collected) gradients[named.name] = named.tensor;
+  return gradients;
+}
+
 TrainerOptions OptionsOf(const Json& training, int64_t rows) {
   TrainerOptions options;
   options.batches = {.rows = rows,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -26,6 +27,13 @@ std::unique_ptr<model::Decoder> LoadTinyModel(const std::string& family,
 std::unique_ptr<model::Decoder> LoadTinyModel(const std::string& family,
                                               model::LoadOptions options);
 std::unique_ptr<text::Tokenizer> LoadTinyTokenizer(const std::string& family);
+
+// A step of one pass over these rows, up to the optimiser: gradients are in the weights' shards.
+absl::StatusOr<PassReport> RunPass(Recipe& recipe, const std::vector<int64_t>& rows,
+                                   TrainedWeights& weights, parallel::ProcessGroup& group);
+
+// Those of a single rank, by name; none where they cannot be had.
+std::map<std::string, at::Tensor> Gradients(TrainedWeights& weights);
 
 // What a golden's `training` block asks of the trainer, logging every step.
 TrainerOptions OptionsOf(const Json& training, int64_t rows);
