@@ -301,21 +301,20 @@ void TrainedWeights::ExchangeOuterEarly() {
 
 void TrainedWeights::FinishOuter() {
   Unit& outer = *units_[0];
+  const bool has_total = outer.total.defined();
   std::vector<std::pair<int64_t, at::Tensor>> lookups;
   for (const Unit::Slot& slot : outer.slots) {
     const at::Tensor gradient = slot.tensor->grad();
     if (!gradient.defined() || !gradient.is_sparse()) continue;
     lookups.emplace_back(slot.offset, gradient);
-    slot.tensor->mutable_grad() = outer.total.defined() && outer.dtype == sums_
-                                      ? outer.View(outer.total, slot)
-                                      : at::Tensor();
+    slot.tensor->mutable_grad() =
+        has_total && outer.dtype == sums_ ? outer.View(outer.total, slot) : at::Tensor();
   }
   FinishExchange(outer);
-  const bool is_whole = outer.total.defined();
-  const at::Tensor& sums = is_whole ? outer.total : outer.shard->gradient;
+  const at::Tensor& sums = has_total ? outer.total : outer.shard->gradient;
   for (const auto& [offset, gradient] : lookups) {
     if (!status_.ok()) return;
-    Note(AddLookups(gradient, offset - (is_whole ? 0 : outer.begin), sums, *options_.group));
+    Note(AddLookups(gradient, offset - (has_total ? 0 : outer.begin), sums, *options_.group));
   }
 }
 
@@ -338,15 +337,15 @@ absl::Status TrainedWeights::BeginPass(bool is_last) {
 
 absl::Status TrainedWeights::EndPass() {
   Settle();
-  const bool is_early = std::exchange(outer_is_early_, false);
+  const Unit* early = std::exchange(outer_is_early_, false) ? units_[0].get() : nullptr;
   for (Unit* unit : BesideLayers()) {
-    if (!is_early || unit != units_[0].get()) BeginExchange(*unit);
+    if (unit != early) BeginExchange(*unit);
   }
   for (Unit* unit : BesideLayers()) {
-    if (!is_early || unit != units_[0].get()) {
-      FinishExchange(*unit);
-    } else {
+    if (unit == early) {
       FinishOuter();
+    } else {
+      FinishExchange(*unit);
     }
   }
   for (const std::unique_ptr<Unit>& unit : units_) {
@@ -433,8 +432,7 @@ absl::Status TrainedWeights::Distribute(
       }
       unit->View(whole, slot).copy_(*tensor);
     }
-    const int64_t begin = piece.numel() == unit->size ? 0 : rank_ * piece.numel();
-    piece.copy_(whole.narrow(0, begin, piece.numel()));
+    piece.copy_(whole.narrow(0, unit->begin, piece.numel()));
   }
   return absl::OkStatus();
 }
